@@ -1,0 +1,1 @@
+//! ManagedServiceAccount on the cluster side: decide, request, project, rotate.

@@ -1,0 +1,1 @@
+//! Authentication: *who asks?* Client certificates, bearer tokens, service-account tokens.

@@ -1,0 +1,227 @@
+//! Errors about a field of an object, worded as `k8s.io/apimachinery/pkg/util/validation/field` words them.
+
+use serde_json::Value;
+use std::fmt;
+
+/// The way to a field: `spec.versions[0].name`, `metadata.labels[a/b]`. Cheap to extend, never changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Path(String);
+
+impl Path {
+    /// A path of one or more dot-separated names; the empty string is the object itself.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self(path.into())
+    }
+    /// The field `name` below this one.
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { Self(name.into()) } else { Self(format!("{}.{name}", self.0)) }
+    }
+    /// Element `index` of this list.
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+    /// Entry `key` of this map.
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+    /// The path as it is printed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Go prints the nil path of the root as `<nil>`.
+        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+    }
+}
+
+/// What is wrong with a field (`field.ErrorType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorType {
+    /// The value refers to something that does not exist.
+    NotFound,
+    /// A value must be given.
+    Required,
+    /// The value must be unique and is not.
+    Duplicate,
+    /// The value breaks a rule.
+    Invalid,
+    /// The value is not one of those allowed.
+    NotSupported,
+    /// The value is well formed, but not allowed under these conditions.
+    Forbidden,
+    /// The value has too many bytes or characters.
+    TooLong,
+    /// The list has too many elements.
+    TooMany,
+    /// The rule could not be checked.
+    Internal,
+    /// The value has the wrong type.
+    TypeInvalid,
+}
+
+impl ErrorType {
+    /// The `reason` of a status cause (`FieldValueInvalid`, …).
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotFound => "FieldValueNotFound",
+            Self::Required => "FieldValueRequired",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::Internal => "InternalError",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+    fn words(self) -> &'static str {
+        match self {
+            Self::NotFound => "Not found",
+            Self::Required => "Required value",
+            Self::Duplicate => "Duplicate value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Forbidden => "Forbidden",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// One error about one field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Error {
+    /// The kind of error.
+    pub kind: ErrorType,
+    /// Where.
+    pub field: Path,
+    /// The value that was found there; `None` where the kind of error prints no value.
+    pub value: Option<Value>,
+    /// What to do about it.
+    pub detail: String,
+}
+
+/// The errors of an object, in the order in which they are reported.
+pub type ErrorList = Vec<Error>;
+
+impl Error {
+    fn new(kind: ErrorType, field: &Path, value: Option<Value>, detail: impl Into<String>) -> Self {
+        Self { kind, field: field.clone(), value, detail: detail.into() }
+    }
+    /// `field: Required value[: detail]`
+    pub fn required(field: &Path, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Required, field, None, detail)
+    }
+    /// `field: Invalid value: value: detail`
+    pub fn invalid(field: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Invalid, field, Some(value.into()), detail)
+    }
+    /// Like [`Error::invalid`], with the cause `FieldValueTypeInvalid`.
+    pub fn type_invalid(field: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::TypeInvalid, field, Some(value.into()), detail)
+    }
+    /// `field: Duplicate value: value`
+    pub fn duplicate(field: &Path, value: impl Into<Value>) -> Self {
+        Self::new(ErrorType::Duplicate, field, Some(value.into()), "")
+    }
+    /// `field: Not found: value`
+    pub fn not_found(field: &Path, value: impl Into<Value>) -> Self {
+        Self::new(ErrorType::NotFound, field, Some(value.into()), "")
+    }
+    /// `field: Forbidden: detail`
+    pub fn forbidden(field: &Path, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Forbidden, field, None, detail)
+    }
+    /// `field: Internal error: detail`
+    pub fn internal(field: &Path, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Internal, field, None, detail)
+    }
+    /// `field: Too long: may not be more than N bytes`
+    pub fn too_long(field: &Path, max: usize) -> Self {
+        Self::new(ErrorType::TooLong, field, None, format!("may not be more than {max} bytes"))
+    }
+    /// `field: Too many: N: must have at most M items`
+    pub fn too_many(field: &Path, actual: usize, max: usize) -> Self {
+        let items = if max == 1 { "item" } else { "items" };
+        Self::new(ErrorType::TooMany, field, Some(actual.into()), format!("must have at most {max} {items}"))
+    }
+    /// `field: Unsupported value: value: supported values: "a", "b"` (in the order given).
+    pub fn not_supported(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
+        let detail = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
+        Self::new(ErrorType::NotSupported, field, Some(value.into()), detail)
+    }
+    /// The message without the field: what a status cause carries.
+    pub fn body(&self) -> String {
+        let mut text = self.kind.words().to_string();
+        if let Some(value) = &self.value {
+            text.push_str(": ");
+            text.push_str(&go_value(value));
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+/// Joins error messages as `utilerrors.NewAggregate` does: duplicates are dropped; more than one
+/// message stands in brackets, separated by commas.
+pub fn aggregate(errors: &[Error]) -> String {
+    let mut messages: Vec<String> = Vec::new();
+    for error in errors {
+        let text = error.to_string();
+        if !messages.contains(&text) {
+            messages.push(text);
+        }
+    }
+    if messages.len() == 1 { messages.remove(0) } else { format!("[{}]", messages.join(", ")) }
+}
+
+/// `text` as Go's `%q` prints it.
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            '\u{feff}' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A bad value as `field.Error.ErrorBody` prints it: strings quoted, everything else as JSON.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => go_quote(text),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,285 @@
+//! What is special about a kind: the row that describes it, and the named phases of a write.
+//!
+//! The registry is one engine for all kinds. It decodes and defaults a body, calls the phases of the kind's
+//! [`Strategy`] in kube-apiserver's order (`k8s.io/apiserver/pkg/registry/rest/create.go`, `update.go`), and
+//! commits. Everything here is synchronous and works on memory: time, user and other objects are in [`Context`].
+
+use crate::authz::Authorizer;
+use crate::field::ErrorList;
+use crate::schema::Schema;
+use crate::status::Status;
+use crate::user::UserInfo;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The latest state of all stored objects, in memory.
+pub trait Live: Send + Sync {
+    /// The object of that group, plural resource, namespace (empty for cluster scope) and name, with its
+    /// `metadata.resourceVersion`; `None` if there is none.
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
+    /// All objects of a resource in a namespace (empty: all namespaces), ordered by key.
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>>;
+}
+
+/// What a phase may know about the request.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Who asks (after impersonation).
+    pub user: &'a UserInfo,
+    /// The present moment; the same for the whole request.
+    pub now: Timestamp,
+    /// The namespace of the request; empty for cluster scope.
+    pub namespace: &'a str,
+    /// The name in the path; empty on create.
+    pub name: &'a str,
+    /// The version in the path, such as `v1`.
+    pub version: &'a str,
+    /// `dryRun=All`: nothing will be stored.
+    pub dry_run: bool,
+    /// The other objects.
+    pub live: &'a dyn Live,
+    /// For rules that depend on what the user may do (escalation, approval).
+    pub authorizer: &'a dyn Authorizer,
+}
+
+/// The named phases of a write to one kind (or to one subresource of it). An object is a JSON tree that was
+/// decoded by the kind's schema: unknown fields are gone, types are right, empty optional members are absent.
+/// `metadata` is cared for by the registry (name, namespace, uid, creationTimestamp, generation rules below,
+/// managedFields, labels and annotations validation).
+pub trait Strategy: Send + Sync + 'static {
+    /// Fills in defaults (`SetDefaults_…`, `SetObjectDefaults_…` of the kind's version). Runs after decoding, on
+    /// writes and before a patch is applied.
+    fn default(&self, _object: &mut Value) {}
+    /// Clears what a client may not set on create, such as `status`; sets what the kind itself sets.
+    fn prepare_for_create(&self, _ctx: &Context<'_>, _object: &mut Value) {}
+    /// Admission: may change the object or refuse the request with any status; runs before
+    /// `prepare_for_create` and before `prepare_for_update`. `old` is `None` on create.
+    fn admit(&self, _ctx: &Context<'_>, _object: &mut Value, _old: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
+    /// The errors of a new object, in kube-apiserver's order (metadata is validated by the registry, first).
+    fn validate(&self, _ctx: &Context<'_>, _object: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+    /// Keeps from `old` what this request may not change (status on the main resource, spec on `/status`).
+    fn prepare_for_update(&self, _ctx: &Context<'_>, _new: &mut Value, _old: &Value) {}
+    /// The errors of a change.
+    fn validate_update(&self, ctx: &Context<'_>, new: &Value, _old: &Value) -> ErrorList {
+        self.validate(ctx, new)
+    }
+    /// The last touch before storing (`Canonicalize`).
+    fn canonicalize(&self, _object: &mut Value) {}
+    /// Warnings for the `Warning` header.
+    fn warnings(&self, _ctx: &Context<'_>, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Refuses a deletion, or asks for a graceful one. `None`: delete now (unless finalizers hold it).
+    /// `Some(seconds)`: mark with this grace period and keep until deleted with 0.
+    fn graceful_deletion(&self, _ctx: &Context<'_>, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+    /// Whether PUT on a missing object creates it.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+    /// Whether PUT without a resourceVersion overwrites.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+    /// Whether `metadata.generation` counts changes of anything but metadata and status (the kind's
+    /// `prepare_for_update` in kube-apiserver does it by hand; here one rule serves those kinds that want it).
+    fn counts_generation(&self) -> bool {
+        false
+    }
+    /// What is wrong with a name; with `prefix` true the name is a `generateName`.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        crate::validation::names::is_dns1123_subdomain(name, prefix)
+    }
+    /// The values of the field labels that a field selector may name, beyond `metadata.name` and
+    /// `metadata.namespace`; a label not in [`Resource::selectable_fields`] is refused before this is asked.
+    fn selectable_field(&self, _object: &Value, _label: &str) -> String {
+        String::new()
+    }
+    /// The cells of a Table row, one for each column of the version that is asked for.
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}
+
+/// A column of a Table.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// `Name`, `Age`, …
+    pub name: String,
+    /// `string`, `integer`, `date`, …
+    pub kind: String,
+    /// `name` for the Name column, else mostly empty.
+    pub format: String,
+    /// What it shows, in our own words.
+    pub description: String,
+    /// 0 is always shown; more only with `-o wide`.
+    pub priority: i64,
+}
+
+impl Column {
+    /// A column; `kind` is the OpenAPI type.
+    pub fn new(name: &str, kind: &str, format: &str, description: &str, priority: i64) -> Self {
+        Self {
+            name: name.into(),
+            kind: kind.into(),
+            format: format.into(),
+            description: description.into(),
+            priority,
+        }
+    }
+    /// The `Name` column that nearly every kind begins with.
+    pub fn name() -> Self {
+        Self::new(
+            "Name",
+            "string",
+            "name",
+            "Name of the object, unique within its namespace (or the cluster).",
+            0,
+        )
+    }
+    /// The `Age` column.
+    pub fn age() -> Self {
+        Self::new("Age", "string", "", "Time since the object was created.", 0)
+    }
+}
+
+/// A request to an [`Action`].
+pub struct ActionRequest<'a> {
+    /// The request's facts.
+    pub ctx: Context<'a>,
+    /// The decoded and defaulted body.
+    pub object: Value,
+    /// `metadata` and all else exactly as decoded.
+    pub options: &'a WriteOptions,
+}
+
+/// The query options of a write, validated.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// `dryRun=All`.
+    pub dry_run: bool,
+    /// `fieldManager`, or empty.
+    pub field_manager: String,
+}
+
+/// What a kind that is not stored does on create: reviews, and subresources such as `token`.
+#[async_trait]
+pub trait Action: Send + Sync + 'static {
+    /// Fills in defaults of the body.
+    fn default(&self, _object: &mut Value) {}
+    /// Answers: the object to send back (201), with any warnings.
+    async fn create(&self, request: ActionRequest<'_>) -> Result<(Value, Vec<String>), Status>;
+}
+
+/// How a subresource is served.
+#[derive(Clone)]
+pub enum Handler {
+    /// get, update and patch of the parent object under a strategy of its own (`status`, `finalize`, `approval`).
+    Update(Arc<dyn Strategy>),
+    /// create only (`token`).
+    Create(Arc<dyn Action>),
+    /// `scale` of a custom resource: the JSON paths of its CRD.
+    Scale(Arc<ScalePaths>),
+}
+
+/// The JSON paths of a CRD's scale subresource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// `specReplicasPath`, such as `.spec.replicas`.
+    pub spec_replicas: String,
+    /// `statusReplicasPath`.
+    pub status_replicas: String,
+    /// `labelSelectorPath`.
+    pub label_selector: Option<String>,
+}
+
+/// A subresource of a kind.
+#[derive(Clone)]
+pub struct Subresource {
+    /// `status`, `token`, …
+    pub name: &'static str,
+    /// Group, version and kind of its body where they differ from the parent's.
+    pub body: Option<(&'static str, &'static str, &'static str)>,
+    /// The schema of that body.
+    pub schema: Option<Arc<Schema>>,
+    /// The verbs that discovery lists.
+    pub verbs: &'static [&'static str],
+    /// Who serves it.
+    pub handler: Handler,
+}
+
+/// How stored objects are shown in one version of a kind.
+#[derive(Clone)]
+pub struct Version {
+    /// `v1`, `v1beta1`, …
+    pub name: String,
+    /// The schema of this version.
+    pub schema: Arc<Schema>,
+    /// The columns of its Table.
+    pub columns: Arc<Vec<Column>>,
+    /// The warning for requests to a deprecated version.
+    pub deprecation: Option<String>,
+}
+
+/// Where requests for a kind go.
+#[derive(Clone)]
+pub enum Backing {
+    /// Stored objects, written under this strategy.
+    Stored(Arc<dyn Strategy>),
+    /// Not stored: create answers, nothing else is possible.
+    Virtual(Arc<dyn Action>),
+}
+
+/// One row of the table of kinds.
+#[derive(Clone)]
+pub struct Resource {
+    /// The API group; empty for core.
+    pub group: String,
+    /// The plural name, as in paths.
+    pub plural: String,
+    /// The singular name, as in discovery.
+    pub singular: String,
+    /// The kind.
+    pub kind: String,
+    /// The kind of its list.
+    pub list_kind: String,
+    /// `sa`, `ns`, …
+    pub short_names: Vec<String>,
+    /// `all`, …
+    pub categories: Vec<String>,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// The verbs that discovery lists, in its order.
+    pub verbs: Vec<String>,
+    /// The served versions, in discovery's order.
+    pub versions: Vec<Version>,
+    /// The version in which objects are stored.
+    pub storage_version: String,
+    /// Field labels beyond `metadata.name` and `metadata.namespace` that a selector may use.
+    pub selectable_fields: Vec<String>,
+    /// Stored or virtual.
+    pub backing: Backing,
+    /// The subresources.
+    pub subresources: Vec<Subresource>,
+    /// Whether a delete answers with the deleted object (ServiceAccount, Namespace, Pod) or with a Status.
+    pub delete_returns_object: bool,
+    /// A second view of another row's objects (events.k8s.io/v1 over core/v1 Event).
+    pub view: Option<Arc<dyn View>>,
+    /// Whether this row comes from a CRD (its answers keep the CRD conventions, e.g. of defaulting on read).
+    pub custom: bool,
+}
+
+/// A second form in which stored objects are read and written.
+pub trait View: Send + Sync + 'static {
+    /// Group and plural of the row whose objects these are.
+    fn stored_as(&self) -> (&'static str, &'static str);
+    /// From the stored form.
+    fn from_stored(&self, object: &Value) -> Value;
+    /// To the stored form.
+    fn to_stored(&self, object: &Value) -> Value;
+}

@@ -1,0 +1,1 @@
+//! What makes an API server a control plane: namespaces, garbage collection, default accounts.

@@ -1,0 +1,3 @@
+//! The `fleetpass` program: it parses arguments and wires the crates, nothing else.
+
+fn main() {}

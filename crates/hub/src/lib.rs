@@ -1,0 +1,1 @@
+//! ManagedServiceAccount on the hub side: time to live, clean-up, joining clusters.

@@ -1,0 +1,1 @@
+//! A revisioned key-value store: the contract and its engines.

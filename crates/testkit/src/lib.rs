@@ -1,0 +1,1 @@
+//! Clusters in a test: start, stop, crash, fake clock, recorded conversations; never shipped.

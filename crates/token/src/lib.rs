@@ -1,0 +1,1 @@
+//! Service-account tokens: claims, key ring, signing, verification, JWKS; no I/O.

@@ -120,3 +120,12 @@ pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
         _ => false,
     }
 }
+
+/// The name by which admission speaks of an object (`admission.NewForbidden`): the one in the path, else the
+/// object's, else the start of the one to be generated.
+pub fn admission_name<'a>(in_path: &'a str, object: &'a Value) -> &'a str {
+    [in_path, name(object), text(object, &["metadata", "generateName"])]
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or("Unknown!")
+}

@@ -1,7 +1,10 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
 pub mod configmaps;
+pub mod events;
+pub mod leases;
 pub mod namespaces;
+pub mod nodes;
 pub mod secrets;
 pub mod serviceaccounts;
 pub mod table;

@@ -119,6 +119,11 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         crate::validation::names::is_dns1123_subdomain(name, prefix)
     }
+    /// Whether a field selector may name `label` in requests to `version`; asked only for labels that are in
+    /// [`Resource::selectable_fields`] (each version of a CRD has fields of its own).
+    fn is_selectable(&self, _version: &str, _label: &str) -> bool {
+        true
+    }
     /// The values of the field labels that a field selector may name, beyond `metadata.name` and
     /// `metadata.namespace`; a label not in [`Resource::selectable_fields`] is refused before this is asked.
     fn selectable_field(&self, _object: &Value, _label: &str) -> String {
@@ -233,6 +238,15 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
     /// Who serves it.
     pub handler: Handler,
+    /// The versions that have it; `None`: all (each version of a CRD has subresources of its own).
+    pub versions: Option<Vec<String>>,
+}
+
+impl Subresource {
+    /// Whether `version` has this subresource.
+    pub fn is_in(&self, version: &str) -> bool {
+        self.versions.as_ref().is_none_or(|versions| versions.iter().any(|v| v == version))
+    }
 }
 
 /// How stored objects are shown in one version of a kind.

@@ -1,6 +1,7 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
 pub mod configmaps;
+pub mod customresourcedefinitions;
 pub mod customresources;
 pub mod events;
 pub mod leases;

@@ -78,10 +78,6 @@ fn mode(path: &Path) -> u32 {
 async fn the_data_is_private_and_has_one_user() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    // What a crash during the creation may have left is no obstacle.
-    fs::create_dir(&data).unwrap();
-    fs::write(data.join("store.redb.new"), "half").unwrap();
-    fs::remove_dir_all(&data).unwrap();
     let store = open(dir.path(), None).await.unwrap();
     assert_eq!(mode(&data), 0o700);
     for file in fs::read_dir(&data).unwrap() {
@@ -153,6 +149,33 @@ async fn damaged_files_are_named_and_left_alone() {
     fs::write(&file, &whole).unwrap();
     let store = open(dir.path(), None).await.unwrap();
     assert_eq!(store.list("").await.unwrap().entries.len(), 200);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn files_of_a_newer_version_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), None).await.unwrap();
+    store.commit(Txn::put("/k", "v")).await.unwrap();
+    store.close().await;
+    let file = dir.path().join("data/store.redb");
+    let set_format = |format: u64| {
+        let database = redb::Database::open(&file).unwrap();
+        let write = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, u64>::new("meta");
+        write.open_table(meta).unwrap().insert("format", format).unwrap();
+        write.commit().unwrap();
+    };
+    set_format(2);
+    match open(dir.path(), None).await {
+        Err(error @ OpenError::Newer { found: 2, supported: 1, .. }) => {
+            assert!(error.to_string().contains("data/store.redb has format 2"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    set_format(1);
+    let store = open(dir.path(), None).await.unwrap();
+    assert_eq!(store.get("/k").await.unwrap().unwrap().value, "v");
     store.close().await;
 }
 

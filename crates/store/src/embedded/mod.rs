@@ -18,7 +18,7 @@ mod tables;
 mod writer;
 
 #[cfg(test)]
-mod power_loss;
+mod faults;
 
 use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
 use crate::error::{Error, OpenError, Result};
@@ -74,8 +74,8 @@ pub struct EmbeddedStore {
 
 struct Running {
     thread: JoinHandle<()>,
-    /// Unlocked after the database was closed.
-    directory: Directory,
+    /// Unlocked after the database was closed; `None` over a simulated disk.
+    directory: Option<Directory>,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -112,12 +112,17 @@ impl EmbeddedStore {
         })?;
         let events = Events::new(options.window, revision);
         let failed = OpenError::io("start a writer for", tables.file());
-        let Writer { shared, queue, thread } = writer::start(tables, events).map_err(failed)?;
-        Ok(EmbeddedStore {
+        let writer = writer::start(tables, events).map_err(failed)?;
+        Ok(Self::running(writer, Some(directory)))
+    }
+
+    fn running(writer: Writer, directory: Option<Directory>) -> Self {
+        let Writer { shared, queue, thread } = writer;
+        EmbeddedStore {
             shared,
             queue: Mutex::new(Some(queue)),
             running: tokio::sync::Mutex::new(Some(Running { thread, directory })),
-        })
+        }
     }
 }
 

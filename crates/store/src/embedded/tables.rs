@@ -59,12 +59,18 @@ pub(super) struct Broken {
 /// Opens an existing database file after checking all of it: what the check finds damaged is
 /// refused here, and not met by a reader later.
 pub(super) fn open_database(file: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+    let builder = builder(cache_bytes);
     // A damaged file may trip an assertion of redb; that is an answer about the file, not a mistake here.
     catch_unwind(AssertUnwindSafe(|| builder.open(file)))
         .map_err(|_| corrupt(file, "the database cannot be parsed".into()))?
         .map_err(|error| open_error(file, error.into()))
+}
+
+/// How redb is set up for this store.
+pub(super) fn builder(cache_bytes: usize) -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+    builder
 }
 
 /// Makes the tables of an empty store.

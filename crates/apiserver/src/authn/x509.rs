@@ -13,7 +13,7 @@ use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
-/// The attribute of a subject that holds the user's UID (KEP-5221's arc below Kubernetes' enterprise number).
+/// The attribute of a subject that holds the user's UID (an arc below Kubernetes' enterprise number).
 const USER_UID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
 
 /// Why a certificate names no user.

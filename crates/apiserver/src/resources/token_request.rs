@@ -40,8 +40,8 @@ struct TokenRequest {
 ///
 /// An RSA signature keeps a core busy for about a millisecond, which would stall the reactor, so it is made on
 /// tokio's blocking threads. There may be hundreds of those; a semaphore as wide as the machine keeps a burst of
-/// requests waiting in line here instead of fighting for the cores, so that other requests stay quick. ECDSA on P-256
-/// takes less time than the way to another thread and back, and is done in place.
+/// requests waiting in line here instead of fighting for the cores, so that other requests stay quick. ECDSA takes
+/// a small fraction of that time and is done in place.
 pub fn action(accounts: Arc<ServiceAccounts>) -> Arc<dyn Action> {
     let width = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(TokenRequest { accounts, signing: Arc::new(Semaphore::new(width)) })

@@ -137,3 +137,6 @@ mod testing {
         errors.iter().map(ToString::to_string).collect()
     }
 }
+pub mod self_subject_review;
+pub mod token_request;
+pub mod token_review;

@@ -5,6 +5,7 @@ pub mod events;
 pub mod leases;
 pub mod namespaces;
 pub mod nodes;
+pub mod pods;
 pub mod secrets;
 pub mod serviceaccounts;
 pub mod table;

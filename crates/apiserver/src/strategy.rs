@@ -76,7 +76,8 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
     /// Refuses a deletion, or asks for a graceful one. `None`: delete now (unless finalizers hold it).
-    /// `Some(seconds)`: mark with this grace period and keep until deleted with 0.
+    /// `Some(seconds)`: mark with this grace period and keep until deleted with 0. `Some(0)`: delete now, but answer
+    /// with the object as marked (`deletionTimestamp`, a grace period of 0, the next generation).
     fn graceful_deletion(&self, _ctx: &Context<'_>, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None
     }
@@ -114,6 +115,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// `prepare_for_update` in kube-apiserver does it by hand; here one rule serves those kinds that want it).
     fn counts_generation(&self) -> bool {
         false
+    }
+    /// Admission that looks at the final object and cannot change it; runs after validation, before storing
+    /// (validating admission). `old` is `None` on create.
+    fn admit_final(&self, _ctx: &Context<'_>, _object: &Value, _old: Option<&Value>) -> Result<(), Status> {
+        Ok(())
     }
     /// What is wrong with a name; with `prefix` true the name is a `generateName`.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {

@@ -1,10 +1,13 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
+pub mod certificatesigningrequests;
 pub mod configmaps;
 pub mod events;
 pub mod leases;
 pub mod namespaces;
 pub mod nodes;
+mod pem;
+pub mod pods;
 pub mod secrets;
 pub mod serviceaccounts;
 pub mod table;

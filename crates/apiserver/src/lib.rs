@@ -4,6 +4,7 @@ pub mod authn;
 pub mod authz;
 pub mod codec;
 pub mod field;
+pub mod meta;
 pub mod patch;
 pub mod resources;
 pub mod schema;

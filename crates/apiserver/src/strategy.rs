@@ -80,6 +80,28 @@ pub trait Strategy: Send + Sync + 'static {
     fn graceful_deletion(&self, _ctx: &Context<'_>, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None
     }
+    /// Admission of a deletion; runs before the object is looked up (`ctx.name` is its name).
+    fn admit_delete(&self, _ctx: &Context<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+    /// The refusal of a deletion whose preconditions (UID, resourceVersion) the object does not meet, where the
+    /// kind words it in its own way; `None` leaves the check to the registry.
+    fn refuse_preconditions(
+        &self,
+        _object: &Value,
+        _uid: Option<&str>,
+        _resource_version: Option<&str>,
+    ) -> Option<Status> {
+        None
+    }
+    /// What else changes when an object has got its `deletionTimestamp` and stays for now.
+    fn begin_deletion(&self, _object: &mut Value) {}
+    /// Whether something of the kind itself holds a deleted object, beside `metadata.finalizers` and the grace
+    /// period (`spec.finalizers` of namespaces). A held object that is already marked is answered as it is; it
+    /// goes with the update that lets go of it last.
+    fn is_held(&self, _object: &Value) -> bool {
+        false
+    }
     /// Whether PUT on a missing object creates it.
     fn allow_create_on_update(&self) -> bool {
         false

@@ -1,1 +1,139 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
+
+pub mod configmaps;
+pub mod events;
+pub mod leases;
+pub mod namespaces;
+pub mod nodes;
+pub mod secrets;
+pub mod serviceaccounts;
+pub mod table;
+
+use crate::schema::openapi::builtin;
+use crate::strategy::{Backing, Column, Resource, Strategy, Version};
+use std::sync::Arc;
+
+/// The verbs of a stored kind, in discovery's order.
+pub const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The verbs of a subresource that shows and changes its parent.
+pub const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
+
+/// What tells one stored built-in kind from another, for [`stored`].
+struct Stored {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    /// The name of the kind's schema in the OpenAPI document.
+    definition: &'static str,
+    namespaced: bool,
+    short_names: &'static [&'static str],
+    selectable_fields: &'static [&'static str],
+    columns: Vec<Column>,
+}
+
+/// A row with what most stored built-in kinds have in common; the rest is for the kind to set.
+fn stored(facts: Stored, strategy: Arc<dyn Strategy>) -> Resource {
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Resource {
+        group: facts.group.into(),
+        plural: facts.plural.into(),
+        singular: facts.kind.to_lowercase(),
+        kind: facts.kind.into(),
+        list_kind: format!("{}List", facts.kind),
+        short_names: owned(facts.short_names),
+        categories: Vec::new(),
+        namespaced: facts.namespaced,
+        verbs: owned(ALL_VERBS),
+        versions: vec![Version {
+            name: facts.version.into(),
+            schema: builtin(facts.definition),
+            columns: Arc::new(facts.columns),
+            deprecation: None,
+        }],
+        storage_version: facts.version.into(),
+        selectable_fields: owned(facts.selectable_fields),
+        backing: Backing::Stored(strategy),
+        subresources: Vec::new(),
+        delete_returns_object: false,
+        view: None,
+        custom: false,
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    //! What the tests of the kinds share.
+
+    use crate::authz::{Attributes, Authorizer, Decision};
+    use crate::field::ErrorList;
+    use crate::meta;
+    use crate::strategy::{Context, Live};
+    use crate::user::UserInfo;
+    use serde_json::Value;
+    use std::sync::Arc;
+
+    /// Objects as `(group, resource, object)`.
+    #[derive(Default)]
+    pub(super) struct Objects(pub(super) Vec<(&'static str, &'static str, Value)>);
+
+    impl Live for Objects {
+        fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+            self.list(group, resource, namespace).into_iter().find(|o| meta::name(o) == name)
+        }
+        fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
+            self.0
+                .iter()
+                .filter(|(g, r, o)| *g == group && *r == resource && meta::namespace(o) == namespace)
+                .map(|(_, _, o)| Arc::new(o.clone()))
+                .collect()
+        }
+    }
+
+    /// Allows a user those `verb resource[/subresource] name` that are listed.
+    #[derive(Default)]
+    pub(super) struct Allowed(pub(super) Vec<&'static str>);
+
+    impl Authorizer for Allowed {
+        fn authorize(&self, a: &Attributes<'_>) -> Decision {
+            let asked = format!("{} {} {}", a.verb, a.resource, a.name);
+            Decision {
+                allowed: self.0.contains(&asked.as_str()),
+                reason: String::new(),
+                evaluation_error: String::new(),
+            }
+        }
+    }
+
+    /// A cluster of objects, a user and what the user may do.
+    #[derive(Default)]
+    pub(super) struct World {
+        pub(super) live: Objects,
+        pub(super) allowed: Allowed,
+        pub(super) user: UserInfo,
+    }
+
+    impl World {
+        pub(super) fn with(objects: Vec<(&'static str, &'static str, Value)>) -> Self {
+            Self { live: Objects(objects), ..Self::default() }
+        }
+        pub(super) fn ctx<'a>(&'a self, namespace: &'a str, name: &'a str) -> Context<'a> {
+            Context {
+                user: &self.user,
+                now: "2026-01-02T03:04:05Z".parse().expect("a time"),
+                namespace,
+                name,
+                version: "v1",
+                dry_run: false,
+                live: &self.live,
+                authorizer: &self.allowed,
+            }
+        }
+    }
+
+    pub(super) fn texts(errors: &ErrorList) -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
+    }
+}

@@ -1,6 +1,9 @@
 //! Bytes to objects and back: JSON, YAML; strict decoding. No I/O.
 
+pub mod body;
 pub mod json;
 pub mod negotiate;
 pub mod options;
+mod scheme;
 pub mod selectors;
+pub mod yaml;

@@ -125,6 +125,11 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         crate::validation::names::is_dns1123_subdomain(name, prefix)
     }
+    /// Whether a field selector may name `label` in requests to `version`; asked only for labels that are in
+    /// [`Resource::selectable_fields`] (each version of a CRD has fields of its own).
+    fn is_selectable(&self, _version: &str, _label: &str) -> bool {
+        true
+    }
     /// The values of the field labels that a field selector may name, beyond `metadata.name` and
     /// `metadata.namespace`; a label not in [`Resource::selectable_fields`] is refused before this is asked.
     fn selectable_field(&self, _object: &Value, _label: &str) -> String {

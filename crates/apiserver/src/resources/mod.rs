@@ -2,6 +2,7 @@
 
 pub mod certificatesigningrequests;
 pub mod configmaps;
+pub mod customresources;
 pub mod events;
 pub mod leases;
 pub mod namespaces;

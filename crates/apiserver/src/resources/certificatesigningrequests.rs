@@ -54,6 +54,7 @@ pub fn resource() -> Resource {
         schema: None,
         verbs: SUBRESOURCE_VERBS,
         handler: Handler::Update(Arc::new(Requests(part))),
+        versions: None,
     };
     resource.subresources = vec![part("approval", Part::Approval), part("status", Part::Status)];
     resource

@@ -1,9 +1,19 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
+mod access_review;
+pub mod clusterrolebindings;
+pub mod clusterroles;
 pub mod configmaps;
+pub mod localsubjectaccessreviews;
 pub mod namespaces;
+mod rbac;
+pub mod rolebindings;
+pub mod roles;
 pub mod secrets;
+pub mod selfsubjectaccessreviews;
+pub mod selfsubjectrulesreviews;
 pub mod serviceaccounts;
+pub mod subjectaccessreviews;
 pub mod table;
 
 use crate::schema::openapi::builtin;

@@ -84,6 +84,28 @@ pub struct Schema {
     /// The Go type that a JSON decoding error names (`v1.TokenRequestSpec`, `[]string`, `int64`, `v1.Time`);
     /// built-in kinds only. The part before the dot is the Go package, the rest the type.
     pub go_type: Option<String>,
+    /// How the Go struct field at this node is decoded and printed; built-in kinds only.
+    pub go: go::Field,
+    /// A Go type that reads and prints itself (`v1.Time`, `resource.Quantity`); built-in kinds only.
+    pub special: Option<go::Special>,
+    /// The definition that stands here, where spelling it out would never end (a schema inside a schema).
+    /// All else is then empty; ask [`Schema::resolved`]. Built-in kinds only.
+    pub reference: Option<String>,
 }
 
+impl Schema {
+    /// This node, or the definition that it refers to.
+    pub fn resolved(self: &Arc<Self>) -> Arc<Schema> {
+        match &self.reference {
+            Some(name) => openapi::builtin(name),
+            None => Arc::clone(self),
+        }
+    }
+}
+
+pub mod go;
+pub mod openapi;
+pub mod quantity;
+pub mod time;
+pub mod typed;
 pub mod validation;

@@ -1,0 +1,35 @@
+//! What Go's types add to the OpenAPI schema of a built-in kind.
+
+/// The options of a Go struct field that decide what is decoded and printed (`encoding/json`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Field {
+    /// A pointer: `0`, `""` and `false` are told apart from "not given".
+    pub pointer: bool,
+    /// `omitempty`: not printed when nil, zero, or an empty list, map or string. Structs are never empty.
+    pub omit_empty: bool,
+    /// `omitzero`: not printed when zero.
+    pub omit_zero: bool,
+}
+
+/// A Go type with its own rules for reading and printing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// `metav1.Time`: RFC 3339, printed in UTC with whole seconds.
+    Time,
+    /// `metav1.MicroTime`: RFC 3339 with six decimals.
+    MicroTime,
+    /// `resource.Quantity`: printed in canonical form.
+    Quantity,
+    /// `intstr.IntOrString`.
+    IntOrString,
+    /// `[]byte`: base64.
+    Bytes,
+    /// `metav1.FieldsV1`, `apiextensions.JSON`, `runtime.RawExtension`: any JSON, kept as it is.
+    Any,
+    /// `apiextensions.JSONSchemaPropsOrArray`.
+    SchemaOrArray,
+    /// `apiextensions.JSONSchemaPropsOrBool`.
+    SchemaOrBool,
+    /// `apiextensions.JSONSchemaPropsOrStringArray`.
+    SchemaOrStringArray,
+}

@@ -233,6 +233,15 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
     /// Who serves it.
     pub handler: Handler,
+    /// The versions that have it; `None`: all (each version of a CRD has subresources of its own).
+    pub versions: Option<Vec<String>>,
+}
+
+impl Subresource {
+    /// Whether `version` has this subresource.
+    pub fn is_in(&self, version: &str) -> bool {
+        self.versions.as_ref().is_none_or(|versions| versions.iter().any(|v| v == version))
+    }
 }
 
 /// How stored objects are shown in one version of a kind.

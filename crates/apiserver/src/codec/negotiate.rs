@@ -103,7 +103,8 @@ pub fn not_acceptable() -> Status {
 fn check_route(header: &str, offer: Offer) -> Result<(), Status> {
     let mut produced: Vec<&str> = MEDIA_TYPES.split(", ").collect();
     if offer.watch {
-        produced.extend(["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]);
+        produced
+            .extend(["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]);
     }
     let fits = header.split(',').any(|clause| {
         let plain = clause.split(';').next().unwrap_or_default().trim();
@@ -124,7 +125,8 @@ impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
-        let mut clause = Self { kind: kind.trim(), subtype: subtype.trim(), params: Vec::new(), quality: 1.0 };
+        let mut clause =
+            Self { kind: kind.trim(), subtype: subtype.trim(), params: Vec::new(), quality: 1.0 };
         for (name, value) in parts.filter_map(|p| p.split_once('=')) {
             match name.trim() {
                 "q" => clause.quality = value.trim().parse().unwrap_or(1.0),
@@ -223,12 +225,19 @@ mod tests {
             ("application/vnd.kubernetes.protobuf,application/json", Media::Protobuf, Transform::None),
             (TABLE, Media::Json, Transform::Table("v1")),
             ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Media::Json, Transform::None),
-            ("application/json;as=Table;g=meta.k8s.io;v=v1;q=0.5, application/json;q=0.9", Media::Json, Transform::None),
+            (
+                "application/json;as=Table;g=meta.k8s.io;v=v1;q=0.5, application/json;q=0.9",
+                Media::Json,
+                Transform::None,
+            ),
         ] {
             let seen = accept(Some(header), offer).unwrap_or_else(|e| panic!("{header}: {e}"));
             assert_eq!((seen.media, seen.transform), (media, transform), "{header}");
         }
-        assert_eq!(accept(Some(&format!("{TABLE},application/json")), Offer::default()).map(|a| a.transform), Ok(Transform::None));
+        assert_eq!(
+            accept(Some(&format!("{TABLE},application/json")), Offer::default()).map(|a| a.transform),
+            Ok(Transform::None)
+        );
     }
 
     #[test]

@@ -1,16 +1,26 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
 pub mod certificatesigningrequests;
+mod access_review;
+pub mod clusterrolebindings;
+pub mod clusterroles;
 pub mod configmaps;
 pub mod customresources;
 pub mod events;
 pub mod leases;
+pub mod localsubjectaccessreviews;
 pub mod namespaces;
 pub mod nodes;
 mod pem;
 pub mod pods;
+mod rbac;
+pub mod rolebindings;
+pub mod roles;
 pub mod secrets;
+pub mod selfsubjectaccessreviews;
+pub mod selfsubjectrulesreviews;
 pub mod serviceaccounts;
+pub mod subjectaccessreviews;
 pub mod table;
 
 use crate::schema::openapi::builtin;

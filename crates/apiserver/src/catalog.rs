@@ -48,6 +48,11 @@ impl Row {
         }
     }
 
+    /// Whether an object written at `revision` is stored in the form in which it is shown.
+    pub fn is_uniform(&self, revision: fleetpass_store::Revision) -> bool {
+        revision >= self.resource.uniform_since
+    }
+
     /// The subresource of that name, if that version has it.
     pub fn subresource(&self, name: &str, version: &str) -> Option<&Subresource> {
         self.resource.subresources.iter().find(|s| s.name == name && s.is_in(version))

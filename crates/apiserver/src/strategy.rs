@@ -69,6 +69,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, _old: &Value) -> ErrorList {
         self.validate(ctx, new)
     }
+    /// Brings a stored object into the form in which `version` shows it, where that is not the stored form
+    /// (custom resources whose definition changed since, or whose versions differ).
+    fn show(&self, _object: &mut Value, _version: &str) {}
     /// The last touch before storing (`Canonicalize`).
     fn canonicalize(&self, _object: &mut Value) {}
     /// Warnings for the `Warning` header.
@@ -314,6 +317,9 @@ pub struct Resource {
     pub view: Option<Arc<dyn View>>,
     /// Whether this row comes from a CRD (its answers keep the CRD conventions, e.g. of defaulting on read).
     pub custom: bool,
+    /// Objects written at this revision or later are stored in the form in which all versions show them, and are
+    /// served as bytes; older ones go through [`Strategy::show`]. 0 for built-in kinds.
+    pub uniform_since: fleetpass_store::Revision,
 }
 
 /// A second form in which stored objects are read and written.

@@ -2,7 +2,8 @@
 //! `pkg/registry/generic/registry/store.go`).
 
 use super::{
-    CONFLICT_RETRIES, ListQuery, Listed, Registry, Scope, store_error, to_stored, update::is_let_go,
+    CONFLICT_RETRIES, ListQuery, Listed, Registry, Scope, inward, outward, store_error, to_stored,
+    update::is_let_go,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use crate::meta;
@@ -86,32 +87,33 @@ impl Registry {
         request: &DeleteRequest,
         stored: &Object,
     ) -> Result<Option<Deleted>, Status> {
-        let old = self.present(scope, stored);
+        let old = inward(scope.row, self.present(scope, stored));
         check_preconditions(scope, &request.preconditions, &old)?;
         let mut object = old.clone();
-        self.mark(scope, request, &mut object);
+        let graceful = self.mark(scope, request, &mut object);
         let gone = is_let_go(scope.strategy, &object);
+        let out = |object| outward(scope.row, &scope.version.name, object);
+        // Kinds that end gracefully answer the marked object, also when it is gone at once.
+        let last = |marked: Value, old: Value| if gone && !graceful { old } else { marked };
         let txn = if gone {
             Txn::delete(stored.key.clone(), stored.revision)
         } else {
             let value = encode_for_storage(&to_stored(scope.row, &object));
             if stored.is_same_text(&value) {
-                return Ok(Some(Deleted { object: old, gone: false }));
+                return Ok(Some(Deleted { object: out(old), gone: false }));
             }
             Txn::update(stored.key.clone(), value, stored.revision)
         };
         if scope.options.dry_run {
-            let object = if gone { old } else { object };
-            return Ok(Some(Deleted { object, gone }));
+            return Ok(Some(Deleted { object: out(last(object, old)), gone }));
         }
         match self.store.commit(txn).await {
             Ok(revision) => {
                 self.cache.wait_for(revision).await;
-                if gone {
-                    return Ok(Some(Deleted { object: old, gone }));
+                if !gone {
+                    set_resource_version(&mut object, revision);
                 }
-                set_resource_version(&mut object, revision);
-                Ok(Some(Deleted { object, gone }))
+                Ok(Some(Deleted { object: out(last(object, old)), gone }))
             }
             Err(fleetpass_store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_error(error)),
@@ -151,8 +153,8 @@ impl Registry {
 
 impl Registry {
     /// Marks an object as being deleted: time, grace period, and the finalizers that the propagation asks for
-    /// (`rest.BeforeDelete`).
-    fn mark(&self, scope: &Scope<'_>, request: &DeleteRequest, object: &mut Value) {
+    /// (`rest.BeforeDelete`). Returns whether the kind ends gracefully.
+    fn mark(&self, scope: &Scope<'_>, request: &DeleteRequest, object: &mut Value) -> bool {
         let strategy = scope.strategy;
         let grace = strategy.graceful_deletion(&self.context(scope), object, request.grace_period_seconds);
         let seconds = grace.unwrap_or(0).max(0);
@@ -178,6 +180,7 @@ impl Registry {
         if first {
             strategy.begin_deletion(object);
         }
+        grace.is_some()
     }
 }
 

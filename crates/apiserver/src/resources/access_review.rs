@@ -41,6 +41,7 @@ pub(super) fn row(kind: &str, namespaced: bool, action: Arc<dyn Action>) -> Reso
         delete_returns_object: false,
         view: None,
         custom: false,
+        uniform_since: 0,
     }
 }
 

@@ -74,6 +74,7 @@ fn stored(facts: Stored, strategy: Arc<dyn Strategy>) -> Resource {
         delete_returns_object: false,
         view: None,
         custom: false,
+        uniform_since: 0,
     }
 }
 

@@ -64,6 +64,8 @@ pub const REASON_SERVICE_ACCOUNT_TERMINATING: &str = "ServiceAccountTerminating"
 pub const REASON_CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
 /// Reason: the cluster answered with an error.
 pub const REASON_CLUSTER_REFUSED: &str = "ClusterRefused";
+/// Reason: the hub did not take the Secret.
+pub const REASON_HUB_REFUSED: &str = "HubRefused";
 
 /// Group of all agents of the addon for one cluster, the organisation of their client certificates
 /// (`agent.DefaultGroups` in open-cluster-management-io/addon-framework, `pkg/agent/inteface.go`).

@@ -69,8 +69,8 @@ pub enum Step {
 /// Which token to write into the Secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The one that was just issued.
-    Minted,
+    /// The one that was just issued, and why.
+    Minted(Cause),
     /// The one that is there: only what surrounds it is wrong.
     Present,
 }
@@ -281,7 +281,7 @@ fn token_step(
             let minted = seen.memory.minted.as_ref();
             let usable = minted.is_some_and(|minted| is_usable(minted, name, service, wish, policy, now));
             TokenStep::Take(if usable {
-                write(Source::Minted)
+                write(Source::Minted(cause))
             } else {
                 Step::RequestToken(wish.clone(), cause)
             })
@@ -337,11 +337,12 @@ fn judge<'a>(
     if !wanted {
         return Err(Cause::RequestChanged);
     }
-    let refreshed_at = refreshed_at(name, account, token, claims, seen);
-    let due = due(claims, refreshed_at, now, spread(&[name, &account.uid], SPREAD_PER_MYRIAD + 1));
+    let projected_at = projected_at(token, seen);
+    let due = due(claims, projected_at, now, spread(&[name, &account.uid], SPREAD_PER_MYRIAD + 1));
     if now >= due {
         return Err(Cause::Due);
     }
+    let refreshed_at = projected_at.unwrap_or_else(|| reported_refresh(name, account, claims));
     Ok(Good { secret, token, claims, due, refreshed_at })
 }
 
@@ -389,28 +390,34 @@ fn is_usable(
     minted.record == wish.record() && made_for(&minted.token, name, service, policy).is_ok_and(fresh)
 }
 
-/// When the token was last renewed: as remembered, as reported, or as it says itself.
-fn refreshed_at(name: &str, account: &Account, token: &Token, claims: &Claims, seen: &Observed) -> Timestamp {
-    let remembered = seen.memory.projected.filter(|(projected, _)| *projected == token.fingerprint());
+/// When this agent projected this very token, if it did and remembers.
+fn projected_at(token: &Token, seen: &Observed) -> Option<Timestamp> {
+    seen.memory.projected.filter(|(projected, _)| *projected == token.fingerprint()).map(|(_, at)| at)
+}
+
+/// When the token was last renewed, as it was reported or as the token says itself.
+fn reported_refresh(name: &str, account: &Account, claims: &Claims) -> Timestamp {
     let reported = account.status.token_secret_ref.as_ref().filter(|reference| reference.name == name);
-    match (remembered, reported) {
-        (Some((_, at)), _) => at,
-        (None, Some(reference)) => reference.last_refresh_timestamp.0,
-        (None, None) => claims.issued_at,
-    }
+    reported.map_or(claims.issued_at, |reference| reference.last_refresh_timestamp.0)
 }
 
 /// When a token is to be replaced.
 ///
 /// At 80 % of its real lifetime, plus the account's share of the spread. But never within a tenth of its lifetime
-/// after it came: where the clocks of cluster and agent disagree, the agent must not ask again and again.
-fn due(claims: &Claims, refreshed_at: Timestamp, now: Timestamp, spread_per_myriad: u64) -> Timestamp {
+/// after this agent projected it: where the clocks of cluster and agent disagree, the agent must not ask again and
+/// again.
+fn due(
+    claims: &Claims,
+    projected_at: Option<Timestamp>,
+    now: Timestamp,
+    spread_per_myriad: u64,
+) -> Timestamp {
     let lifetime = claims.lifetime_seconds();
     let share = DUE_PER_MYRIAD + spread_per_myriad as i64;
     let regular = after(claims.issued_at, (i128::from(lifetime) * i128::from(share) / 10_000) as i64);
-    match refreshed_at <= now {
-        true => regular.max(after(refreshed_at, lifetime / 10)),
-        false => regular,
+    match projected_at {
+        Some(at) if at <= now => regular.max(after(at, lifetime / 10)),
+        _ => regular,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     ca::CaBundle,
     calls::{CallError, CallErrorKind, Calls, Content, Side},
-    decide::{Cause, Plan, Policy, Source, Step, after_failure, decide, refuse_issued},
+    decide::{Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
     metrics::Metrics,
     observe::{Memory, Minted, Observed, Review},
     queue::{Outcome, Versions},
@@ -91,11 +91,10 @@ impl Context {
 
     /// Steps until there is nothing left to do.
     async fn settle(&self, name: &str, seen: &mut Observed) -> Result<Outcome, CallError> {
-        let mut cause = None;
         for _ in 0..MOST_STEPS {
             let Plan { step, next } = decide(name, seen, &self.policy, self.clock.now());
             match step {
-                Some(step) => self.take(name, seen, step, &mut cause).await?,
+                Some(step) => self.take(name, seen, step).await?,
                 None => {
                     self.note_expiry(name, seen);
                     return Ok(self.settled(seen, next));
@@ -110,21 +109,14 @@ impl Context {
     }
 
     /// Takes one step and notes what came of it.
-    async fn take(
-        &self,
-        name: &str,
-        seen: &mut Observed,
-        step: Step,
-        cause: &mut Option<Cause>,
-    ) -> Result<(), CallError> {
+    async fn take(&self, name: &str, seen: &mut Observed, step: Step) -> Result<(), CallError> {
         let now = self.clock.now();
         match step {
             Step::CreateServiceAccount => {
                 seen.service_account = Some(self.calls.create_service_account(name).await?);
                 tracing::info!(account = name, "created the ServiceAccount");
             }
-            Step::RequestToken(wish, why) => {
-                *cause = Some(why);
+            Step::RequestToken(wish, _) => {
                 let token = self.calls.request_token(name, &wish).await?;
                 if let Some(problem) = seen
                     .service_account
@@ -143,7 +135,7 @@ impl Context {
                 let accepted = self.calls.review(name, token, &self.policy.audiences).await?;
                 seen.memory.review = Some(Review { token: token.fingerprint(), accepted, at: now });
             }
-            Step::WriteSecret(source) => self.write_secret(name, seen, source, *cause).await?,
+            Step::WriteSecret(source) => self.write_secret(name, seen, source).await?,
             Step::DeleteServiceAccount { uid } => {
                 self.calls.delete_service_account(name, &uid).await?;
                 tracing::info!(account = name, "deleted the ServiceAccount");
@@ -163,44 +155,33 @@ impl Context {
         Ok(())
     }
 
-    async fn write_secret(
-        &self,
-        name: &str,
-        seen: &mut Observed,
-        source: Source,
-        cause: Option<Cause>,
-    ) -> Result<(), CallError> {
+    async fn write_secret(&self, name: &str, seen: &mut Observed, source: Source) -> Result<(), CallError> {
         let present = seen.secret.as_ref();
-        let (token, at, record) = match source {
-            Source::Minted => {
-                let Some(minted) = &seen.memory.minted else { return Ok(()) };
-                (&minted.token, Some(minted.at), Some(minted.record.clone()))
-            }
-            Source::Present => {
-                let Some(token) = present.and_then(|secret| secret.token.as_ref()) else { return Ok(()) };
-                (token, None, None)
+        let (token, record) = match (source, &seen.memory.minted) {
+            (Source::Minted(_), Some(minted)) => (Some(&minted.token), Some(minted.record.clone())),
+            (Source::Minted(_), None) => (None, None),
+            (Source::Present, _) => {
+                (present.and_then(|secret| secret.token.as_ref()), wanted_record(seen, &self.policy))
             }
         };
-        let record = match record {
-            Some(record) => record,
-            None => crate::decide::wanted_record(seen, &self.policy).unwrap_or_default(),
+        // The rules name a source only where there is one; without, the next look finds out.
+        let (Some(token), Some(record), Some(account)) = (token, record, &seen.account) else {
+            return Ok(());
         };
-        let account_uid = seen.account.as_ref().map_or("", |account| account.uid.as_str());
-        let content = Content { account_uid, token, ca: &seen.ca, record: &record };
+        let content = Content { account_uid: &account.uid, token, ca: &seen.ca, record: &record };
         let fingerprint = token.fingerprint();
         let written = self.calls.write_secret(name, &content, present).await?;
-        if let Some(at) = at {
-            seen.memory.projected = Some((fingerprint, at));
-            // The cluster has just issued it: no need to ask whether it knows it.
-            seen.memory.review = Some(Review { token: fingerprint, accepted: true, at });
-            seen.memory.minted = None;
-            // A token that waited for the hub was requested in an earlier reconcile; that it was requested counts.
-            self.metrics.refreshed(cause.unwrap_or(Cause::SecretMissing));
-            tracing::info!(account = name, cause = cause.map(Cause::as_str), "projected a fresh token");
-        } else {
-            tracing::info!(account = name, "put the Secret back in order");
-        }
         seen.secret = Some(written);
+        match (source, seen.memory.minted.take()) {
+            (Source::Minted(cause), Some(minted)) => {
+                seen.memory.projected = Some((fingerprint, minted.at));
+                // The cluster has just issued it: no need to ask whether it knows it.
+                seen.memory.review = Some(Review { token: fingerprint, accepted: true, at: minted.at });
+                self.metrics.refreshed(cause);
+                tracing::info!(account = name, cause = cause.as_str(), "projected a fresh token");
+            }
+            _ => tracing::info!(account = name, "put the Secret back in order"),
+        }
         Ok(())
     }
 

@@ -92,3 +92,22 @@ fn answer(endpoint: Endpoint, method: &Method, path: &str, agent: &Handle) -> Re
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Agent, Options, fake::Server};
+
+    #[tokio::test]
+    async fn answers_scrapers_and_probes() {
+        let server = Server::default();
+        let options = Options::new("cluster1", fleetpass_api::clock::system());
+        let (_agent, handle) = Agent::new(server.client(), server.client(), options).unwrap();
+        let ask = |endpoint, method, path| answer(endpoint, &method, path, &handle).status().as_u16();
+        assert_eq!(ask(Endpoint::Metrics, Method::GET, "/metrics"), 200);
+        assert_eq!(ask(Endpoint::Metrics, Method::GET, "/healthz"), 404);
+        assert_eq!(ask(Endpoint::Probes, Method::GET, "/healthz"), 200);
+        assert_eq!(ask(Endpoint::Probes, Method::HEAD, "/readyz"), 503, "nothing seen yet");
+        assert_eq!(ask(Endpoint::Probes, Method::POST, "/healthz"), 405);
+    }
+}

@@ -19,6 +19,8 @@ pub const PLURAL: &str = "managedserviceaccounts";
 pub const ADDON_NAME: &str = "managed-serviceaccount";
 /// Name of the agent within the addon, as its client certificate carries it.
 pub const AGENT_NAME: &str = "addon-agent";
+/// Group of the addon's agents of all clusters, an organisation of their client certificates.
+pub const ADDON_GROUP: &str = "system:open-cluster-management:addon:managed-serviceaccount";
 /// Namespace of the agent, and of the ServiceAccounts that it keeps, on a managed cluster.
 pub const DEFAULT_AGENT_NAMESPACE: &str = "open-cluster-management-agent-addon";
 

@@ -1,6 +1,7 @@
 //! The options of requests in their query (and, for deletions, their body): decoded and validated with the texts of
 //! `k8s.io/apimachinery/pkg/apis/meta/v1/{conversion,validation}` and `meta/internalversion/validation`.
 
+use crate::codec::body::FieldValidation;
 use crate::codec::selectors::{FieldSelector, LabelSelector};
 use crate::field::{Error, ErrorList, Path, go_quote};
 use crate::registry::{DeleteRequest, ListQuery, Preconditions, Propagation, VersionMatch, WatchQuery};
@@ -9,18 +10,6 @@ use crate::status::Status;
 use crate::strategy::WriteOptions;
 use serde_json::Value;
 use std::time::Duration;
-
-/// What becomes of unknown and duplicate fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FieldValidation {
-    /// They are dropped.
-    Ignore,
-    /// They are dropped, and the client is warned.
-    #[default]
-    Warn,
-    /// The request is refused.
-    Strict,
-}
 
 /// The kind of options that an error names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod managed;
 mod pages;
+mod patch;
 
 mod read;
 mod update;
@@ -12,6 +13,7 @@ mod watch;
 
 pub use delete::{DeleteRequest, Deleted, Preconditions, Propagation};
 
+pub use patch::PatchRequest;
 pub use read::{ListQuery, Listed, VersionMatch};
 pub use watch::{WatchItem, WatchQuery, Watching};
 

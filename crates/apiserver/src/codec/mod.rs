@@ -2,5 +2,7 @@
 
 pub mod body;
 pub mod json;
+pub mod options;
 mod scheme;
+pub mod selectors;
 pub mod yaml;

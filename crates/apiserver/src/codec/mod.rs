@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod json;
+pub mod negotiate;
 pub mod options;
 mod scheme;
 pub mod selectors;

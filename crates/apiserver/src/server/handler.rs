@@ -8,7 +8,7 @@ use crate::alias::{self, Alias};
 use crate::authn::x509::ClientCertificate;
 use crate::authn::{Facts, Unauthenticated};
 use crate::authz::{Attributes, impersonation, messages};
-use crate::codec::negotiate::{self, Accepted};
+use crate::codec::negotiate::{self, Output};
 use crate::request::{Query, RequestInfo};
 use crate::status::Status;
 use crate::user::UserInfo;
@@ -253,7 +253,7 @@ fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
 
 /// A `Status` in the encoding that the client accepts.
 fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
-    let accepted = Accepted { media: negotiate::error_media(accept), ..Accepted::default() };
+    let accepted = Output { media: negotiate::output_status(accept), form: None, pretty: false };
     let status = &failure.status;
     let bytes = render::encode(&status.to_json(), accepted);
     let mut reply = Reply::new(status.code, accepted.media.as_str(), bytes).warned(failure.warnings.clone());

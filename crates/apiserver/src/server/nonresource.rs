@@ -3,7 +3,7 @@
 use super::Inner;
 use super::handler::{Asked, Reply};
 use crate::authn::oidc;
-use crate::codec::negotiate::{self, Accepted, Offer};
+use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
 use crate::discovery;
 use crate::server::render;
 use crate::status::Status;
@@ -51,13 +51,15 @@ fn allow_get(asked: &Asked) -> Result<(), Status> {
     }
 }
 
+const PLAIN: Output = Output { media: MediaType::Json, form: None, pretty: false };
+
 fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
-    let accepted = negotiate::accept(asked.accept(), Offer::default()).or_else(|status| {
-        // Discovery has no Table; whoever asks for one first gets the document.
-        if asked.accept().is_some_and(|a| a.contains("application/json")) { Ok(Accepted::default()) } else { Err(status) }
-    })?;
-    let accepted = Accepted { transform: negotiate::Transform::None, ..accepted };
-    Ok(Reply::new(200, accepted.media.as_str(), render::encode(value, accepted)))
+    let endpoint = Endpoint { custom: false, table: false, watchable: false };
+    negotiate::route(asked.accept(), endpoint, asked.method.as_str(), false)?;
+    // Discovery has one form; whoever asks for a Table first gets the document.
+    let output = negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
+    let output = Output { form: None, ..output };
+    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)))
 }
 
 /// The version of the Kubernetes API that is served; the build is ours.
@@ -79,9 +81,17 @@ fn issuer_document(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, St
 
 fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
     let table = inner.registry.catalog().table();
-    if let Some(content_type) = negotiate::aggregated_discovery(asked.accept())? {
-        let value = discovery::aggregated(&table, core);
-        return Ok(Reply::new(200, content_type, render::encode(&value, Accepted::default())));
+    if let Some((_, version)) = negotiate::aggregated_discovery(asked.accept()) {
+        let content_type = match version {
+            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        };
+        let mut value = discovery::aggregated(&table, core);
+        value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
+        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)));
+    }
+    if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(',')) {
+        return Err(negotiate::not_acceptable_discovery());
     }
     let value = if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&table) };
     document(asked, &value)

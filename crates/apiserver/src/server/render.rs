@@ -3,8 +3,8 @@
 
 use crate::cache::{self, Head, Object};
 use crate::catalog::Row;
-use crate::codec::negotiate::{Accepted, Media, Transform};
-use crate::codec::yaml;
+use crate::codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
+use crate::codec::yaml::print as yaml;
 use crate::field::go_quote;
 use crate::meta;
 use crate::registry::{Listed, present};
@@ -33,14 +33,14 @@ pub(super) enum IncludeObject {
 pub(super) struct Form<'a> {
     pub(super) row: &'a Row,
     pub(super) version: &'a Version,
-    pub(super) accepted: Accepted,
+    pub(super) accepted: Output,
     pub(super) include: IncludeObject,
     pub(super) now: Timestamp,
 }
 
 /// The `includeObject` of a request that wants a Table.
-pub(super) fn include_object(query: &Query, transform: Transform) -> Result<IncludeObject, Status> {
-    if !matches!(transform, Transform::Table(_)) {
+pub(super) fn include_object(query: &Query, accepted: Output) -> Result<IncludeObject, Status> {
+    if !matches!(accepted.form, Some((Shape::Table, _))) {
         return Ok(IncludeObject::default());
     }
     match query.get("includeObject").unwrap_or_default() {
@@ -56,15 +56,15 @@ pub(super) fn include_object(query: &Query, transform: Transform) -> Result<Incl
 }
 
 /// A tree in the accepted encoding.
-pub(super) fn encode(value: &Value, accepted: Accepted) -> Bytes {
+pub(super) fn encode(value: &Value, accepted: Output) -> Bytes {
     match accepted.media {
-        Media::Yaml => yaml::to_string(value).into(),
-        Media::Json | Media::Protobuf if accepted.pretty => {
+        MediaType::Yaml => yaml::print(value).into(),
+        MediaType::Json | MediaType::Protobuf if accepted.pretty => {
             let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
             text.push(b'\n');
             text.into()
         }
-        Media::Json | Media::Protobuf => {
+        MediaType::Json | MediaType::Protobuf => {
             let mut text = cache::encode(value);
             text.push(b'\n');
             text.into()
@@ -78,7 +78,7 @@ impl Form<'_> {
     }
 
     fn is_plain(&self) -> bool {
-        self.accepted.media == Media::Json && self.accepted.transform == Transform::None && !self.accepted.pretty
+        self.accepted.media == MediaType::Json && self.accepted.form.is_none() && !self.accepted.pretty
     }
 
     /// A stored object; JSON clients get its bytes.
@@ -100,15 +100,15 @@ impl Form<'_> {
 
     /// The object in the form that is wanted; `None`: as it is.
     pub(super) fn transformed(&self, object: &Value) -> Result<Option<Value>, Status> {
-        Ok(Some(match self.accepted.transform {
-            Transform::None => return Ok(None),
-            Transform::PartialMetadata(version) => partial(object, version),
-            Transform::PartialMetadataList(_) => {
+        Ok(Some(match self.accepted.form {
+            None => return Ok(None),
+            Some((Shape::PartialObjectMetadata, version)) => partial(object, version),
+            Some((Shape::PartialObjectMetadataList, _)) => {
                 return Err(Status::not_acceptable(
                     "you requested PartialObjectMetadataList, but the requested object is not a list",
                 ));
             }
-            Transform::Table(version) => {
+            Some((Shape::Table, version)) => {
                 let mut metadata = Map::new();
                 let resource_version = meta::text(object, &["metadata", "resourceVersion"]);
                 if !resource_version.is_empty() {
@@ -120,7 +120,7 @@ impl Form<'_> {
     }
 
     /// A Table; watch events after the first leave out its columns.
-    pub(super) fn table(&self, version: &str, metadata: Map<String, Value>, rows: Vec<Value>, columns: bool) -> Value {
+    pub(super) fn table(&self, version: MetaVersion, metadata: Map<String, Value>, rows: Vec<Value>, columns: bool) -> Value {
         let definitions = columns.then(|| {
             let columns = self.version.columns.iter();
             columns
@@ -130,12 +130,12 @@ impl Form<'_> {
                 })
                 .collect::<Vec<Value>>()
         });
-        json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+        json!({"kind": "Table", "apiVersion": version.api_version(), "metadata": metadata,
             "columnDefinitions": definitions, "rows": rows})
     }
 
     /// A row of a Table.
-    pub(super) fn table_row(&self, object: &Value, version: &str) -> Value {
+    pub(super) fn table_row(&self, object: &Value, version: MetaVersion) -> Value {
         let cells = self.row.strategy().map(|s| s.cells(object, self.now)).unwrap_or_default();
         let shown = match self.include {
             IncludeObject::None => Value::Null,
@@ -158,25 +158,25 @@ impl Form<'_> {
             metadata.insert("remainingItemCount".into(), remaining.into());
         }
         let trees = listed.objects.iter().map(|object| present(self.row, &self.version.name, object));
-        let value = match self.accepted.transform {
-            Transform::None => {
+        let value = match self.accepted.form {
+            None => {
                 let items: Vec<Value> = trees.map(|tree| self.item(tree)).collect();
                 json!({"kind": self.row.resource.list_kind, "apiVersion": self.api_version(), "metadata": metadata,
                     "items": items})
             }
-            Transform::PartialMetadata(_) => {
+            Some((Shape::PartialObjectMetadata, _)) => {
                 return Err(Status::not_acceptable(format!(
                     "you requested PartialObjectMetadata, but the requested object is a list ({})",
                     self.go_list_type()
                 )));
             }
-            Transform::PartialMetadataList(version) => {
+            Some((Shape::PartialObjectMetadataList, version)) => {
                 let items: Vec<Value> = trees.map(|tree| partial(&tree, version)).collect();
                 let items = if items.is_empty() { Value::Null } else { items.into() };
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
                     "metadata": metadata, "items": items})
             }
-            Transform::Table(version) => {
+            Some((Shape::Table, version)) => {
                 let rows = trees.map(|tree| self.table_row(&tree, version)).collect();
                 self.table(version, metadata, rows, true)
             }
@@ -242,8 +242,8 @@ impl Form<'_> {
 }
 
 /// An object's metadata alone.
-fn partial(object: &Value, version: &str) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+fn partial(object: &Value, version: MetaVersion) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(),
         "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({}))})
 }
 

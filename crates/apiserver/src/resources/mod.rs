@@ -5,6 +5,7 @@ mod access_review;
 pub mod clusterrolebindings;
 pub mod clusterroles;
 pub mod configmaps;
+pub mod customresourcedefinitions;
 pub mod customresources;
 pub mod events;
 pub mod leases;

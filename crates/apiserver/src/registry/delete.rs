@@ -2,8 +2,7 @@
 //! `pkg/registry/generic/registry/store.go`).
 
 use super::{
-    CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored,
-    update::is_let_go,
+    CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored, update::is_let_go,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use crate::codec::options::{DeleteOptions, ListOptions, Propagation};

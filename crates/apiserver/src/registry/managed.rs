@@ -66,7 +66,12 @@ pub(super) fn settle_times(object: &mut Value, old: &Value) {
 }
 
 /// Applies a configuration to what is there, or to nothing.
-pub(super) fn apply(scope: &Scope<'_>, live: Option<&Value>, patch: &Value, force: bool) -> Result<Value, Status> {
+pub(super) fn apply(
+    scope: &Scope<'_>,
+    live: Option<&Value>,
+    patch: &Value,
+    force: bool,
+) -> Result<Value, Status> {
     with_target(scope, |target| apply::apply(target, live, patch, &manager_of(scope), force))
 }
 

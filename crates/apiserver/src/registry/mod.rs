@@ -4,6 +4,7 @@
 mod create;
 mod delete;
 mod managed;
+mod own;
 mod pages;
 mod patch;
 

@@ -136,8 +136,7 @@ pub(super) fn selects(
         "metadata.name" => name.to_string(),
         "metadata.namespace" => namespace.to_string(),
         other => {
-            let tree =
-                tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
+            let tree = tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
             scope.strategy.selectable_field(tree, other)
         }
     })

@@ -1,7 +1,7 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
-pub mod certificatesigningrequests;
 mod access_review;
+pub mod certificatesigningrequests;
 pub mod clusterrolebindings;
 pub mod clusterroles;
 pub mod configmaps;

@@ -5,7 +5,6 @@ use super::listener::Peer;
 use super::render;
 use super::{Inner, nonresource, resource};
 use crate::alias::{self, Alias};
-use crate::authn::x509::ClientCertificate;
 use crate::authn::{Facts, Unauthenticated};
 use crate::authz::{Attributes, impersonation, messages};
 use crate::codec::negotiate::{self, Output};
@@ -23,10 +22,6 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// The user of a request that comes from inside the process, without a socket.
 #[derive(Debug, Clone)]
 pub struct InProcess(pub Arc<UserInfo>);
-
-/// The client certificate of a connection, parsed once.
-#[derive(Clone)]
-pub(super) struct PeerCertificate(pub(super) Option<Arc<ClientCertificate>>);
 
 /// A request that knows who asks and for what.
 pub(super) struct Asked {
@@ -73,7 +68,9 @@ impl Reply {
 
     pub(super) fn text(code: u16, text: impl Into<Bytes>) -> Self {
         let mut reply = Self::new(code, "text/plain; charset=utf-8", text);
-        reply.headers.push((HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")));
+        reply
+            .headers
+            .push((HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")));
         reply
     }
 
@@ -192,7 +189,7 @@ fn authenticate(
     if let Some(InProcess(user)) = parts.extensions.get::<InProcess>() {
         return Ok((user.clone(), Vec::new()));
     }
-    let certificate = parts.extensions.get::<PeerCertificate>().and_then(|c| c.0.as_deref());
+    let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
     let facts = Facts {
         authorization: parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
         certificate,
@@ -266,7 +263,8 @@ fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
 fn response(reply: Reply, head: bool) -> Response<Body> {
     let body = if head { body::full(Bytes::new()) } else { reply.body };
     let mut response = Response::new(body);
-    *response.status_mut() = http::StatusCode::from_u16(reply.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(reply.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));

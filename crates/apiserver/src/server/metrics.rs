@@ -47,7 +47,11 @@ impl Metrics {
         let durations = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (under_way, watches) = (Gauge::default(), Gauge::default());
         // The library appends `_total` to counters.
-        registry.register("apiserver_request", "Requests by what they asked for and the answer's code.", requests.clone());
+        registry.register(
+            "apiserver_request",
+            "Requests by what they asked for and the answer's code.",
+            requests.clone(),
+        );
         registry.register(
             "apiserver_request_duration_seconds",
             "Time from the head of a request to the head of its answer.",
@@ -63,7 +67,9 @@ impl Metrics {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut out, &self.registry);
-        let mut objects = String::from("# HELP apiserver_resource_objects Stored objects.\n# TYPE apiserver_resource_objects gauge\n");
+        let mut objects = String::from(
+            "# HELP apiserver_resource_objects Stored objects.\n# TYPE apiserver_resource_objects gauge\n",
+        );
         for (prefix, count) in counts {
             let resource = prefix.strip_prefix("/registry/").unwrap_or(prefix);
             objects.push_str(&format!("apiserver_resource_objects{{resource=\"{resource}\"}} {count}\n"));
@@ -98,7 +104,8 @@ impl<'a> Measured<'a> {
     /// What the request asks for; only of known shape, so that clients cannot invent labels without end.
     pub(super) fn about(&mut self, info: &RequestInfo) {
         let tame = |text: &str| {
-            let plain = text.len() < 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            let plain =
+                text.len() < 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
             if plain { text.to_string() } else { "other".into() }
         };
         self.labels.verb = if info.is_resource { tame(&info.verb).to_uppercase() } else { "OTHER".into() };

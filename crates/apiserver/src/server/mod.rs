@@ -16,23 +16,21 @@ mod streaming;
 pub mod tls;
 
 pub use handler::InProcess;
+pub(crate) use start::system_user;
 pub use start::{Options, StartError};
 
 use crate::authn::Authenticator;
 use crate::authn::oidc::Oidc;
 use crate::authn::service_account::ServiceAccounts;
-use crate::authn::x509::ClientCertificate;
 use crate::authz::Authorizer;
 use crate::authz::impersonation::Recent;
 use crate::registry::Registry;
 use crate::user::UserInfo;
 use body::{Body, BoxError};
 use bytes::Bytes;
-use handler::PeerCertificate;
 use health::Health;
 use http::{Request, Response};
 use limits::Limits;
-use listener::Peer;
 use metrics::Metrics;
 use rustls::ServerConfig;
 use std::convert::Infallible;
@@ -66,7 +64,9 @@ pub struct ApiServer {
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiServer").field("external_address", &self.inner.external_address).finish_non_exhaustive()
+        f.debug_struct("ApiServer")
+            .field("external_address", &self.inner.external_address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,14 +84,9 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) {
         let inner = self.inner.clone();
         let stop = inner.stop.clone();
-        let answer = move |mut request: Request<hyper::body::Incoming>| {
+        let answer = move |request: Request<hyper::body::Incoming>| {
             let inner = inner.clone();
-            async move {
-                let peer = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
-                let certificate = peer.and_then(|der| ClientCertificate::new(&der).ok()).map(Arc::new);
-                request.extensions_mut().insert(PeerCertificate(certificate));
-                handler::handle(&inner, request).await
-            }
+            async move { handler::handle(&inner, request).await }
         };
         listener::serve(listener, tls, answer, stop).await;
     }

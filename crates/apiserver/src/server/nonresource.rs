@@ -7,8 +7,8 @@ use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
 use crate::discovery;
 use crate::server::render;
 use crate::status::Status;
-use http::header::{CACHE_CONTROL, HeaderValue};
 use http::Method;
+use http::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::{Value, json};
 
 /// Answers a request for a path that names no resource.
@@ -57,7 +57,8 @@ fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
     let endpoint = Endpoint { custom: false, table: false, watchable: false };
     negotiate::route(asked.accept(), endpoint, asked.method.as_str(), false)?;
     // Discovery has one form; whoever asks for a Table first gets the document.
-    let output = negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
+    let output =
+        negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
     let output = Output { form: None, ..output };
     Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)))
 }
@@ -90,10 +91,12 @@ fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
         value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
         return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)));
     }
-    if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(',')) {
+    if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
+    {
         return Err(negotiate::not_acceptable_discovery());
     }
-    let value = if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&table) };
+    let value =
+        if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&table) };
     document(asked, &value)
 }
 
@@ -121,14 +124,24 @@ fn discovery_below(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, St
 /// The paths that `/` lists.
 fn paths(inner: &Inner) -> Vec<String> {
     let table = inner.registry.catalog().table();
-    let mut paths: Vec<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openid/v1/jwks", "/readyz", "/version",
-            "/.well-known/openid-configuration"]
-        .map(String::from)
-        .to_vec();
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+        "/.well-known/openid-configuration",
+    ]
+    .map(String::from)
+    .to_vec();
     for row in table.rows().filter(|row| !row.resource.group.is_empty()) {
         paths.push(format!("/apis/{}", row.resource.group));
-        paths.extend(row.resource.versions.iter().map(|v| format!("/apis/{}/{}", row.resource.group, v.name)));
+        paths
+            .extend(row.resource.versions.iter().map(|v| format!("/apis/{}/{}", row.resource.group, v.name)));
     }
     paths.sort();
     paths.dedup();

@@ -4,17 +4,16 @@
 use crate::cache::{self, Head, Object};
 use crate::catalog::Row;
 use crate::codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
-use crate::codec::yaml::print as yaml;
+use crate::codec::yaml;
 use crate::field::go_quote;
 use crate::meta;
 use crate::registry::{Listed, present};
 use crate::request::{Query, api_version};
 use crate::status::Status;
-use crate::strategy::{Strategy, Version};
+use crate::strategy::Version;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// Which object stands beside the cells of a Table row (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -120,7 +119,13 @@ impl Form<'_> {
     }
 
     /// A Table; watch events after the first leave out its columns.
-    pub(super) fn table(&self, version: MetaVersion, metadata: Map<String, Value>, rows: Vec<Value>, columns: bool) -> Value {
+    pub(super) fn table(
+        &self,
+        version: MetaVersion,
+        metadata: Map<String, Value>,
+        rows: Vec<Value>,
+        columns: bool,
+    ) -> Value {
         let definitions = columns.then(|| {
             let columns = self.version.columns.iter();
             columns
@@ -150,7 +155,8 @@ impl Form<'_> {
         if self.is_plain() {
             return Ok(self.plain_list(listed));
         }
-        let mut metadata = Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
+        let mut metadata =
+            Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
         if !listed.continue_token.is_empty() {
             metadata.insert("continue".into(), listed.continue_token.clone().into());
         }
@@ -219,7 +225,8 @@ impl Form<'_> {
         }
         let (kind, version) = (Value::from(resource.list_kind.as_str()), Value::from(api_version.as_str()));
         out.extend_from_slice(
-            format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{metadata},\"items\":[").as_bytes(),
+            format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{metadata},\"items\":[")
+                .as_bytes(),
         );
         let head = if resource.custom {
             Head::Full { kind: &resource.kind, api_version: &api_version }
@@ -242,7 +249,7 @@ impl Form<'_> {
 }
 
 /// An object's metadata alone.
-fn partial(object: &Value, version: MetaVersion) -> Value {
+pub(super) fn partial(object: &Value, version: MetaVersion) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(),
         "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({}))})
 }
@@ -258,11 +265,3 @@ pub(super) fn deleted(row: &Row, name: &str, object: &Value) -> Value {
     details.insert("uid".into(), meta::uid(object).into());
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
-
-/// Whether a kind has a Table.
-pub(super) fn has_table(row: &Row, subresource_action: bool) -> bool {
-    row.strategy().is_some() && !subresource_action
-}
-
-
-

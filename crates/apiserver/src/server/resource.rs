@@ -81,7 +81,8 @@ fn missing(table: &Table, asked: &Asked) -> Result<Reply, Failure> {
 /// Whether the path has a namespace where the kind has one. Without it, namespaced kinds have only collections.
 fn scope_fits(row: &Row, asked: &Asked) -> bool {
     let info = &asked.info;
-    let in_namespace = info.path.contains("/namespaces/") && info.parts.first().is_some_and(|p| p != "namespaces");
+    let in_namespace =
+        info.path.contains("/namespaces/") && info.parts.first().is_some_and(|p| p != "namespaces");
     if row.resource.namespaced { in_namespace || info.parts.len() < 2 } else { !in_namespace }
 }
 
@@ -91,7 +92,10 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
     let media = negotiate::input(content_type, MEDIA_ALIASES)?;
     let format = media.format().unwrap_or(body::Format::Json);
     let parsed = body::parse(bytes, format).map_err(Status::bad_request)?;
-    let value = parsed.raw.to_value(crate::codec::json::Numbers::Go).map_err(|e| Status::bad_request(e.to_string()))?;
+    let value = parsed
+        .raw
+        .to_value(crate::codec::json::Numbers::Go)
+        .map_err(|e| Status::bad_request(e.to_string()))?;
     match meta::namespace(&value) {
         "" => Err(Status::bad_request(
             "metadata.namespace is missing in the body: this path names no namespace, so the body must",
@@ -119,7 +123,10 @@ impl<'a> Call<'a> {
             && self.row.resource.verbs.iter().any(|v| v == verb)
     }
 
-    async fn dispatch(&self, read: impl Future<Output = Result<Bytes, Status>> + Send) -> Result<Reply, Status> {
+    async fn dispatch(
+        &self,
+        read: impl Future<Output = Result<Bytes, Status>> + Send,
+    ) -> Result<Reply, Status> {
         let verb = self.asked.info.verb.as_str();
         if !self.allows(verb) {
             return Err(Status::method_not_allowed());
@@ -164,14 +171,16 @@ impl<'a> Call<'a> {
     pub(super) fn endpoint(&self) -> Endpoint {
         let table = self.row.strategy().is_some()
             && !matches!(self.subresource.map(|s| &s.handler), Some(Handler::Create(_)));
-        let watchable = self.asked.method == http::Method::GET && !self.is_item() && self.row.strategy().is_some();
+        let watchable =
+            self.asked.method == http::Method::GET && !self.is_item() && self.row.strategy().is_some();
         Endpoint { custom: self.row.resource.custom, table, watchable }
     }
 
     /// The form of the answer, or 406.
     pub(super) fn form(&self) -> Result<Form<'a>, Status> {
         let asked = self.asked;
-        let accepted = negotiate::output(asked.accept(), self.endpoint(), asked.query.pairs(), asked.user_agent())?;
+        let accepted =
+            negotiate::output(asked.accept(), self.endpoint(), asked.query.pairs(), asked.user_agent())?;
         self.form_of(accepted)
     }
 
@@ -252,7 +261,8 @@ impl<'a> Call<'a> {
         let target = self.target();
         let format = format_of(media, self.row.resource.custom)?;
         let decoded = if self.row.resource.custom {
-            let schema = |version: &str| self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
+            let schema =
+                |version: &str| self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
             body::decode_custom(bytes, format, target, validation, |value, version| {
                 custom::decode(value, schema(version))
             })?
@@ -384,7 +394,8 @@ fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<Pa
         _ => patch::malformed(kind, validated, why),
     };
     let parsed = body::parse(bytes, format).map_err(|why| refuse(&why))?;
-    let document = parsed.raw.to_value(crate::codec::json::Numbers::Go).map_err(|e| refuse(&e.to_string()))?;
+    let document =
+        parsed.raw.to_value(crate::codec::json::Numbers::Go).map_err(|e| refuse(&e.to_string()))?;
     let mut duplicates = Vec::new();
     if kind == PatchKind::Apply {
         if !matches!(document, Value::Object(_) | Value::Null) {
@@ -403,7 +414,8 @@ fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<Pa
         duplicates.extend(parsed.yaml_duplicates);
     } else {
         let paths = parsed.raw.duplicates();
-        duplicates.extend(paths.iter().map(|path| format!("duplicate field {}", crate::field::go_quote(path))));
+        duplicates
+            .extend(paths.iter().map(|path| format!("duplicate field {}", crate::field::go_quote(path))));
     }
     Ok(PatchRequest { kind, document, duplicates, validation, force: query.force })
 }

@@ -1,1 +1,3 @@
 //! Clusters in a test: start, stop, crash, fake clock, recorded conversations; never shipped.
+
+pub mod oracle;

@@ -97,6 +97,7 @@ pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
         delete_returns_object: false,
         view: None,
         custom: true,
+        uniform_since: 0,
     }))
 }
 
@@ -404,6 +405,10 @@ impl Strategy for Objects {
             Some(version) if errors.is_empty() => self.validate_changed(version, new, old),
             _ => errors,
         }
+    }
+
+    fn show(&self, object: &mut Value, version: &str) {
+        self.kind.shown(object, version);
     }
 
     fn canonicalize(&self, object: &mut Value) {

@@ -1,0 +1,199 @@
+//! The engine for one machine: a redb file and one writer with group commit.
+//!
+//! ```text
+//! commit ──▶ bounded queue ──▶ writer thread: take all that wait
+//!                                 │  one write transaction: judge and apply each
+//!                                 │  one fsync
+//!                                 ├─▶ events to the watchers, in order
+//!                                 └─▶ answers
+//! get, list ──▶ a read snapshot, beside the writer
+//! ```
+//!
+//! A commit that was answered survives `kill -9` and power loss; one that was not answered happened
+//! completely or not at all. After an I/O error of a commit the engine stops: what the file then
+//! holds is only certain after it was opened again.
+
+mod directory;
+mod tables;
+mod writer;
+
+#[cfg(test)]
+mod faults;
+
+use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
+use crate::error::{Error, OpenError, Result};
+use crate::events::{End, Events, Window};
+use crate::sealing::{Codec, Encryption};
+use crate::transaction;
+use async_trait::async_trait;
+use directory::Directory;
+use parking_lot::Mutex;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tables::Tables;
+use tokio::sync::{mpsc, oneshot};
+use writer::{Request, Shared, Writer};
+
+/// How to open an [`EmbeddedStore`].
+pub struct EmbeddedOptions {
+    /// The data directory; created (mode 0700) if it does not exist.
+    pub directory: PathBuf,
+    /// Which values are sealed at rest. `None` seals nothing and opens nothing that is sealed.
+    pub encryption: Option<Encryption>,
+    /// How many recent events are kept for the watchers.
+    pub window: Window,
+    /// Memory for pages of the file, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl EmbeddedOptions {
+    /// The defaults: no encryption, the default [`Window`], a cache of 64 MiB.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        EmbeddedOptions {
+            directory: directory.into(),
+            encryption: None,
+            window: Window::default(),
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A store in a file of this machine.
+///
+/// [`Store::close`] it before its directory is opened again: a store that is merely dropped lets go
+/// of it a moment later, when its writer has finished.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    /// `None` once closed.
+    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    /// What closing has to wait for; locked while it waits.
+    running: tokio::sync::Mutex<Option<Running>>,
+}
+
+struct Running {
+    thread: JoinHandle<()>,
+    /// Unlocked after the database was closed; `None` over a simulated disk.
+    directory: Option<Directory>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, which is created if need be. Reads the whole file once to
+    /// check it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: the directory is in use, the file is damaged or of a newer version, or a key is
+    /// missing. The data is left as it was.
+    pub async fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let directory = options.directory.clone();
+        match tokio::task::spawn_blocking(move || Self::open_blocking(options)).await {
+            Ok(opened) => opened,
+            Err(failed) => {
+                Err(OpenError::Io { file: directory, action: "open", source: std::io::Error::other(failed) })
+            }
+        }
+    }
+
+    fn open_blocking(options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let directory = Directory::lock(&options.directory)?;
+        let tables = directory.open(Codec(options.encryption), options.cache_bytes)?;
+        let revision = tables.revision().map_err(|error| OpenError::Corrupt {
+            file: tables.file().to_owned(),
+            problem: error.to_string(),
+            remedy: "restore it from a backup".into(),
+        })?;
+        let events = Events::new(options.window, revision);
+        let failed = OpenError::io("start a writer for", tables.file());
+        let writer = writer::start(tables, events).map_err(failed)?;
+        Ok(Self::running(writer, Some(directory)))
+    }
+
+    fn running(writer: Writer, directory: Option<Directory>) -> Self {
+        let Writer { shared, queue, thread } = writer;
+        EmbeddedStore {
+            shared,
+            queue: Mutex::new(Some(queue)),
+            running: tokio::sync::Mutex::new(Some(Running { thread, directory })),
+        }
+    }
+}
+
+impl Shared {
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T>) -> Result<T> {
+        self.events.check()?;
+        self.tables.read().as_ref().map_or(Err(Error::Closed), read)
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn get(&self, key: &str) -> Result<Option<Entry>> {
+        // On the caller's thread: a few pages, mostly from the cache. Readers have a snapshot; they
+        // do not wait for the writer's fsync.
+        self.shared.read(|tables| tables.get(key))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing> {
+        // Off the reactor: it may be the whole store, decryption included.
+        let (shared, prefix) = (self.shared.clone(), prefix.to_owned());
+        match tokio::task::spawn_blocking(move || shared.read(|tables| tables.list(&prefix))).await {
+            Ok(listing) => listing,
+            Err(failed) => Err(Error::Unavailable { reason: failed.to_string() }),
+        }
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Revision> {
+        transaction::validate(&txn)?;
+        let queue = self.queue.lock().clone().ok_or(Error::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        if queue.send(Request { txn, answer }).await.is_err() {
+            // The writer is gone; it said why before it went.
+            return Err(self.shared.events.check().err().unwrap_or(Error::Closed));
+        }
+        drop(queue);
+        match answered.await {
+            Ok(result) => result,
+            Err(_) => Err(Error::OutcomeUnknown { reason: "the writer ended without an answer".into() }),
+        }
+    }
+
+    async fn revision(&self) -> Result<Revision> {
+        // As short as a get.
+        self.shared.read(Tables::revision)
+    }
+
+    async fn watch(&self, after: Revision) -> Result<EventStream> {
+        self.shared.events.watch(after)
+    }
+
+    async fn close(&self) {
+        // Without senders the writer answers what waits, and ends.
+        drop(self.queue.lock().take());
+        let mut running = self.running.lock().await;
+        let Some(Running { thread, directory }) = running.take() else { return };
+        let shared = self.shared.clone();
+        let finish = tokio::task::spawn_blocking(move || {
+            if thread.join().is_err() {
+                tracing::error!("the store's writer panicked");
+            }
+            shared.events.end(End::Closed);
+            if let Some(tables) = shared.tables.write().take()
+                && let Err(error) = tables.close()
+            {
+                tracing::warn!(%error, "the store was not closed cleanly; it will be checked when opened");
+            }
+            drop(directory);
+        });
+        if let Err(error) = finish.await {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
+}

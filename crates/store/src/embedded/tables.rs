@@ -1,0 +1,289 @@
+//! What is in the database file, and how transactions change it. No threads, no queue.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `meta` | `format` | version of this layout: 1 |
+//! | `meta` | `revision` | the store's revision |
+//! | `entries` | storage key | create revision, modification revision, value as [`sealing`](crate::sealing) lays it out |
+//!
+//! Whoever changes this layout raises [`FORMAT`]: older versions then refuse the file instead of
+//! misreading it.
+
+use crate::contract::{Entry, Event, Listing, Revision, Txn};
+use crate::error::{Error, OpenError, Result};
+use crate::sealing::{Codec, SealError};
+use crate::transaction::{self, Revisions, State, Verdict};
+use bytes::Bytes;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const ENTRIES: TableDefinition<'_, &str, Row> = TableDefinition::new("entries");
+
+/// Create revision, modification revision, stored value.
+type Row = (u64, u64, &'static [u8]);
+
+const FORMAT: u64 = 1;
+const FORMAT_ROW: &str = "format";
+const REVISION_ROW: &str = "revision";
+
+const RESTORE: &str = "restore it from a backup, or move it away to start with an empty store";
+
+/// An open database whose layout was checked.
+pub(super) struct Tables {
+    database: Database,
+    file: PathBuf,
+    codec: Codec,
+}
+
+/// What became of a group of transactions.
+pub(super) struct Group {
+    /// An answer for each transaction, in their order.
+    pub(super) answers: Vec<Result<Revision>>,
+    /// The events of those that changed something, in the order of their revisions.
+    pub(super) events: Vec<Arc<Event>>,
+}
+
+/// Why no transaction of a group can be answered; the database takes no more of them.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// What happened.
+    pub(super) problem: String,
+    /// Whether the group may have become durable all the same.
+    pub(super) outcome_unknown: bool,
+}
+
+/// Opens an existing database file after checking all of it: what the check finds damaged is
+/// refused here, and not met by a reader later.
+pub(super) fn open_database(file: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
+    let builder = builder(cache_bytes);
+    // A damaged file may trip an assertion of redb; that is an answer about the file, not a mistake here.
+    catch_unwind(AssertUnwindSafe(|| builder.open(file)))
+        .map_err(|_| corrupt(file, "the database cannot be parsed".into()))?
+        .map_err(|error| open_error(file, error.into()))
+}
+
+/// How redb is set up for this store.
+pub(super) fn builder(cache_bytes: usize) -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+    builder
+}
+
+/// Makes the tables of an empty store.
+pub(super) fn initialise(database: &Database) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    {
+        write.open_table(ENTRIES)?;
+        let mut meta = write.open_table(META)?;
+        meta.insert(FORMAT_ROW, FORMAT)?;
+        meta.insert(REVISION_ROW, 0)?;
+    }
+    Ok(write.commit()?)
+}
+
+/// What redb says about `file`, for an operator.
+pub(super) fn open_error(file: &Path, error: redb::Error) -> OpenError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
+            OpenError::InUse { file: file.to_owned() }
+        }
+        redb::Error::Io(source)
+            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            OpenError::Io { file: file.to_owned(), action: "open", source }
+        }
+        other => corrupt(file, other.to_string()),
+    }
+}
+
+fn corrupt(file: &Path, problem: String) -> OpenError {
+    OpenError::Corrupt { file: file.to_owned(), problem, remedy: RESTORE.to_owned() }
+}
+
+impl Tables {
+    /// Checks the layout of a database, and that the key of every sealed value is there.
+    pub(super) fn open(database: Database, file: PathBuf, codec: Codec) -> Result<Self, OpenError> {
+        let tables = Tables { database, file, codec };
+        tables.check()?;
+        Ok(tables)
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let file = &self.file;
+        let failed = |error: redb::Error| open_error(file, error);
+        let damaged = |problem: String| Err(corrupt(file, problem));
+        let read = self.database.begin_read().map_err(|e| failed(e.into()))?;
+        let meta = read.open_table(META).map_err(|e| failed(e.into()))?;
+        let row = |name| meta.get(name).map(|row| row.map(|r| r.value())).map_err(|e| failed(e.into()));
+        match row(FORMAT_ROW)? {
+            Some(FORMAT) => {}
+            Some(found) if found > FORMAT => {
+                return Err(OpenError::Newer { file: file.clone(), found, supported: FORMAT });
+            }
+            other => return damaged(format!("its format is {other:?}")),
+        }
+        let Some(revision) = row(REVISION_ROW)? else {
+            return damaged("it has no revision".into());
+        };
+        let entries = read.open_table(ENTRIES).map_err(|e| failed(e.into()))?;
+        for entry in entries.range::<&str>(..).map_err(|e| failed(e.into()))? {
+            let (key, row) = entry.map_err(|e| failed(e.into()))?;
+            let (create, modified, stored) = row.value();
+            if create == 0 || create > modified || modified > revision {
+                return damaged(format!("{}: impossible revisions", key.value()));
+            }
+            match self.codec.check(stored) {
+                Ok(()) => {}
+                Err(SealError::UnknownKey(key_id)) => {
+                    return Err(OpenError::MissingKey { file: file.clone(), key_id });
+                }
+                Err(error) => return damaged(format!("{}: {error}", key.value())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that the database is in.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub(super) fn revision(&self) -> Result<Revision> {
+        let read = || -> Result<_, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(META)?.get(REVISION_ROW)?.map(|row| row.value()))
+        };
+        read().map_err(|e| self.read_error(e))?.ok_or_else(|| self.damaged("it has no revision".into()))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Result<Option<Entry>> {
+        let table = || -> Result<_, redb::Error> { Ok(self.database.begin_read()?.open_table(ENTRIES)?) };
+        let table = table().map_err(|e| self.read_error(e))?;
+        self.entry(&table, key)
+    }
+
+    pub(super) fn list(&self, prefix: &str) -> Result<Listing> {
+        let failed = |error: redb::Error| self.read_error(error);
+        let read = self.database.begin_read().map_err(|e| failed(e.into()))?;
+        let meta = read.open_table(META).map_err(|e| failed(e.into()))?;
+        let revision = meta.get(REVISION_ROW).map_err(|e| failed(e.into()))?.map(|row| row.value());
+        let revision = revision.ok_or_else(|| self.damaged("it has no revision".into()))?;
+        let table = read.open_table(ENTRIES).map_err(|e| failed(e.into()))?;
+        let mut entries = Vec::new();
+        for item in table.range(prefix..).map_err(|e| failed(e.into()))? {
+            let (key, row) = item.map_err(|e| failed(e.into()))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            entries.push(self.decode(key.value(), row.value())?);
+        }
+        Ok(Listing { revision, entries })
+    }
+
+    /// Carries out transactions one after the other, each on the state that the one before it left,
+    /// and makes all of it durable at once. A conflict rejects only its own transaction. Nothing is
+    /// answered before the whole group is durable, not even a conflict: what it saw may be a change
+    /// of the same group.
+    pub(super) fn commit(&self, group: Vec<Txn>) -> Result<Group, Broken> {
+        let before = |error: redb::Error| Broken { problem: error.to_string(), outcome_unknown: false };
+        let write = self.database.begin_write().map_err(|e| before(e.into()))?;
+        let done = self.apply(&write, group).map_err(before)?;
+        if done.events.is_empty() {
+            write.abort().map_err(|e| before(e.into()))?;
+        } else {
+            // redb's default is a durable commit: it returns after the fsync.
+            write.commit().map_err(|e| Broken { problem: e.to_string(), outcome_unknown: true })?;
+        }
+        Ok(done)
+    }
+
+    fn apply(&self, write: &redb::WriteTransaction, group: Vec<Txn>) -> Result<Group, redb::Error> {
+        let mut meta = write.open_table(META)?;
+        let mut rows = Rows { table: write.open_table(ENTRIES)?, codec: &self.codec };
+        let stored = meta.get(REVISION_ROW)?.map(|row| row.value());
+        let mut revision = stored.ok_or_else(|| redb::Error::Corrupted("no revision".into()))?;
+        let mut done = Group { answers: Vec::with_capacity(group.len()), events: Vec::new() };
+        for txn in group {
+            let answer = match transaction::apply(&mut rows, txn, revision + 1)? {
+                Verdict::Applied(event) => {
+                    revision = event.revision;
+                    done.events.push(Arc::new(event));
+                    Ok(revision)
+                }
+                Verdict::Unchanged => Ok(revision),
+                Verdict::Conflict(key) => match self.entry(&rows.table, &key) {
+                    Ok(current) => Err(Error::Conflict { key, current }),
+                    Err(unreadable) => Err(unreadable),
+                },
+            };
+            done.answers.push(answer);
+        }
+        if !done.events.is_empty() {
+            meta.insert(REVISION_ROW, revision)?;
+        }
+        Ok(done)
+    }
+
+    fn entry(&self, table: &impl ReadableTable<&'static str, Row>, key: &str) -> Result<Option<Entry>> {
+        let row = table.get(key).map_err(|e| self.read_error(e.into()))?;
+        row.map(|row| self.decode(key, row.value())).transpose()
+    }
+
+    fn decode(&self, key: &str, (create, modified, stored): (u64, u64, &[u8])) -> Result<Entry> {
+        let value = self.codec.decode(key, stored);
+        let value = value.map_err(|error| self.damaged(format!("{key}: {error}")))?;
+        Ok(Entry { key: key.into(), value, create_revision: create, mod_revision: modified })
+    }
+
+    fn damaged(&self, problem: String) -> Error {
+        Error::Corrupt { file: self.file.clone(), problem, remedy: RESTORE.to_owned() }
+    }
+
+    fn read_error(&self, error: redb::Error) -> Error {
+        match error {
+            redb::Error::Corrupted(problem) => self.damaged(problem),
+            redb::Error::Io(error) => {
+                Error::Unavailable { reason: format!("reading {}: {error}", self.file.display()) }
+            }
+            other => Error::Stopped { file: self.file.clone(), problem: other.to_string() },
+        }
+    }
+
+    /// Closes the database, so that the next open finds nothing to recover.
+    pub(super) fn close(self) -> Result<(), DatabaseError> {
+        self.database.close()
+    }
+}
+
+/// The entries inside a write transaction.
+struct Rows<'a, 'txn> {
+    table: Table<'txn, &'static str, Row>,
+    codec: &'a Codec,
+}
+
+impl State for Rows<'_, '_> {
+    type Error = redb::Error;
+
+    fn revisions(&self, key: &str) -> Result<Option<Revisions>, redb::Error> {
+        let row = self.table.get(key)?;
+        Ok(row.map(|row| {
+            let (create, modified, _) = row.value();
+            Revisions { create, modified }
+        }))
+    }
+
+    fn put(&mut self, key: &Arc<str>, value: &Bytes, revisions: Revisions) -> Result<(), redb::Error> {
+        let stored = self.codec.encode(key, value);
+        let stored = stored.map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+        self.table.insert(&**key, (revisions.create, revisions.modified, stored.as_slice()))?;
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), redb::Error> {
+        self.table.remove(key)?;
+        Ok(())
+    }
+}

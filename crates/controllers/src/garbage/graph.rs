@@ -23,9 +23,10 @@ impl Uid {
     /// The number for `uid`: its own if it is a UUID, a digest otherwise. Nothing is deleted on the strength of it
     /// alone: deletions carry the UID that the server told.
     pub(crate) fn of(uid: &str) -> Self {
-        let digits = uid.bytes().filter(|byte| *byte != b'-').count();
-        match u128::from_str_radix(&uid.replace('-', ""), 16) {
-            Ok(number) if digits == 32 => Self(number),
+        let digits: String = uid.chars().filter(|character| *character != '-').collect();
+        let is_uuid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        match u128::from_str_radix(&digits, 16) {
+            Ok(number) if is_uuid => Self(number),
             _ => Self(u128::from(digest(&(0, uid))) << 64 | u128::from(digest(&(1, uid)))),
         }
     }

@@ -1,6 +1,6 @@
 //! create (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/generic/registry/store.go`).
 
-use super::{Registry, Scope, Written, managed, random_u64, store_error, to_stored};
+use super::{Registry, Scope, Written, inward, managed, outward, random_u64, store_error, to_stored};
 use crate::cache::{encode_for_storage, set_resource_version};
 use crate::meta;
 use crate::resources::namespaces;
@@ -10,18 +10,31 @@ use fleetpass_store::Txn;
 use serde_json::Value;
 
 impl Registry {
-    /// Creates `object`, which has been decoded and defaulted by the kind's schema and strategy.
+    /// Creates `object`, which has been decoded by the kind's schema and defaulted by its strategy.
     pub async fn create(&self, scope: &Scope<'_>, mut object: Value) -> Result<Written, Status> {
         prepare::match_namespace(&mut object, scope.namespace)?;
-        self.fresh().await?;
         let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
         managed::track_create(scope, &mut object);
+        self.create_tracked(scope, object, &mut warnings).await.map(|object| Written {
+            object: outward(scope.row, &scope.version.name, object),
+            created: true,
+            warnings,
+        })
+    }
+
+    /// Creates an object whose managed fields are known.
+    pub(super) async fn create_tracked(
+        &self,
+        scope: &Scope<'_>,
+        object: Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        self.fresh().await?;
+        let mut object = inward(scope.row, object);
         self.admit(scope, &mut object, None)?;
-        let ctx = self.context(scope);
-        warnings.extend(scope.strategy.warnings(&ctx, &object, None));
         for attempt in 1.. {
             let mut candidate = object.clone();
-            let generated = self.complete(scope, &mut candidate)?;
+            let (generated, warned) = self.complete(scope, &mut candidate)?;
             match self.insert(scope, candidate).await {
                 Err(status) if status.reason == "AlreadyExists" && generated => {
                     if attempt == prepare::NAME_ATTEMPTS {
@@ -29,7 +42,10 @@ impl Registry {
                         return Err(prepare::generated_name_taken(scope.gr(), &name));
                     }
                 }
-                result => return result.map(|object| Written { object, created: true, warnings }),
+                result => {
+                    warnings.extend(warned);
+                    return result;
+                }
             }
         }
         unreachable!("the loop ends by returning")
@@ -44,14 +60,15 @@ impl Registry {
     ) -> Result<(), Status> {
         let ctx = self.context(scope);
         if old.is_none() && scope.row.resource.namespaced {
-            namespaces::admit_into(self, scope.namespace, true, scope.gr(), meta::name(object))?;
+            let name = meta::name(object);
+            namespaces::admit_into(self, scope.namespace, true, scope.gr(), name)?;
         }
         scope.strategy.admit(&ctx, object, old)
     }
 
     /// Fills in what the server sets, lets the kind prepare the object, and validates it. Returns whether the
-    /// name was generated.
-    fn complete(&self, scope: &Scope<'_>, object: &mut Value) -> Result<bool, Status> {
+    /// name was generated, and warnings.
+    fn complete(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
         let ctx = self.context(scope);
         let strategy = scope.strategy;
         let uid = uuid::Uuid::new_v4().to_string();
@@ -71,8 +88,10 @@ impl Registry {
         if !errors.is_empty() {
             return Err(scope.invalid(meta::name(object), &errors));
         }
+        strategy.admit_final(&ctx, object, None)?;
+        let warnings = strategy.warnings(&ctx, object, None);
         strategy.canonicalize(object);
-        Ok(generated)
+        Ok((generated, warnings))
     }
 
     /// Stores a complete new object.

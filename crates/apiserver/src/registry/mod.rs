@@ -4,16 +4,20 @@
 mod create;
 mod delete;
 mod managed;
+mod own;
 mod pages;
+mod patch;
 
 mod read;
 mod update;
 mod watch;
 
-pub use delete::{DeleteRequest, Deleted, Preconditions, Propagation};
+pub use delete::Deleted;
 
-pub use read::{ListQuery, Listed, VersionMatch};
-pub use watch::{WatchItem, WatchQuery, Watching};
+pub(crate) use managed::track_action;
+pub use patch::PatchRequest;
+pub use read::Listed;
+pub use watch::{WatchItem, Watching};
 
 use crate::authz::Authorizer;
 use crate::cache::{Cache, CacheError, Object, join_key, range};
@@ -127,7 +131,8 @@ impl Registry {
         &self.catalog
     }
 
-    fn context<'a>(&'a self, scope: &Scope<'a>) -> Context<'a> {
+    /// What the phases of a write may know.
+    pub(crate) fn context<'a>(&'a self, scope: &Scope<'a>) -> Context<'a> {
         Context {
             user: scope.user,
             now: scope.now,
@@ -149,28 +154,45 @@ impl Registry {
 
     /// The object as a tree, in the version and form of `scope`, with kind and apiVersion.
     fn present(&self, scope: &Scope<'_>, object: &Object) -> Value {
-        present(scope.row, &scope.version.name, object.value())
+        present(scope.row, &scope.version.name, object)
     }
 }
 
-/// A stored tree in the form that a row shows in one of its versions.
-pub fn present(row: &Row, version: &str, mut stored: Value) -> Value {
-    if let Some(view) = &row.resource.view {
-        stored = view.from_stored(&stored);
+/// A stored object in the form that a row shows in one of its versions.
+pub fn present(row: &Row, version: &str, stored: &Object) -> Value {
+    let mut object = stored.value();
+    if !row.is_uniform(stored.revision)
+        && let Some(strategy) = row.strategy()
+    {
+        strategy.show(&mut object, version);
     }
-    if let Some(object) = stored.as_object_mut() {
-        object.insert("kind".into(), row.resource.kind.clone().into());
-        object.insert("apiVersion".into(), api_version(&row.resource.group, version).into());
-    }
-    stored
+    outward(row, version, object)
 }
 
-/// The form in which a tree is stored.
-fn to_stored(row: &Row, object: &Value) -> Value {
-    let mut stored = match &row.resource.view {
-        Some(view) => view.to_stored(object),
-        None => object.clone(),
+/// A tree in the form in which a kind's rules see it, as clients see it in one version.
+pub fn outward(row: &Row, version: &str, object: Value) -> Value {
+    let mut shown = match &row.resource.view {
+        Some(view) => view.from_stored(&object),
+        None => object,
     };
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("kind".into(), row.resource.kind.clone().into());
+        members.insert("apiVersion".into(), api_version(&row.resource.group, version).into());
+    }
+    shown
+}
+
+/// The opposite of [`outward`].
+fn inward(row: &Row, object: Value) -> Value {
+    match &row.resource.view {
+        Some(view) => view.to_stored(&object),
+        None => object,
+    }
+}
+
+/// The form in which a tree is stored: that of the rules, under the stored `apiVersion`.
+fn to_stored(row: &Row, object: &Value) -> Value {
+    let mut stored = object.clone();
     if let Some(members) = stored.as_object_mut() {
         members.insert("kind".into(), row.resource.kind.clone().into());
         members.insert("apiVersion".into(), row.storage_api_version().into());

@@ -2,14 +2,15 @@
 //! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`, `Update`).
 
 use super::{
-    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, managed, store_error, to_stored,
+    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, inward, managed, outward, store_error,
+    to_stored,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use crate::field;
 use crate::meta;
 use crate::status::Status;
 use crate::strategy::Strategy;
-use crate::validation::{metadata, prepare};
+use crate::validation::{metadata, names, prepare};
 use fleetpass_store::{Revision, Txn};
 use serde_json::Value;
 
@@ -38,7 +39,8 @@ pub(super) struct Change {
 
 impl Registry {
     /// Replaces the object by `body`, decoded and defaulted (PUT).
-    pub async fn update(&self, scope: &Scope<'_>, body: Value) -> Result<Written, Status> {
+    pub async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
+        super::patch::check_identity(scope, &mut body)?;
         let asked = body_resource_version(&body)?;
         self.fresh().await?;
         if self.cache.get(&scope.key(scope.name)).is_none() {
@@ -68,9 +70,12 @@ impl Registry {
             let old = self.present(scope, &stored);
             let change = make(&old)?;
             let demanded = asked.or(body_resource_version(&change.object)?.filter(|r| *r != stored.revision));
-            let mut written = self.prepare_change(scope, &old, &stored, asked, change)?;
+            let mut written = self.prepare_change(scope, old, &stored, asked, change)?;
             match self.replace(scope, &stored, &mut written.object).await {
-                Ok(()) => return Ok(written),
+                Ok(()) => {
+                    written.object = outward(scope.row, &scope.version.name, written.object);
+                    return Ok(written);
+                }
                 Err(fleetpass_store::Error::Conflict { .. }) => {
                     attempt += 1;
                     if demanded.is_some() || attempt > CONFLICT_RETRIES {
@@ -87,13 +92,13 @@ impl Registry {
     fn prepare_change(
         &self,
         scope: &Scope<'_>,
-        old: &Value,
+        old: Value,
         stored: &Object,
         asked: Option<Revision>,
         change: Change,
     ) -> Result<Written, Status> {
         let Change { mut object, tracking, mut warnings } = change;
-        check_uid(scope, &object, old, &stored.key)?;
+        check_uid(scope, &object, &old, &stored.key)?;
         let strategy = scope.strategy;
         let given = if asked.is_some() { asked } else { body_resource_version(&object)? };
         match given {
@@ -109,8 +114,10 @@ impl Registry {
         }
         warnings.extend(prepare::drop_duplicate_owners(&mut object));
         if tracking == Tracking::Update {
-            managed::track_update(scope, old, &mut object);
+            managed::track_update(scope, &old, &mut object);
         }
+        // From here on both are in the form that the kind's rules see.
+        let (mut object, old) = (inward(scope.row, object), &inward(scope.row, old));
         self.admit(scope, &mut object, Some(old))?;
         let ctx = self.context(scope);
         prepare::for_update(&mut object, old, scope.namespace)?;
@@ -118,11 +125,14 @@ impl Registry {
         if strategy.counts_generation() {
             prepare::count_generation(&mut object, old, &["status"]);
         }
-        let mut errors = metadata::validate_update(&object, old);
+        let namespaced = scope.row.resource.namespaced;
+        let mut errors = metadata::validate(&object, namespaced, &names::is_path_segment);
+        errors.extend(metadata::validate_update(&object, old));
         errors.extend(strategy.validate_update(&ctx, &object, old));
         if !errors.is_empty() {
             return Err(scope.invalid(scope.name, &errors));
         }
+        strategy.admit_final(&ctx, &object, Some(old))?;
         warnings.extend(strategy.warnings(&ctx, &object, Some(old)));
         strategy.canonicalize(&mut object);
         managed::settle_times(&mut object, old);

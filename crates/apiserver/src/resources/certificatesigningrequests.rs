@@ -18,6 +18,7 @@ use fleetpass_api::clock;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const GROUP: &str = "certificates.k8s.io";
@@ -54,6 +55,7 @@ pub fn resource() -> Resource {
         schema: None,
         verbs: SUBRESOURCE_VERBS,
         handler: Handler::Update(Arc::new(Requests(part))),
+        versions: None,
     };
     resource.subresources = vec![part("approval", Part::Approval), part("status", Part::Status)];
     resource
@@ -238,13 +240,15 @@ fn keep_decisions(new: &mut Value, old: &Value) {
 /// type got this status.
 fn complete_conditions(new: &mut Value, old: &Value, now: Timestamp) {
     let now = Value::from(clock::rfc3339(now));
+    let key = |c: &Value| (meta::text(c, &["type"]).to_string(), meta::text(c, &["status"]).to_string());
+    let mut transitions = BTreeMap::new();
+    for condition in meta::list(old, &["status", "conditions"]) {
+        if let Some(time) = condition.get("lastTransitionTime").filter(|time| time.is_string()) {
+            transitions.entry(key(condition)).or_insert(time);
+        }
+    }
     for condition in conditions_mut(new) {
-        let transition = conditions(old, meta::text(condition, &["type"]))
-            .into_iter()
-            .find(|before| meta::text(before, &["status"]) == meta::text(condition, &["status"]))
-            .and_then(|before| before.get("lastTransitionTime"))
-            .filter(|time| time.is_string())
-            .cloned();
+        let transition = transitions.get(&key(condition)).map(|time| (*time).clone());
         let members = meta::as_map_mut(condition);
         for (name, time) in [
             ("lastUpdateTime", now.clone()),

@@ -107,9 +107,9 @@ impl Strategy for Nodes {
             errors.extend(self.validate(ctx, new));
         }
         errors.extend(metadata::validate_update(new, old));
-        let addresses = meta::list(new, &["status", "addresses"]);
-        for (index, address) in addresses.iter().enumerate() {
-            if addresses[..index].contains(address) {
+        let mut seen = BTreeSet::new();
+        for (index, address) in meta::list(new, &["status", "addresses"]).iter().enumerate() {
+            if !seen.insert((meta::text(address, &["type"]), meta::text(address, &["address"]))) {
                 errors.push(Error::duplicate(&Path::new("status.addresses").index(index), address.clone()));
             }
         }

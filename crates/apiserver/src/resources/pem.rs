@@ -35,8 +35,11 @@ pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
 /// The block that begins with the first line, and how many lines it has.
 fn block_at(lines: &[&str]) -> Option<(Block, usize)> {
     let kind = lines.first()?.strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
-    let end = format!("-----END {kind}-----");
-    let last = lines.iter().position(|line| *line == end)?;
+    // The next line of dashes ends the block or breaks it; so each line is read once, whatever they are.
+    let last = 1 + lines[1..].iter().position(|line| line.starts_with("-----"))?;
+    if lines[last] != format!("-----END {kind}-----") {
+        return None;
+    }
     let body = &lines[1..last];
     let headers = body.iter().take_while(|line| line.contains(':')).count();
     let encoded: String =

@@ -51,6 +51,7 @@ pub fn resource() -> Resource {
         schema: None,
         verbs: SUBRESOURCE_VERBS,
         handler: Handler::Update(Arc::new(Pods { status: true })),
+        versions: None,
     }];
     resource
 }

@@ -106,11 +106,11 @@ fn validate_keys_of_type(object: &Value, errors: &mut ErrorList) {
     let has = |key: &str| meta::at(object, &["data", key]).is_some();
     let field = |key: &str| Path::new("data").key(key);
     match meta::text(object, &["type"]) {
-        "kubernetes.io/service-account-token" => {
-            if meta::annotation(object, SERVICE_ACCOUNT_NAME).is_none_or(str::is_empty) {
-                let field = Path::new("metadata.annotations").key(SERVICE_ACCOUNT_NAME);
-                errors.push(Error::required(&field, ""));
-            }
+        "kubernetes.io/service-account-token"
+            if meta::annotation(object, SERVICE_ACCOUNT_NAME).is_none_or(str::is_empty) =>
+        {
+            let field = Path::new("metadata.annotations").key(SERVICE_ACCOUNT_NAME);
+            errors.push(Error::required(&field, ""));
         }
         "kubernetes.io/dockercfg" => validate_json_key(object, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => validate_json_key(object, ".dockerconfigjson", errors),

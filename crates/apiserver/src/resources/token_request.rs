@@ -55,6 +55,7 @@ pub fn subresource(schema: Arc<Schema>, accounts: Arc<ServiceAccounts>) -> Subre
         schema: Some(schema),
         verbs: &["create"],
         handler: Handler::Create(action(accounts)),
+        versions: None,
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn review_row(kind: &str, schema: Arc<Schema>, action: Arc<dyn Action
         delete_returns_object: false,
         view: None,
         custom: false,
+        uniform_since: 0,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::field::{Error, ErrorList, Path, go_quote};
 use crate::meta;
 use crate::validation::names;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const USAGES: [&str; 23] = [
     "any",
@@ -140,7 +141,8 @@ fn usages(object: &Value) -> Vec<&str> {
 
 /// Where a text stands that stood before.
 fn repeated(texts: &[&str]) -> Vec<usize> {
-    (0..texts.len()).filter(|i| texts[..*i].contains(&texts[*i])).collect()
+    let mut seen = BTreeSet::new();
+    (0..texts.len()).filter(|i| !seen.insert(texts[*i])).collect()
 }
 
 /// `domain/path`, the domain of two labels or more (`ValidateSignerName` in
@@ -193,9 +195,9 @@ fn validate_conditions(object: &Value, old: Option<&Value>, errors: &mut ErrorLi
     let both_before = before.contains(&"Approved") && before.contains(&"Denied");
     let repeated_before = !repeated(&before).is_empty();
     let now = types(object);
+    let mut earlier = BTreeSet::new();
     for (index, condition) in meta::list(object, &["status", "conditions"]).iter().enumerate() {
         let kind = now[index];
-        let earlier = &now[..index];
         if kind.is_empty() && !empty_before {
             errors.push(Error::required(&path.index(index).child("type"), ""));
         }
@@ -213,10 +215,10 @@ fn validate_conditions(object: &Value, old: Option<&Value>, errors: &mut ErrorLi
             "Denied" => "Approved",
             _ => "\0",
         };
-        if earlier.contains(&opposite) && !both_before {
+        if earlier.contains(opposite) && !both_before {
             errors.push(Error::invalid(&path, kind, "Approved and Denied conditions are mutually exclusive"));
         }
-        if earlier.contains(&kind) && !repeated_before {
+        if !earlier.insert(kind) && !repeated_before {
             errors.push(Error::duplicate(&path.index(index).child("type"), kind));
         }
     }

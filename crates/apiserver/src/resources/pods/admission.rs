@@ -7,6 +7,7 @@ use crate::status::{GroupResource, Status};
 use crate::strategy::Context;
 use crate::validation::prepare;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -160,13 +161,14 @@ fn secrets_of(container: &Value) -> impl Iterator<Item = (String, &str)> {
 /// Refuses secrets that an account with the (deprecated) annotation does not list.
 fn limit_secrets(object: &Value, account: &Value) -> Result<(), Status> {
     let account_name = meta::name(account);
-    let listed = |list: &str, name: &str| {
-        meta::list(account, &[list]).iter().any(|secret| meta::text(secret, &["name"]) == name)
+    let names_in = |list| -> BTreeSet<&str> {
+        meta::list(account, &[list]).iter().map(|secret| meta::text(secret, &["name"])).collect()
     };
+    let (secrets, pull_secrets) = (names_in("secrets"), names_in("imagePullSecrets"));
     for volume in meta::list(object, &["spec", "volumes"]) {
         if let Some(secret) = volume.get("secret") {
             let name = meta::text(secret, &["secretName"]);
-            if !listed("secrets", name) {
+            if !secrets.contains(name) {
                 let why = format!(
                     "volume with secret.secretName=\"{name}\" is not allowed because service account {account_name} does not reference that secret"
                 );
@@ -176,7 +178,8 @@ fn limit_secrets(object: &Value, account: &Value) -> Result<(), Status> {
     }
     for (list, what) in [("initContainers", "init container"), ("containers", "container")] {
         for container in containers(object, &[list]) {
-            for (how, secret) in secrets_of(container).filter(|(_, secret)| !listed("secrets", secret)) {
+            let unlisted = secrets_of(container).find(|(_, secret)| !secrets.contains(secret));
+            if let Some((how, secret)) = unlisted {
                 let why = format!(
                     "{what} {} with {how} referencing secret.secretName=\"{secret}\" is not allowed because service account {account_name} does not reference that secret",
                     meta::text(container, &["name"])
@@ -187,7 +190,7 @@ fn limit_secrets(object: &Value, account: &Value) -> Result<(), Status> {
     }
     for (index, secret) in meta::list(object, &["spec", "imagePullSecrets"]).iter().enumerate() {
         let name = meta::text(secret, &["name"]);
-        if !listed("imagePullSecrets", name) {
+        if !pull_secrets.contains(name) {
             let why = format!(
                 "imagePullSecrets[{index}].name=\"{name}\" is not allowed because service account {account_name} does not reference that imagePullSecret"
             );

@@ -5,6 +5,7 @@ use crate::meta;
 use crate::strategy::Column;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 const NONE: &str = "<none>";
 
@@ -55,7 +56,11 @@ fn readiness_gates(object: &Value) -> String {
     if gates.is_empty() {
         return NONE.into();
     }
-    let met = gates.iter().filter(|gate| has_condition(object, meta::text(gate, &["conditionType"]))).count();
+    let mut states = BTreeMap::new();
+    for condition in meta::list(object, &["status", "conditions"]) {
+        states.entry(meta::text(condition, &["type"])).or_insert(meta::text(condition, &["status"]));
+    }
+    let met = gates.iter().filter(|g| states.get(meta::text(g, &["conditionType"])) == Some(&"True")).count();
     format!("{met}/{}", gates.len())
 }
 
@@ -117,11 +122,12 @@ impl Seen {
     /// Whether some init container is not done; then the reason says which, and restarts are theirs.
     fn look_at_init_containers(&mut self, object: &Value) -> bool {
         let specs = meta::list(object, &["spec", "initContainers"]);
+        let sidecars: BTreeSet<&str> =
+            specs.iter().filter(|c| is_sidecar(c)).map(|c| meta::text(c, &["name"])).collect();
         let (mut sidecar_restarts, mut sidecar_last) = (0, None);
         let mut initializing = false;
         for (index, status) in meta::list(object, &["status", "initContainerStatuses"]).iter().enumerate() {
-            let name = meta::text(status, &["name"]);
-            let sidecar = specs.iter().any(|c| meta::text(c, &["name"]) == name && is_sidecar(c));
+            let sidecar = sidecars.contains(meta::text(status, &["name"]));
             let (before, last) = (self.restarts, self.last_restart);
             self.count_restarts(status);
             if sidecar {

@@ -203,12 +203,12 @@ fn validate_tolerations_kept(new: &Value, old: &Value, field: &Path) -> Option<E
     let without_seconds = |toleration: &Value| {
         let mut toleration = toleration.clone();
         meta::as_map_mut(&mut toleration).remove("tolerationSeconds");
-        toleration
+        toleration.to_string()
     };
-    let list = |object| meta::list(object, &["spec", "tolerations"]).iter().map(without_seconds);
-    let new: Vec<Value> = list(new).collect();
-    let lost = list(old).any(|toleration| !new.contains(&toleration));
-    lost.then(|| {
+    let set = |object| -> BTreeSet<String> {
+        meta::list(object, &["spec", "tolerations"]).iter().map(without_seconds).collect()
+    };
+    (!set(old).is_subset(&set(new))).then(|| {
         Error::forbidden(field, "existing toleration can not be modified except its tolerationSeconds")
     })
 }

@@ -20,7 +20,7 @@ const STYLES: Styles = Styles::styled()
 /// cluster's namespace on the hub, the agent keeps a ServiceAccount on its cluster and a token for it in a Secret on
 /// the hub, renewed before it expires.
 #[derive(Debug, Parser)]
-#[command(name = "fleetpass", version, styles = STYLES, max_term_width = 100, propagate_version = true)]
+#[command(name = "fleetpass", version, styles = STYLES, max_term_width = 100)]
 #[command(after_help = "Begin with `fleetpass up`: a hub, two clusters and their agents, in one process.")]
 #[command(
     after_long_help = "Begin with `fleetpass up`: a hub, two clusters and their agents, in one process.\n\n\
@@ -37,20 +37,26 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// A hub, some clusters and their agents, in one process
+    /// Start a hub, some clusters and their agents, in one process
+    ///
+    /// Every cluster is an API server of its own with its own store, certificate authority and signing key. A sample
+    /// ManagedServiceAccount is created for each, and each token is proved: it is shown to its cluster, which is asked
+    /// whose it is. Everything keeps running until Ctrl-C or SIGTERM. The state lies in the data directory: a second
+    /// `up` continues where the first one stopped.
     Up(UpArgs),
-    /// The hub: API server and controllers
+    /// Run the hub: an API server with its controllers
+    ///
+    /// Certificates and keys that are not given are made at the first start and kept in the data directory. A kubeconfig
+    /// for the administrator is written to DATA_DIR/admin.kubeconfig.
     Hub(Box<HubArgs>),
-    /// The agent of one cluster
+    /// Run the agent of one cluster
+    ///
+    /// It keeps a token on the hub for every ManagedServiceAccount in its cluster's namespace there. Hub and cluster may
+    /// each be a Fleetpass or any Kubernetes (1.22 or later). Kubeconfigs are read again when they change.
     Agent(AgentArgs),
 }
 
-/// Start a hub, some clusters and their agents, in one process
-///
-/// Every cluster is an API server of its own with its own store, certificate authority and signing key. A sample
-/// ManagedServiceAccount is created for each, and each token is proved: it is shown to its cluster, which is asked
-/// whose it is. Everything keeps running until Ctrl-C or SIGTERM. The state lies in the data directory: a second
-/// `up` continues where the first one stopped.
+/// The arguments of `fleetpass up`.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "Examples:\n  \
     fleetpass up\n  \
@@ -72,10 +78,7 @@ pub struct UpArgs {
     pub exit_when_ready: bool,
 }
 
-/// Run the hub: an API server with its controllers
-///
-/// Certificates and keys that are not given are made at the first start and kept in the data directory. A kubeconfig
-/// for the administrator is written to DATA_DIR/admin.kubeconfig.
+/// The arguments of `fleetpass hub`.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "Examples:\n  \
     fleetpass hub\n  \
@@ -128,14 +131,11 @@ pub struct HubArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Storage")]
     pub encrypt_secrets: bool,
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
-    #[arg(long, value_name = "NAME=BOOL", default_value = "")]
+    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
     pub feature_gates: FeatureGates,
 }
 
-/// Run the agent of one cluster
-///
-/// It keeps a token on the hub for every ManagedServiceAccount in its cluster's namespace there. Hub and cluster may
-/// each be a Fleetpass or any Kubernetes (1.22 or later). Kubeconfigs are read again when they change.
+/// The arguments of `fleetpass agent`.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "Examples:\n  \
     fleetpass agent --cluster-name cluster1 --kubeconfig hub.kubeconfig --spoke-kubeconfig cluster1.kubeconfig\n  \
@@ -165,7 +165,7 @@ pub struct AgentArgs {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub lease_health_check: bool,
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
-    #[arg(long, value_name = "NAME=BOOL", default_value = "")]
+    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
     pub feature_gates: FeatureGates,
     /// For manifests of the upstream agent, which say `--leader-elect=false`: there is no election
     #[arg(long, value_name = "BOOL", value_parser = no_election, hide = true)]

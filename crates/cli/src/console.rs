@@ -64,6 +64,13 @@ impl Console {
         Step { console: *self, spinner }
     }
 
+    /// Something is done: `what` there is now, and more about it.
+    pub fn done(&self, what: &str, detail: &str) {
+        // Padded before it is painted: escape sequences have no width.
+        let what = self.strong(&format!("{what:<10}"));
+        self.line(format!("  {} {what}  {detail}", self.paint("32", "✓")).trim_end());
+    }
+
     /// Weighty text.
     pub fn strong(&self, text: &str) -> String {
         self.paint("1", text)
@@ -72,11 +79,6 @@ impl Console {
     /// Text beside the point.
     pub fn faint(&self, text: &str) -> String {
         self.paint("2", text)
-    }
-
-    /// The mark of something that is done.
-    pub fn tick(&self) -> String {
-        self.paint("32", "✓")
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -105,13 +107,10 @@ impl Step {
         }
     }
 
-    /// The step is done; `what` says what there is now, and `detail` more about it.
+    /// The step is done: as [`Console::done`].
     pub fn done(mut self, what: &str, detail: &str) {
         self.clear();
-        let console = self.console;
-        // Padded before it is painted: escape sequences have no width.
-        let what = format!("{what:<10}");
-        console.line(format!("  {} {}  {detail}", console.tick(), console.strong(&what)).trim_end());
+        self.console.done(what, detail);
     }
 
     fn clear(&mut self) {

@@ -322,6 +322,16 @@ pub struct Resource {
     pub uniform_since: fleetpass_store::Revision,
 }
 
+impl Resource {
+    /// The strategy of a stored kind.
+    pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
+        match &self.backing {
+            Backing::Stored(strategy) => Some(strategy),
+            Backing::Virtual(_) => None,
+        }
+    }
+}
+
 /// A second form in which stored objects are read and written.
 pub trait View: Send + Sync + 'static {
     /// Group and plural of the row whose objects these are.

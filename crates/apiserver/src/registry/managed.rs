@@ -66,6 +66,34 @@ pub(super) fn settle_times(object: &mut Value, old: &Value) {
 }
 
 /// Applies a configuration to what is there, or to nothing.
-pub(super) fn apply(scope: &Scope<'_>, live: Option<&Value>, patch: &Value, force: bool) -> Result<Value, Status> {
+pub(super) fn apply(
+    scope: &Scope<'_>,
+    live: Option<&Value>,
+    patch: &Value,
+    force: bool,
+) -> Result<Value, Status> {
     with_target(scope, |target| apply::apply(target, live, patch, &manager_of(scope), force))
+}
+
+/// Makes the manager of the request the owner of what the body of an action sets: `group`, `version` and `kind` are
+/// the body's.
+pub(crate) fn track_action(
+    body: crate::codec::body::Target<'_>,
+    schema: &crate::schema::Schema,
+    subresource: &str,
+    manager: &str,
+    now: jiff::Timestamp,
+    object: &mut Value,
+) {
+    let target = Target {
+        schema,
+        group: body.group,
+        version: body.version,
+        kind: body.kind,
+        subresource,
+        reset: &STATUS,
+        known: &[],
+        now,
+    };
+    apply::update(&target, None, object, manager);
 }

@@ -4,16 +4,20 @@
 mod create;
 mod delete;
 mod managed;
+mod own;
 mod pages;
+mod patch;
 
 mod read;
 mod update;
 mod watch;
 
-pub use delete::{DeleteRequest, Deleted, Preconditions, Propagation};
+pub use delete::Deleted;
 
-pub use read::{ListQuery, Listed, VersionMatch};
-pub use watch::{WatchItem, WatchQuery, Watching};
+pub(crate) use managed::track_action;
+pub use patch::PatchRequest;
+pub use read::Listed;
+pub use watch::{WatchItem, Watching};
 
 use crate::authz::Authorizer;
 use crate::cache::{Cache, CacheError, Object, join_key, range};
@@ -127,7 +131,8 @@ impl Registry {
         &self.catalog
     }
 
-    fn context<'a>(&'a self, scope: &Scope<'a>) -> Context<'a> {
+    /// What the phases of a write may know.
+    pub(crate) fn context<'a>(&'a self, scope: &Scope<'a>) -> Context<'a> {
         Context {
             user: scope.user,
             now: scope.now,

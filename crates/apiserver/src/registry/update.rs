@@ -39,7 +39,8 @@ pub(super) struct Change {
 
 impl Registry {
     /// Replaces the object by `body`, decoded and defaulted (PUT).
-    pub async fn update(&self, scope: &Scope<'_>, body: Value) -> Result<Written, Status> {
+    pub async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
+        super::patch::check_identity(scope, &mut body)?;
         let asked = body_resource_version(&body)?;
         self.fresh().await?;
         if self.cache.get(&scope.key(scope.name)).is_none() {

@@ -1,7 +1,10 @@
 //! YAML as `sigs.k8s.io/yaml` reads and prints it: version 1.1 (`yes` is a boolean), by way of JSON.
 
 mod events;
+mod print;
 mod resolve;
+
+pub use print::print;
 
 use super::json::Raw;
 use crate::field::go_quote;

@@ -68,7 +68,8 @@ impl ControlPlane {
 
     fn objects(&self, api_version: &str, kind: &str, plural: &str, namespace: &str) -> Api<DynamicObject> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         match namespace {
             "" => Api::all_with(self.client.clone(), &resource),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -88,7 +89,11 @@ impl ControlPlane {
     }
 
     async fn namespace(&self, name: &str) -> Result<DynamicObject> {
-        create(&self.namespaces(), json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await
+        create(
+            &self.namespaces(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )
+        .await
     }
 }
 
@@ -165,9 +170,7 @@ async fn a_namespace_goes_when_the_last_of_its_content_has_gone() -> Result<()> 
     let plane = ControlPlane::start().await?;
     plane.namespace("team").await?;
     let secrets = plane.secrets("team");
-    let secret = |name: &str, finalizers: Value| {
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "finalizers": finalizers}})
-    };
+    let secret = |name: &str, finalizers: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "finalizers": finalizers}});
     create(&secrets, secret("plain", json!([]))).await?;
     create(&secrets, secret("held", json!(["example.com/hold"]))).await?;
     plane.namespaces().delete("team", &DeleteParams::foreground()).await?;
@@ -184,7 +187,10 @@ async fn a_namespace_goes_when_the_last_of_its_content_has_gone() -> Result<()> 
     })
     .await?;
     let namespace = plane.namespaces().get("team").await?;
-    assert_eq!(says(&namespace, 3), Some(json!("Some resources are remaining: secrets. has 1 resource instances")));
+    assert_eq!(
+        says(&namespace, 3),
+        Some(json!("Some resources are remaining: secrets. has 1 resource instances"))
+    );
     patch(&secrets, "held", json!({"metadata": {"finalizers": null}})).await?;
     until_gone(&plane.namespaces(), "team").await?;
     Ok(())
@@ -270,12 +276,15 @@ async fn objects_of_new_definitions_own_and_are_owned() -> Result<()> {
     )
     .await?;
     until("the definition is established", &definitions, "teams.example.com", |found| {
-        let conditions = found.and_then(|found| found.data.pointer("/status/conditions")).and_then(Value::as_array);
+        let conditions =
+            found.and_then(|found| found.data.pointer("/status/conditions")).and_then(Value::as_array);
         conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True")
     })
     .await?;
     let teams = plane.objects("example.com/v1", "Team", "teams", "team");
-    let team = create(&teams, json!({"apiVersion": "example.com/v1", "kind": "Team", "metadata": {"name": "a"}})).await?;
+    let team =
+        create(&teams, json!({"apiVersion": "example.com/v1", "kind": "Team", "metadata": {"name": "a"}}))
+            .await?;
     let secrets = plane.secrets("team");
     create(
         &secrets,
@@ -285,5 +294,116 @@ async fn objects_of_new_definitions_own_and_are_owned() -> Result<()> {
     .await?;
     teams.delete("a", &DeleteParams::default()).await?;
     until_gone(&secrets, "of-team").await?;
+    Ok(())
+}
+
+/// Signs with a key of its own, as a server would with its ring.
+struct Issuer(SigningKey);
+
+impl fleetpass_controllers::TokenIssuer for Issuer {
+    fn issue(
+        &self,
+        claims: &fleetpass_token::claims::LegacyClaims,
+    ) -> Result<secrecy::SecretString, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.sign(claims)?)
+    }
+}
+
+#[tokio::test]
+async fn secrets_with_tokens_are_filled_and_go_with_their_account() -> Result<()> {
+    let mut options = Options::default();
+    options.root_ca = Some("PEM".into());
+    let key = SigningKey::generate_pem(KeyKind::P256)?;
+    options.token_issuer = Some(Arc::new(Issuer(SigningKey::from_pem(key.expose_secret().as_bytes())?)));
+    let plane = ControlPlane::start_with(options).await?;
+    plane.namespace("team").await?;
+    let accounts = plane.objects("v1", "ServiceAccount", "serviceaccounts", "team");
+    create(&accounts, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}))
+        .await?;
+    let secrets = plane.secrets("team");
+    let secret = |name: &str, account: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}}})
+    };
+    create(&secrets, secret("token", "robot")).await?;
+    create(&secrets, secret("stray", "nobody")).await?;
+    until("the Secret is filled", &secrets, "token", |found| {
+        let data = &found.expect("it stays").data["data"];
+        ["token", "ca.crt", "namespace"]
+            .iter()
+            .all(|key| data[key].as_str().is_some_and(|value| !value.is_empty()))
+    })
+    .await?;
+    until_gone(&secrets, "stray").await?;
+    accounts.delete("robot", &DeleteParams::default()).await?;
+    until_gone(&secrets, "token").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn aggregated_roles_follow_what_they_select() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    let roles = plane.objects("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", "");
+    let role = |name: &str, labels: Value, rules: Value| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": name, "labels": labels}, "rules": rules})
+    };
+    let rules = |resource: &str| json!([{"verbs": ["get"], "apiGroups": [""], "resources": [resource]}]);
+    let mut aggregated = role("agg", json!({}), json!([]));
+    aggregated["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"to": "agg"}}]});
+    create(&roles, aggregated).await?;
+    create(&roles, role("part", json!({"to": "agg"}), rules("secrets"))).await?;
+    let has =
+        |found: Option<&DynamicObject>, expected: &Value| found.is_some_and(|f| f.data["rules"] == *expected);
+    until("the rules are gathered", &roles, "agg", |found| has(found, &rules("secrets"))).await?;
+    patch(&roles, "agg", json!({"rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]}))
+        .await?;
+    until("an edit is undone", &roles, "agg", |found| has(found, &rules("secrets"))).await?;
+    roles.delete("part", &DeleteParams::default()).await?;
+    until("nothing is left to gather", &roles, "agg", |found| has(found, &Value::Null)).await?;
+    patch(&roles, "agg", json!({"rules": rules("pods")})).await?;
+    until("an edit of nothing is undone", &roles, "agg", |found| has(found, &Value::Null)).await?;
+    until("the roles of the server are aggregated", &roles, "view", |found| {
+        found.and_then(|view| view.data["rules"].as_array()).is_some_and(|rules| !rules.is_empty())
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn approved_requests_get_certificates() -> Result<()> {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+    let key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(Vec::new())?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = ca.self_signed(&key)?.pem();
+    let authority = fleetpass_controllers::CertificateAuthority::from_pem(&ca, &key.serialize_pem())?;
+    let mut options = Options::default();
+    options.client_authority = Some(Arc::new(authority));
+    let plane = ControlPlane::start_with(options).await?;
+
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, "robot");
+    let request = params.serialize_request(&KeyPair::generate()?)?.pem()?;
+    let requests = plane.objects(
+        "certificates.k8s.io/v1",
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        "",
+    );
+    create(
+        &requests,
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"name": "robot"}, "spec": {"request": k8s_openapi::ByteString(request.into_bytes()),
+        "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}}),
+    )
+    .await?;
+    let approval =
+        json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "Test"}]}});
+    requests.patch_subresource("approval", "robot", &PatchParams::default(), &Patch::Merge(approval)).await?;
+    until("the certificate is issued", &requests, "robot", |found| {
+        found.and_then(|found| found.data.pointer("/status/certificate")).is_some()
+    })
+    .await?;
     Ok(())
 }

@@ -68,7 +68,9 @@ impl ControlPlane {
             issuers: tokens.issuers,
             api_audiences: tokens.api_audiences,
             lifetimes: Lifetimes {
-                max_seconds: tokens.max_expiration.map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
+                max_seconds: tokens
+                    .max_expiration
+                    .map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
                 ..Lifetimes::default()
             },
             token_users: tokens.users,

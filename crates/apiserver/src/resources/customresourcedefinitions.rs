@@ -7,6 +7,8 @@ mod openapi;
 mod structural;
 mod validation;
 
+pub(crate) use openapi::field_path;
+
 use super::{SUBRESOURCE_VERBS, Stored, stored, table};
 use crate::field::ErrorList;
 use crate::meta;

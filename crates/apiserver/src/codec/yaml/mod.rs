@@ -3,6 +3,7 @@
 mod events;
 mod print;
 mod resolve;
+mod scanner;
 
 pub use print::print;
 
@@ -76,7 +77,7 @@ enum Node {
 
 /// The nodes of a document; they refer to each other by index, so no depth can overflow the stack.
 struct Tree {
-    nodes: Vec<(Node, u64)>,
+    nodes: Vec<(Node, usize)>,
     root: Option<usize>,
 }
 

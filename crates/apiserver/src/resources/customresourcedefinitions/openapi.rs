@@ -4,7 +4,7 @@
 
 use super::{go_json, structural};
 use crate::field::{Error, ErrorList, Path};
-use crate::schema::{Schema, crd};
+use crate::schema::{Schema, cel, crd};
 use serde_json::{Map, Value};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -71,16 +71,22 @@ pub(super) fn validate(path: &Path, validation: &Value, status_enabled: bool) ->
         errors.push(Error::forbidden(&at.child("nullable"), "nullable cannot be true at the root"));
     }
     let unsupported = structural::unsupported(schema);
-    if unsupported.is_none() {
+    // Rules are compiled only for schemas that are sound otherwise.
+    let mut sound = unsupported.is_none();
+    if sound {
         let mut wrong = structural::validate_structural(&at, schema);
         if wrong.is_empty() {
             wrong = structural::validate_defaults(&at, schema);
         }
+        sound = wrong.is_empty();
         errors.extend(wrong);
     }
-    let mut walker = Walker { schema_errors: ErrorList::new() };
-    walker.node(&at, schema, &Setting { root: true, ..Setting::default() });
+    let mut walker = Walker::default();
+    let rules = if sound { Cardinality::AtMost(1) } else { Cardinality::NoRules };
+    walker.node(&at, schema, &Setting { root: true, rules, ..Setting::default() });
+    walker.total(&at);
     errors.extend(walker.schema_errors);
+    errors.extend(walker.rule_errors);
     if let Some(why) = unsupported.filter(|_| errors.is_empty()) {
         errors.push(Error::invalid(&at, "", why));
     }
@@ -106,10 +112,26 @@ fn root_errors(at: &Path, schema: &Value) -> Option<Error> {
     None
 }
 
+/// How often values of a schema can be in one object.
+#[derive(Clone, Copy, Default)]
+enum Cardinality {
+    /// Rules are not looked at here.
+    #[default]
+    NoRules,
+    AtMost(u64),
+    /// No schema on the way sets a bound.
+    Unbounded,
+}
+
+/// The most that one rule may cost by estimate, and all rules of a schema together.
+const RULE_LIMIT: u64 = 10_000_000;
+const SCHEMA_LIMIT: u64 = 100_000_000;
+
 /// Where a schema stands.
 #[derive(Clone, Default)]
 struct Setting {
     root: bool,
+    rules: Cardinality,
     /// Why defaults are forbidden here.
     no_defaults: Option<String>,
     inside_meta: bool,
@@ -121,14 +143,23 @@ impl Setting {
     fn below(&self) -> Self {
         Self { root: false, ..self.clone() }
     }
+    /// Inside of a junctor.
+    fn nested(&self) -> Self {
+        Self { rules: Cardinality::NoRules, ..self.below() }
+    }
     fn uncorrelatable_below(&self, path: &Path) -> Self {
         let uncorrelatable = self.uncorrelatable.clone().or_else(|| Some(path.clone()));
         Self { uncorrelatable, ..self.below() }
     }
 }
 
+#[derive(Default)]
 struct Walker {
     schema_errors: ErrorList,
+    rule_errors: ErrorList,
+    /// What all rules may cost, and the most expensive of them.
+    cost: u64,
+    expensive: Vec<(Path, u64)>,
 }
 
 impl Walker {
@@ -138,6 +169,7 @@ impl Walker {
 
     fn node(&mut self, path: &Path, schema: &Value, setting: &Setting) {
         let Some(props) = schema.as_object() else { return };
+        let errors_before = self.schema_errors.len();
         self.standard(path, props, setting);
         if props.get("uniqueItems") == Some(&Value::Bool(true)) {
             let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
@@ -152,10 +184,85 @@ impl Walker {
         self.list_type(path, props);
         self.list_map(path, props);
         self.rule_fields(path, schema, props);
+        if self.schema_errors.len() == errors_before && !matches!(setting.rules, Cardinality::NoRules) {
+            self.rules(path, schema, setting);
+        }
+    }
+
+    /// Compiles the rules of a schema that is sound otherwise, and adds up what they may cost.
+    fn rules(&mut self, path: &Path, schema: &Value, setting: &Setting) {
+        let given = schema.get("x-kubernetes-validations").and_then(Value::as_array);
+        let Some(given) = given.filter(|rules| !rules.is_empty()) else { return };
+        let root = setting.root || schema["x-kubernetes-embedded-resource"] == true;
+        for (index, (rule, report)) in
+            given.iter().zip(cel::check_rules(&crd::schema(schema), root)).enumerate()
+        {
+            let at = path.child("x-kubernetes-validations").index(index);
+            let at_rule = at.child("rule");
+            let times = match setting.rules {
+                Cardinality::AtMost(times) => times,
+                _ => report.cardinality,
+            };
+            let cost = report.cost.saturating_mul(times);
+            if cost > RULE_LIMIT {
+                let detail = too_expensive("estimated rule cost", cost, RULE_LIMIT);
+                self.rule_errors.push(Error::forbidden(&at_rule, detail));
+            }
+            self.spend(&at_rule, cost);
+            if let Some(why) = &report.error {
+                self.rule_errors.push(go_json::invalid(&at_rule, &go_json::rule(rule), why));
+            }
+            let at_message = at.child("messageExpression");
+            if let Some(why) = &report.message_error {
+                self.rule_errors.push(go_json::invalid(&at_message, &go_json::rule(rule), why));
+            } else if let Some(cost) = report.message_cost {
+                if cost > RULE_LIMIT {
+                    let detail = too_expensive("estimated messageExpression cost", cost, RULE_LIMIT);
+                    self.rule_errors.push(Error::forbidden(&at_message, detail));
+                }
+                self.spend(&at_message, cost);
+            }
+            if report.uses_old_self {
+                if let Some(within) = &setting.uncorrelatable {
+                    let detail = format!(
+                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {within}"
+                    );
+                    self.rule_errors.push(Error::invalid(&at_rule, rule["rule"].clone(), detail));
+                }
+            } else if let Some(optional) = rule.get("optionalOldSelf").filter(|o| !o.is_null()) {
+                let detail = "may not be set if oldSelf is not used in rule";
+                self.rule_errors.push(Error::invalid(&at.child("optionalOldSelf"), optional.clone(), detail));
+            }
+        }
+    }
+
+    fn spend(&mut self, at: &Path, cost: u64) {
+        self.cost = self.cost.saturating_add(cost);
+        if cost >= SCHEMA_LIMIT / 100 {
+            self.expensive.push((at.clone(), cost));
+            self.expensive.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
+            self.expensive.truncate(4);
+        }
+    }
+
+    /// The errors of all rules together.
+    fn total(&mut self, at: &Path) {
+        if self.cost <= SCHEMA_LIMIT {
+            return;
+        }
+        for (at, _) in &self.expensive {
+            let detail =
+                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+            self.rule_errors.push(Error::forbidden(at, detail));
+        }
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        self.rule_errors.push(Error::forbidden(at, too_expensive(what, self.cost, SCHEMA_LIMIT)));
     }
 
     fn children(&mut self, path: &Path, props: &Map<String, Value>, setting: &Setting) {
         let properties = props.get("properties").and_then(Value::as_object);
+        let below = &Setting { rules: cardinality_below(setting.rules, props), ..setting.clone() };
+        let setting = below;
         if let Some(additional) = props.get("additionalProperties") {
             let at = path.child("additionalProperties");
             if properties.is_some_and(|p| !p.is_empty()) && *additional != Value::Bool(true) {
@@ -182,16 +289,16 @@ impl Walker {
             self.node(&path.child("properties").key(name), property, &below);
         }
         if let Some(not) = props.get("not") {
-            self.node(&path.child("not"), not, &setting.below());
+            self.node(&path.child("not"), not, &setting.nested());
         }
         for field in ["allOf", "oneOf", "anyOf"] {
             let list = props.get(field).and_then(Value::as_array).into_iter().flatten();
             for (index, schema) in list.enumerate() {
-                self.node(&path.child(field).index(index), schema, &setting.below());
+                self.node(&path.child(field).index(index), schema, &setting.nested());
             }
         }
         for (name, schema) in props.get("definitions").and_then(Value::as_object).into_iter().flatten() {
-            self.node(&path.child("definitions").key(name), schema, &setting.below());
+            self.node(&path.child("definitions").key(name), schema, &setting.nested());
         }
         // Only elements of maps can be found again.
         let below = match text(props, "x-kubernetes-list-type") {
@@ -435,6 +542,32 @@ impl Walker {
             }
         }
     }
+}
+
+/// How often values of the schemas below can be there, if those of this one can be there so often.
+fn cardinality_below(here: Cardinality, props: &Map<String, Value>) -> Cardinality {
+    let Cardinality::AtMost(times) = here else { return here };
+    let bound =
+        |field: &str| props.get(field).and_then(Value::as_i64).map(|n| u64::try_from(n).unwrap_or_default());
+    let most = match text(props, "type") {
+        "object" if props.contains_key("additionalProperties") => bound("maxProperties"),
+        "array" => bound("maxItems"),
+        _ => Some(1),
+    };
+    most.map_or(Cardinality::Unbounded, |most| Cardinality::AtMost(times.saturating_mul(most)))
+}
+
+fn too_expensive(what: &str, cost: u64, limit: u64) -> String {
+    let factor = cost as f64 / limit as f64;
+    let factor = match factor {
+        f if f > 100.0 => "more than 100x".to_string(),
+        f if f < 1.5 => format!("{f:.6}x"),
+        f => format!("{f:.1}x"),
+    };
+    format!(
+        "{what} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and \
+         maxLength where arrays, maps, and strings are declared)"
+    )
 }
 
 fn text<'a>(props: &'a Map<String, Value>, field: &str) -> &'a str {

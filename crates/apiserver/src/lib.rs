@@ -13,6 +13,7 @@ pub mod codec;
 pub mod discovery;
 pub mod field;
 pub mod meta;
+pub mod openapi;
 pub mod patch;
 pub mod registry;
 pub mod request;

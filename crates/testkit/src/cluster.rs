@@ -65,7 +65,8 @@ impl Cluster {
         let clock = options.clock.clone();
         let server = ApiServer::start(options, stop.clone()).await?;
         let keys = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
+        let certificate =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.serialize_der()));
         let serving = ServingCertificate::new(vec![certificate.der().clone()], private)?;
         let tls = server_config(serving, &[])?;

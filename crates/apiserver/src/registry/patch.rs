@@ -116,7 +116,7 @@ fn decode_patched(
 fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
     let path = Path::new("metadata.uid");
     let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
-    scope.invalid(scope.name, &vec![error.clone(), error])
+    scope.invalid(object, &vec![error.clone(), error])
 }
 
 /// Neither a patch nor a PUT may turn an object into another one: its name and namespace are those of the path.

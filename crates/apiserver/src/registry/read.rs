@@ -46,15 +46,16 @@ impl Registry {
             Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
         let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref());
         for object in candidates.by_ref() {
-            if selective && !self.selects(scope, query, object) {
-                continue;
-            }
+            // A page ends where it is full; whether anything that follows is selected, nobody has looked yet.
             if limit > 0 && listed.objects.len() == limit {
                 let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
                 let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
                 listed.continue_token = pages::encode(revision, last);
                 listed.remaining = (!selective).then(|| 1 + candidates.count());
                 break;
+            }
+            if selective && !self.selects(scope, query, object) {
+                continue;
             }
             listed.objects.push(object.clone());
         }

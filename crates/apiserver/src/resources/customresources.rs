@@ -418,13 +418,6 @@ impl Strategy for Objects {
         }
     }
 
-    fn begin_deletion(&self, object: &mut Value) {
-        let generation = meta::generation(object);
-        if generation > 0 {
-            meta::metadata_mut(object).insert("generation".into(), (generation + 1).into());
-        }
-    }
-
     fn warnings(&self, _ctx: &Context<'_>, object: &Value, old: Option<&Value>) -> Vec<String> {
         if self.status {
             return Vec::new();

@@ -1,7 +1,7 @@
 //! create on kinds that are not stored: reviews, and subresources such as `token`.
 
 use super::handler::Reply;
-use super::resource::{Call, MEDIA_ALIASES, format_of, write_options};
+use super::resource::{Call, format_of, write_options};
 use crate::codec::body::{self, Target};
 use crate::codec::negotiate;
 use crate::codec::options::{self, Write};
@@ -25,7 +25,7 @@ pub(super) async fn create(
     let (action, target, schema) = parts(call)?;
     let asked = call.asked;
     let form = call.form()?;
-    let media = negotiate::input(asked.content_type(), MEDIA_ALIASES)?;
+    let media = negotiate::input(asked.content_type(), &[])?;
     let bytes = read.await?;
     let query = options::write(asked.query.pairs(), Write::Create)?;
     let format = format_of(media, false)?;

@@ -52,6 +52,8 @@ pub(super) async fn serve(
         "" => None,
         name => match row.subresource(name, &version.name) {
             Some(subresource) => Some(subresource),
+            // The handler of custom resources speaks of the object, whether it is there or not.
+            None if row.resource.custom => return Err(failed(Status::not_found(row.gr(), &info.name))),
             None => return missing(&table, asked),
         },
     };
@@ -83,6 +85,10 @@ fn scope_fits(row: &Row, asked: &Asked) -> bool {
     let info = &asked.info;
     let in_namespace =
         info.path.contains("/namespaces/") && info.parts.first().is_some_and(|p| p != "namespaces");
+    if row.strategy().is_none() && info.subresource.is_empty() {
+        // Reviews have one path each.
+        return in_namespace == row.resource.namespaced && info.parts.len() < 2;
+    }
     if row.resource.namespaced { in_namespace || info.parts.len() < 2 } else { !in_namespace }
 }
 
@@ -105,6 +111,11 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
 }
 
 impl<'a> Call<'a> {
+    /// The media types that the documents of this kind name for others.
+    pub(super) fn media_aliases(&self) -> &'static [(&'static str, MediaType)] {
+        if self.row.resource.group == alias::GROUP { MEDIA_ALIASES } else { &[] }
+    }
+
     fn is_item(&self) -> bool {
         self.asked.info.parts.len() > 1
     }
@@ -123,13 +134,24 @@ impl<'a> Call<'a> {
             && self.row.resource.verbs.iter().any(|v| v == verb)
     }
 
+    /// How a verb is refused: by the router, or, for custom resources, by their handler.
+    fn refuse_verb(&self, verb: &str) -> Status {
+        if !self.row.resource.custom {
+            return Status::method_not_allowed();
+        }
+        match verb {
+            "update" | "patch" if !self.is_item() => Status::bad_request("name must be provided"),
+            _ => Status::method_not_supported(self.row.gr(), verb),
+        }
+    }
+
     async fn dispatch(
         &self,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let verb = self.asked.info.verb.as_str();
         if !self.allows(verb) {
-            return Err(Status::method_not_allowed());
+            return Err(self.refuse_verb(verb));
         }
         if verb == "patch" {
             // The router looks at a patch's type before anything else.
@@ -280,7 +302,7 @@ impl<'a> Call<'a> {
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let form = self.form()?;
-        let media = negotiate::input(self.asked.content_type(), MEDIA_ALIASES)?;
+        let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
         let bytes = read.await?;
         let query = options::write(self.asked.query.pairs(), Write::Create)?;
         let (object, warnings) = self.decode(&bytes, media, &**strategy, query.field_validation)?;
@@ -298,7 +320,7 @@ impl<'a> Call<'a> {
         let form = self.form()?;
         let bytes = read.await?;
         let query = options::write(self.asked.query.pairs(), Write::Update)?;
-        let media = negotiate::input(self.asked.content_type(), MEDIA_ALIASES)?;
+        let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
         let (object, warnings) = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
         let mut written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
@@ -327,7 +349,7 @@ impl<'a> Call<'a> {
         let format = if bytes.is_empty() {
             body::Format::Json
         } else {
-            format_of(negotiate::input(self.asked.content_type(), MEDIA_ALIASES)?, false)?
+            format_of(negotiate::input(self.asked.content_type(), self.media_aliases())?, false)?
         };
         options::delete(bytes, format, self.asked.query.pairs())
     }

@@ -8,6 +8,7 @@ use fleetpass_apiserver::server::{ApiServer, Options};
 use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_hub::Scope;
 use fleetpass_store::Store;
+use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::ring::KeyRing;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,12 +64,18 @@ impl ControlPlane {
         let options = Options {
             store,
             clock,
-            key_ring: Arc::new(tokens.ring),
+            key_ring: tokens.ring,
             issuers: tokens.issuers,
             api_audiences: tokens.api_audiences,
-            max_token_expiration: tokens.max_expiration,
+            lifetimes: Lifetimes {
+                max_seconds: tokens
+                    .max_expiration
+                    .map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
+                ..Lifetimes::default()
+            },
             token_users: tokens.users,
             external_address,
+            jwks_uri: None,
             crds,
         };
         ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
@@ -105,8 +112,16 @@ impl ControlPlane {
         stop: &CancellationToken,
     ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let options = fleetpass_controllers::Options { root_ca: trust.to_owned(), clock: clock.clone() };
-        tasks.spawn(fleetpass_controllers::run(self.client(), options, stop.clone()));
+        let mut options = fleetpass_controllers::Options::default();
+        options.root_ca = Some(trust.to_owned());
+        // The grace is for servers that have not noticed a deletion yet; there is only this one.
+        options.namespace_grace = Duration::ZERO;
+        let controllers = fleetpass_controllers::run(self.client(), options, clock.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = controllers.await {
+                tracing::error!(%error, "the controllers have ended");
+            }
+        });
         if let Role::Hub(features) = role {
             tasks.spawn(fleetpass_hub::orphans::run(self.client(), Scope::All, stop.clone()));
             if features.ephemeral_identity {

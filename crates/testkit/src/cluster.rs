@@ -5,6 +5,7 @@ use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
 use fleetpass_apiserver::server::{ApiServer, Options};
+use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::key::{KeyKind, SigningKey};
@@ -61,12 +62,26 @@ impl Cluster {
             jwks_uri: None,
             crds: vec![serde_json::from_str(fleetpass_api::account::CRD_JSON).context("our own CRD")?],
         };
+        let clock = options.clock.clone();
         let server = ApiServer::start(options, stop.clone()).await?;
         let keys = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
+        let certificate =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.serialize_der()));
         let serving = ServingCertificate::new(vec![certificate.der().clone()], private)?;
         let tls = server_config(serving, &[])?;
+        let system = UserInfo {
+            name: "system:kube-controller-manager".into(),
+            groups: vec![SYSTEM_MASTERS.into()],
+            ..UserInfo::default()
+        };
+        let client = kube::Client::new(server.client_service(system), "default");
+        let mut controllers = fleetpass_controllers::Options::default();
+        controllers.root_ca = Some(certificate.pem());
+        let authority =
+            fleetpass_controllers::CertificateAuthority::from_pem(&certificate.pem(), &keys.serialize_pem())?;
+        controllers.client_authority = Some(Arc::new(authority));
+        tokio::spawn(fleetpass_controllers::run(client, controllers, clock, stop.clone()));
         let serve = server.clone();
         tokio::spawn(async move { serve.serve(listener, tls).await });
         Ok(Self { server, address, ca_pem: certificate.pem(), store, stop })

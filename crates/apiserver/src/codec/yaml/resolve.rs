@@ -64,11 +64,14 @@ pub(super) fn untagged(text: &str) -> Scalar {
         _ => {}
     }
     let number = match text.as_bytes()[0] {
-        b'.' => float(text),
+        // Here underscores may stand between digits only.
+        b'.' if text.contains("__") || text.ends_with('_') || text.starts_with("._") => None,
+        b'.' => float(&text.replace('_', "")),
         b'0'..=b'9' | b'+' | b'-' if is_timestamp(text) => None,
         b'0'..=b'9' | b'+' | b'-' => {
             let plain = text.replace('_', "");
-            integer(&plain).map(Scalar::Int).or_else(|| float(&plain))
+            let binary = || i64::from_str_radix(plain.strip_prefix("0b")?, 2).ok().map(i128::from);
+            integer(&plain).or_else(binary).map(Scalar::Int).or_else(|| float(&plain))
         }
         _ => None,
     };

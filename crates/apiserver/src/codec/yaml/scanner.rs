@@ -1,7 +1,7 @@
 //! The tokens of a YAML stream, and where libyaml would complain: its words are part of the API's answers
 //! (`scannerc.go`, `readerc.go` of Go's yaml package).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// A place in the stream; lines and columns from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +77,9 @@ pub(super) struct Scanner {
     simple_key_allowed: bool,
     /// One for each level of flow collections, and one outside.
     simple_keys: Vec<SimpleKey>,
+    /// The numbers of the tokens that may become keys, with the level of their key. Go's reader keeps such a table
+    /// to be quick, and forgets an empty flow collection when it ends: such a one is no key there, nor is it here.
+    candidates: HashMap<usize, usize>,
 }
 
 fn is_break(c: Option<char>) -> bool {
@@ -126,17 +129,14 @@ impl Scanner {
             indents: Vec::new(),
             simple_key_allowed: true,
             simple_keys: vec![SimpleKey::default()],
+            candidates: HashMap::new(),
         })
     }
 
     /// The next token, which stays where it is.
     pub(super) fn peek(&mut self) -> Scan<&Token> {
-        while !self.ended {
-            let undecided = match self.tokens.is_empty() {
-                true => true,
-                false => self.head_may_be_key()?,
-            };
-            if !undecided {
+        while self.tokens.is_empty() || self.head_may_be_key()? {
+            if self.ended {
                 break;
             }
             self.fetch()?;
@@ -206,18 +206,15 @@ impl Scanner {
 
     /// Whether the token at the head may still become a key, so that the scanner must read on.
     fn head_may_be_key(&mut self) -> Scan<bool> {
-        match self.simple_keys.iter().position(|key| key.possible && key.token == self.taken) {
-            Some(index) => self.still_valid(index),
+        match self.candidates.get(&self.taken) {
+            Some(&level) => self.still_valid(level),
             None => Ok(false),
         }
     }
 
     /// A simple key ends with its line, or after 1024 characters.
     fn still_valid(&mut self, index: usize) -> Scan<bool> {
-        let key = self.simple_keys[index];
-        if !key.possible {
-            return Ok(false);
-        }
+        let Some(&key) = self.simple_keys.get(index).filter(|key| key.possible) else { return Ok(false) };
         if key.mark.line < self.mark.line || key.mark.index + 1024 < self.mark.index {
             if key.required {
                 return Err(self.problem(key.mark, "could not find expected ':'"));
@@ -236,6 +233,7 @@ impl Scanner {
         self.remove_simple_key()?;
         let key =
             SimpleKey { possible: true, required, token: self.taken + self.tokens.len(), mark: self.mark };
+        self.candidates.insert(key.token, self.simple_keys.len() - 1);
         if let Some(last) = self.simple_keys.last_mut() {
             *last = key;
         }
@@ -246,8 +244,9 @@ impl Scanner {
         if let Some(key) = self.simple_keys.last().filter(|key| key.possible && key.required) {
             return Err(self.problem(key.mark, "could not find expected ':'"));
         }
-        if let Some(key) = self.simple_keys.last_mut() {
+        if let Some(key) = self.simple_keys.last_mut().filter(|key| key.possible) {
             key.possible = false;
+            self.candidates.remove(&key.token);
         }
         Ok(())
     }
@@ -261,8 +260,16 @@ impl Scanner {
         self.indent = column;
         let token = Token { kind, start: mark, end: mark };
         match before {
-            Some(number) => self.tokens.insert((number - self.taken).min(self.tokens.len()), token),
+            Some(number) => self.insert(number, token),
             None => self.tokens.push_back(token),
+        }
+    }
+
+    /// Puts a token before the token `number`, or at the end if that one was taken already.
+    fn insert(&mut self, number: usize, token: Token) {
+        match number.checked_sub(self.taken) {
+            Some(index) if index <= self.tokens.len() => self.tokens.insert(index, token),
+            _ => self.tokens.push_back(token),
         }
     }
 
@@ -379,7 +386,8 @@ impl Scanner {
 
     fn fetch_flow_start(&mut self, kind: TokenKind) -> Scan<()> {
         self.save_simple_key()?;
-        self.simple_keys.push(SimpleKey::default());
+        let token = self.taken + self.tokens.len();
+        self.simple_keys.push(SimpleKey { token, ..SimpleKey::default() });
         self.simple_key_allowed = true;
         self.fetch_indicator(kind);
         Ok(())
@@ -387,8 +395,10 @@ impl Scanner {
 
     fn fetch_flow_end(&mut self, kind: TokenKind) -> Scan<()> {
         self.remove_simple_key()?;
-        if self.in_flow() {
-            self.simple_keys.pop();
+        if self.in_flow()
+            && let Some(key) = self.simple_keys.pop()
+        {
+            self.candidates.remove(&key.token);
         }
         self.simple_key_allowed = false;
         self.fetch_indicator(kind);
@@ -426,10 +436,11 @@ impl Scanner {
         if self.still_valid(last)? {
             let key = self.simple_keys[last];
             let token = Token { kind: TokenKind::Key, start: key.mark, end: key.mark };
-            self.tokens.insert((key.token - self.taken).min(self.tokens.len()), token);
+            self.insert(key.token, token);
             let column = isize::try_from(key.mark.column).unwrap_or(isize::MAX);
             self.roll_indent(column, Some(key.token), TokenKind::BlockMappingStart, key.mark);
             self.simple_keys[last].possible = false;
+            self.candidates.remove(&key.token);
             self.simple_key_allowed = false;
         } else {
             if !self.in_flow() {
@@ -507,7 +518,7 @@ impl Scanner {
     fn tag_uri(&mut self, head: &str, start: Mark) -> Scan<String> {
         let mut bytes = head.as_bytes().get(1..).unwrap_or_default().to_vec();
         let mut any = !head.is_empty();
-        while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$.!~*'()%".contains(*c)) {
+        while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$,.!~*'()[]%".contains(*c)) {
             any = true;
             self.advance();
             if c != '%' {
@@ -756,7 +767,7 @@ impl Scanner {
                 Some('f') => '\u{c}',
                 Some('r') => '\r',
                 Some('e') => '\u{1b}',
-                Some(c @ (' ' | '"' | '\'' | '\\' | '/')) => c,
+                Some(c @ (' ' | '"' | '\'' | '\\')) => c,
                 Some('N') => '\u{85}',
                 Some('_') => '\u{a0}',
                 Some('L') => '\u{2028}',

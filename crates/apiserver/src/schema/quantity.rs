@@ -95,7 +95,7 @@ fn is_small(parts: &Parts<'_>, format: Format, exponent: i32) -> bool {
     let written = (parts.whole.len() + parts.fraction.len()) as i32;
     match format {
         Format::BinarySi => {
-            parts.fraction.is_empty() && 15 - parts.whole.len() as i32 - exponent * 3 / 10 - 1 >= 0
+            parts.fraction.is_empty() && 15 - parts.whole.len() as i32 - exponent * 3 / 10 > 0
         }
         _ => 18 - written >= 0 && i64::from(exponent) - parts.fraction.len() as i64 >= NANO,
     }
@@ -160,7 +160,7 @@ impl Decimal {
     }
 
     /// As a whole number, rounded up, if it fits.
-    fn to_u128(mut self) -> Option<u128> {
+    fn into_u128(mut self) -> Option<u128> {
         self.round_up(0);
         let zeros = u32::try_from(self.power).ok()?;
         let value = self
@@ -210,7 +210,7 @@ fn print(parts: &Parts<'_>, format: Format, exponent: i32) -> String {
     }
     let mut value = nanos / ONE;
     let mut power = 0;
-    while value % 1024 == 0 && power < 6 {
+    while value.is_multiple_of(1024) && power < 6 {
         value /= 1024;
         power += 1;
     }
@@ -230,7 +230,7 @@ fn multiply(decimal: &mut Decimal, exponent: i32) -> Option<u128> {
         }
     }
     decimal.trim();
-    Decimal { digits: std::mem::take(&mut decimal.digits), power: decimal.power }.to_u128()
+    Decimal { digits: std::mem::take(&mut decimal.digits), power: decimal.power }.into_u128()
 }
 
 #[cfg(test)]

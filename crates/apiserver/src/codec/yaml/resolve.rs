@@ -144,8 +144,11 @@ pub(super) fn is_timestamp(text: &str) -> bool {
             }
             None => rest,
         };
-        if !zoned || rest == "Z" {
-            return (!zoned && rest.is_empty() || zoned).then_some(());
+        if !zoned {
+            return rest.is_empty().then_some(());
+        }
+        if rest == "Z" {
+            return Some(());
         }
         let bytes = rest.as_bytes();
         let shaped = bytes.len() == 6
@@ -213,7 +216,7 @@ pub(super) fn go_g(scientific: &str) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific.into() };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
-    if exponent < -4 || exponent >= LIMIT {
+    if !(-4..LIMIT).contains(&exponent) {
         let e = if exponent < 0 { '-' } else { '+' };
         return format!("{sign}{mantissa}e{e}{:02}", exponent.abs());
     }

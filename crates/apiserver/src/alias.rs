@@ -9,6 +9,9 @@
 /// The media type that the document gives to YAML bodies.
 pub const MEDIA_TYPE: &str = "managedserviceaccount/yaml";
 
+/// The API group of ManagedServiceAccounts, whose document this is.
+pub const GROUP: &str = "authentication.open-cluster-management.io";
+
 const COLLECTION: &str = "/apis/multicluster.openshift.io/v1alpha1/ManagedServiceAccounts";
 const ITEMS: &str = "/cluster.open-cluster-management.io/v1alpha1/namespaces/";
 const RESOURCE: &str = "/managedserviceaccounts";
@@ -52,13 +55,26 @@ mod tests {
     #[test]
     fn aliases_lead_to_real_paths() {
         let path = |p: &str| Some(Alias::Path(p.into()));
-        let item = "/apis/authentication.open-cluster-management.io/v1alpha1/namespaces/c/managedserviceaccounts/a";
+        let item =
+            "/apis/authentication.open-cluster-management.io/v1alpha1/namespaces/c/managedserviceaccounts/a";
         for (method, alias, want) in [
             ("POST", COLLECTION, Some(Alias::NamespaceInBody)),
-            ("POST", "/kubernetes/apis/multicluster.openshift.io/v1alpha1/ManagedServiceAccounts", Some(Alias::NamespaceInBody)),
+            (
+                "POST",
+                "/kubernetes/apis/multicluster.openshift.io/v1alpha1/ManagedServiceAccounts",
+                Some(Alias::NamespaceInBody),
+            ),
             ("GET", COLLECTION, None),
-            ("GET", "/cluster.open-cluster-management.io/v1alpha1/namespaces/c/managedserviceaccounts/a", path(item)),
-            ("DELETE", "/kubernetes/apis/cluster.open-cluster-management.io/v1alpha1/namespaces/c/managedserviceaccounts/a", path(item)),
+            (
+                "GET",
+                "/cluster.open-cluster-management.io/v1alpha1/namespaces/c/managedserviceaccounts/a",
+                path(item),
+            ),
+            (
+                "DELETE",
+                "/kubernetes/apis/cluster.open-cluster-management.io/v1alpha1/namespaces/c/managedserviceaccounts/a",
+                path(item),
+            ),
             ("GET", "/kubernetes/apis/apps/v1", path("/apis/apps/v1")),
             ("GET", item, None),
             ("GET", "/api/v1/namespaces", None),

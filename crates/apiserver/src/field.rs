@@ -1,6 +1,7 @@
 //! Errors about a field of an object, worded as `k8s.io/apimachinery/pkg/util/validation/field` words them.
 
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fmt;
 
 /// The way to a field: `spec.versions[0].name`, `metadata.labels[a/b]`. Cheap to extend, never changed.
@@ -185,9 +186,10 @@ impl fmt::Display for Error {
 /// message stands in brackets, separated by commas.
 pub fn aggregate(errors: &[Error]) -> String {
     let mut messages: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     for error in errors {
         let text = error.to_string();
-        if !messages.contains(&text) {
+        if seen.insert(text.clone()) {
             messages.push(text);
         }
     }
@@ -218,10 +220,10 @@ pub fn go_quote(text: &str) -> String {
     out
 }
 
-/// A bad value as `field.Error.ErrorBody` prints it: strings quoted, everything else as JSON.
+/// A bad value as `field.Error.ErrorBody` prints it: strings quoted, everything else as the JSON that Go writes.
 fn go_value(value: &Value) -> String {
     match value {
         Value::String(text) => go_quote(text),
-        other => other.to_string(),
+        other => other.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
     }
 }

@@ -69,6 +69,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, _old: &Value) -> ErrorList {
         self.validate(ctx, new)
     }
+    /// Brings a stored object into the form in which `version` shows it, where that is not the stored form
+    /// (custom resources whose definition changed since, or whose versions differ).
+    fn show(&self, _object: &mut Value, _version: &str) {}
     /// The last touch before storing (`Canonicalize`).
     fn canonicalize(&self, _object: &mut Value) {}
     /// Warnings for the `Warning` header.
@@ -76,7 +79,8 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
     /// Refuses a deletion, or asks for a graceful one. `None`: delete now (unless finalizers hold it).
-    /// `Some(seconds)`: mark with this grace period and keep until deleted with 0.
+    /// `Some(seconds)`: mark with this grace period and keep until deleted with 0. `Some(0)`: delete now, but answer
+    /// with the object as marked (`deletionTimestamp`, a grace period of 0, the next generation).
     fn graceful_deletion(&self, _ctx: &Context<'_>, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None
     }
@@ -115,9 +119,19 @@ pub trait Strategy: Send + Sync + 'static {
     fn counts_generation(&self) -> bool {
         false
     }
+    /// Admission that looks at the final object and cannot change it; runs after validation, before storing
+    /// (validating admission). `old` is `None` on create.
+    fn admit_final(&self, _ctx: &Context<'_>, _object: &Value, _old: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
     /// What is wrong with a name; with `prefix` true the name is a `generateName`.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         crate::validation::names::is_dns1123_subdomain(name, prefix)
+    }
+    /// Whether a field selector may name `label` in requests to `version`; asked only for labels that are in
+    /// [`Resource::selectable_fields`] (each version of a CRD has fields of its own).
+    fn is_selectable(&self, _version: &str, _label: &str) -> bool {
+        true
     }
     /// The values of the field labels that a field selector may name, beyond `metadata.name` and
     /// `metadata.namespace`; a label not in [`Resource::selectable_fields`] is refused before this is asked.
@@ -233,6 +247,15 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
     /// Who serves it.
     pub handler: Handler,
+    /// The versions that have it; `None`: all (each version of a CRD has subresources of its own).
+    pub versions: Option<Vec<String>>,
+}
+
+impl Subresource {
+    /// Whether `version` has this subresource.
+    pub fn is_in(&self, version: &str) -> bool {
+        self.versions.as_ref().is_none_or(|versions| versions.iter().any(|v| v == version))
+    }
 }
 
 /// How stored objects are shown in one version of a kind.
@@ -294,6 +317,19 @@ pub struct Resource {
     pub view: Option<Arc<dyn View>>,
     /// Whether this row comes from a CRD (its answers keep the CRD conventions, e.g. of defaulting on read).
     pub custom: bool,
+    /// Objects written at this revision or later are stored in the form in which all versions show them, and are
+    /// served as bytes; older ones go through [`Strategy::show`]. 0 for built-in kinds.
+    pub uniform_since: fleetpass_store::Revision,
+}
+
+impl Resource {
+    /// The strategy of a stored kind.
+    pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
+        match &self.backing {
+            Backing::Stored(strategy) => Some(strategy),
+            Backing::Virtual(_) => None,
+        }
+    }
 }
 
 /// A second form in which stored objects are read and written.

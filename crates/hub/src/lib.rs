@@ -1,1 +1,31 @@
 //! ManagedServiceAccount on the hub side: time to live, clean-up, joining clusters.
+//!
+//! The controllers know no server: they are given a [`kube::Client`], of any Kubernetes or of Fleetpass' own API
+//! server in the same process.
+
+pub mod join;
+pub mod orphans;
+pub mod ttl;
+
+use kube::{Api, Client, Resource};
+
+/// Which namespaces a controller looks after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them: on the hub.
+    All,
+    /// One cluster's: in its agent, as the upstream addon's agent does it.
+    Cluster(String),
+}
+
+impl Scope {
+    fn api<K>(&self, client: Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match self {
+            Self::All => Api::all(client),
+            Self::Cluster(cluster) => Api::namespaced(client, cluster),
+        }
+    }
+}

@@ -225,6 +225,11 @@ fn streaming_types() -> Vec<String> {
     streaming.map(|media| format!("{};stream=watch", media.as_str())).collect()
 }
 
+/// 406 for a form of discovery that does not exist.
+pub fn not_acceptable_discovery() -> Status {
+    not_acceptable(&ALL.map(MediaType::as_str))
+}
+
 fn not_acceptable(supported: &[&str]) -> Status {
     Status::not_acceptable(format!("only the following media types are accepted: {}", supported.join(", ")))
 }

@@ -12,6 +12,11 @@ const MAX_OPERATIONS: usize = 10_000;
 /// How many bytes all `copy` operations of one patch may add (`JSONPatchMaxCopyBytes`).
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
+/// How deep a patched document may nest: the store's reader goes no deeper (`serde_json`).
+const MAX_DEPTH: usize = 127;
+/// How deep it may nest between two operations: what can be walked recursively on any stack.
+const MAX_DEPTH_BETWEEN: usize = 1024;
+
 /// An operation that does not apply; what exactly is wrong never reaches the client.
 struct Refused;
 
@@ -41,12 +46,38 @@ pub(super) fn apply(live: &Value, body: &Body<'_>) -> Result<Patched, Status> {
             operations.len()
         )));
     }
-    let mut object = live.clone();
-    let mut copied = 0;
-    for operation in operations {
-        perform(&mut object, operation, &mut copied).map_err(|Refused| super::unprocessable())?;
+    match perform_all(live.clone(), operations) {
+        Ok(object) => Ok(Patched { object, strict }),
+        Err(Refused) => Err(super::unprocessable()),
     }
-    Ok(Patched { object, strict })
+}
+
+/// The document after all operations. Moves and copies can nest it without end, so its depth is watched: an
+/// operation deepens it by no more than its path is long.
+fn perform_all(mut document: Value, operations: &[Value]) -> Result<Value, Refused> {
+    let mut copied = 0;
+    let mut depth = MAX_DEPTH;
+    for operation in operations {
+        let path = operation.get("path").and_then(Value::as_str).unwrap_or("");
+        depth += path.matches('/').count();
+        if depth > MAX_DEPTH_BETWEEN {
+            depth = MAX_DEPTH.max(depth_of(&document)) + path.matches('/').count();
+            if depth > MAX_DEPTH_BETWEEN {
+                return Err(Refused);
+            }
+        }
+        perform(&mut document, operation, &mut copied)?;
+    }
+    if depth_of(&document) > MAX_DEPTH { Err(Refused) } else { Ok(document) }
+}
+
+/// How many containers lie within each other.
+fn depth_of(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
+        Value::Array(list) => 1 + list.iter().map(depth_of).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn unmarshal(kind: &str, go_type: &str) -> String {
@@ -351,6 +382,25 @@ mod tests {
         let big = "x".repeat(1024 * 1024);
         let operations = Value::Array(vec![json!({"op": "copy", "from": "/a", "path": "/b"}); 3]);
         assert_eq!(patch(json!({"a": big}), operations).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deeper = |times: usize| {
+            let step = [
+                json!({"op": "add", "path": "/b", "value": {}}),
+                json!({"op": "move", "from": "/a", "path": "/b/a"}),
+                json!({"op": "move", "from": "/b", "path": "/a"}),
+            ];
+            patch(json!({"a": {}}), Value::Array(step.iter().cycle().take(3 * times).cloned().collect()))
+        };
+        assert!(deeper(100).is_ok());
+        for times in [130, 3_000] {
+            assert_eq!(deeper(times).unwrap_err().code, 422);
+        }
+        // Many operations that do not nest are fine.
+        let flat = Value::Array(vec![json!({"op": "add", "path": "/a/b", "value": {}}); 9_000]);
+        assert!(patch(json!({"a": {}}), flat).is_ok());
     }
 
     #[test]

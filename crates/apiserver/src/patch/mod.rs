@@ -5,9 +5,19 @@
 //! calls [`apply_patch`] or [`apply::apply`], and decodes the result as it decodes any body of the kind. After every
 //! write that is not an apply it calls [`apply::update`].
 
+pub mod apply;
+mod combine;
+pub mod fields;
 mod go_text;
 mod json;
+mod managed;
 mod merge;
+mod shape;
+mod strategic;
+mod typed;
+
+#[cfg(test)]
+mod apply_tests;
 
 use crate::field;
 use crate::schema::Schema;
@@ -103,12 +113,12 @@ pub fn apply_patch(
     kind: PatchKind,
     live: &Value,
     body: &Body<'_>,
-    _schema: &Schema,
+    schema: &Schema,
 ) -> Result<Patched, Status> {
     match kind {
         PatchKind::Json => json::apply(live, body),
         PatchKind::Merge => merge::apply(live, body),
-        PatchKind::Strategic => Err(Status::plain_error("strategic")),
+        PatchKind::Strategic => strategic::apply(live, body, schema),
         PatchKind::Apply => {
             Err(Status::plain_error(format!("{}: unimplemented patch type", kind.media_type())))
         }

@@ -1,12 +1,27 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
+mod access_review;
+pub mod certificatesigningrequests;
+pub mod clusterrolebindings;
+pub mod clusterroles;
 pub mod configmaps;
+pub mod customresourcedefinitions;
+pub mod customresources;
 pub mod events;
 pub mod leases;
+pub mod localsubjectaccessreviews;
 pub mod namespaces;
 pub mod nodes;
+mod pem;
+pub mod pods;
+mod rbac;
+pub mod rolebindings;
+pub mod roles;
 pub mod secrets;
+pub mod selfsubjectaccessreviews;
+pub mod selfsubjectrulesreviews;
 pub mod serviceaccounts;
+pub mod subjectaccessreviews;
 pub mod table;
 
 use crate::schema::openapi::builtin;
@@ -60,6 +75,7 @@ fn stored(facts: Stored, strategy: Arc<dyn Strategy>) -> Resource {
         delete_returns_object: false,
         view: None,
         custom: false,
+        uniform_since: 0,
     }
 }
 
@@ -137,3 +153,6 @@ mod testing {
         errors.iter().map(ToString::to_string).collect()
     }
 }
+pub mod self_subject_review;
+pub mod token_request;
+pub mod token_review;

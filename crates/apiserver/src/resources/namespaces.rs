@@ -46,6 +46,7 @@ pub fn resource() -> Resource {
         schema: None,
         verbs,
         handler: Handler::Update(Arc::new(Namespaces(part))),
+        versions: None,
     };
     resource.subresources =
         vec![part("finalize", &["update"], Part::Finalize), part("status", SUBRESOURCE_VERBS, Part::Status)];

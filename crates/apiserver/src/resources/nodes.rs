@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const NO_SCHEDULE: &str = "NoSchedule";
-const TAINT_EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
+const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
 
@@ -51,6 +51,7 @@ pub fn resource() -> Resource {
         schema: None,
         verbs: SUBRESOURCE_VERBS,
         handler: Handler::Update(Arc::new(Nodes { status: true })),
+        versions: None,
     }];
     resource
 }
@@ -106,9 +107,9 @@ impl Strategy for Nodes {
             errors.extend(self.validate(ctx, new));
         }
         errors.extend(metadata::validate_update(new, old));
-        let addresses = meta::list(new, &["status", "addresses"]);
-        for (index, address) in addresses.iter().enumerate() {
-            if addresses[..index].contains(address) {
+        let mut seen = BTreeSet::new();
+        for (index, address) in meta::list(new, &["status", "addresses"]).iter().enumerate() {
+            if !seen.insert((meta::text(address, &["type"]), meta::text(address, &["address"]))) {
                 errors.push(Error::duplicate(&Path::new("status.addresses").index(index), address.clone()));
             }
         }
@@ -275,7 +276,7 @@ mod tests {
             "spec": {"providerID": "a", "podCIDRs": ["10.0.0.0/24"], "externalID": "x"}});
         let new = json!({"metadata": {"name": "n", "resourceVersion": "1"},
             "spec": {"taints": [{"key": "k", "effect": "Odd"}]}});
-        let twice = "metadata.taints[0].effect: Unsupported value: \"Odd\": supported values: \"NoExecute\", \"NoSchedule\", \"PreferNoSchedule\"";
+        let twice = "metadata.taints[0].effect: Unsupported value: \"Odd\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"";
         assert_eq!(
             texts(&Nodes { status: false }.validate_update(&ctx, &new, &old)),
             [

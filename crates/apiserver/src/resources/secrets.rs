@@ -3,7 +3,7 @@
 //! an error.
 
 use super::configmaps::{MAX_SIZE, count_keys, decoded_len, validate_key, validate_still_immutable};
-use super::{Stored, stored, table};
+use super::{Stored, pem, stored, table};
 use crate::field::{Error, ErrorList, Path};
 use crate::meta;
 use crate::strategy::{Column, Context, Resource, Strategy};
@@ -106,11 +106,11 @@ fn validate_keys_of_type(object: &Value, errors: &mut ErrorList) {
     let has = |key: &str| meta::at(object, &["data", key]).is_some();
     let field = |key: &str| Path::new("data").key(key);
     match meta::text(object, &["type"]) {
-        "kubernetes.io/service-account-token" => {
-            if meta::annotation(object, SERVICE_ACCOUNT_NAME).is_none_or(str::is_empty) {
-                let field = Path::new("metadata.annotations").key(SERVICE_ACCOUNT_NAME);
-                errors.push(Error::required(&field, ""));
-            }
+        "kubernetes.io/service-account-token"
+            if meta::annotation(object, SERVICE_ACCOUNT_NAME).is_none_or(str::is_empty) =>
+        {
+            let field = Path::new("metadata.annotations").key(SERVICE_ACCOUNT_NAME);
+            errors.push(Error::required(&field, ""));
         }
         "kubernetes.io/dockercfg" => validate_json_key(object, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => validate_json_key(object, ".dockerconfigjson", errors),
@@ -193,12 +193,7 @@ fn tls_warning(certificate: &[u8], key: &[u8]) -> Option<String> {
 
 /// The types of the PEM blocks in `bytes`.
 fn pem_types(bytes: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes);
-    text.lines()
-        .filter_map(|line| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
-        .filter(|kind| text.contains(&format!("-----END {kind}-----")))
-        .map(ToString::to_string)
-        .collect()
+    pem::blocks(bytes).into_iter().map(|block| block.kind).collect()
 }
 
 #[cfg(test)]

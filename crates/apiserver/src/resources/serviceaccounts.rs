@@ -34,6 +34,7 @@ pub fn resource(token: Arc<dyn Action>) -> Resource {
         schema: Some(builtin("io.k8s.api.authentication.v1.TokenRequest")),
         verbs: &["create"],
         handler: Handler::Create(token),
+        versions: None,
     }];
     resource
 }

@@ -103,9 +103,21 @@ impl Schema {
     }
 }
 
+pub mod cel;
+pub mod crd;
+pub mod custom;
+pub mod default;
+pub mod formats;
 pub mod go;
+pub(crate) mod gonum;
+pub(crate) mod goregexp;
+pub mod jsonpath;
+pub mod listtype;
+pub mod objectmeta;
 pub mod openapi;
+pub mod prune;
 pub mod quantity;
 pub mod time;
 pub mod typed;
+pub mod validate;
 pub mod validation;

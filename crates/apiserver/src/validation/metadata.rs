@@ -5,10 +5,13 @@ use super::names;
 use crate::field::{Error, ErrorList, Path, go_quote};
 use crate::meta;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 const MAX_MANAGER: usize = 128;
 const MAX_SUBRESOURCE: usize = 256;
+/// How often we complain of further controllers: each complaint repeats the whole list.
+const MAX_CONTROLLER_ERRORS: usize = 8;
 
 /// A rule about names: what is wrong with one; with `true`, with one as a `generateName`.
 pub type NameRule<'a> = &'a dyn Fn(&str, bool) -> Vec<String>;
@@ -187,6 +190,7 @@ fn validate_shared(object: &Value, path: &Path, errors: &mut ErrorList, with_fin
 fn validate_owner_references(owners: &[Value], field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut controller: Option<String> = None;
+    let mut further = 0;
     for owner in owners {
         let api_version = meta::text(owner, &["apiVersion"]);
         let kind = meta::text(owner, &["kind"]);
@@ -211,13 +215,17 @@ fn validate_owner_references(owners: &[Value], field: &Path) -> ErrorList {
         if meta::at(owner, &["controller"]) == Some(&Value::Bool(true)) {
             let current = format!("{kind}/{}", meta::text(owner, &["name"]));
             match &controller {
-                Some(first) => errors.push(Error::invalid(
+                Some(_) if further == MAX_CONTROLLER_ERRORS => {}
+                Some(first) => {
+                    further += 1;
+                    errors.push(Error::invalid(
                     field,
                     owners.to_vec(),
                     format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {current}"
                     ),
-                )),
+                ));
+                }
                 None => controller = Some(current),
             }
         }
@@ -237,16 +245,11 @@ fn validate_finalizers(finalizers: &[Value], field: &Path) -> ErrorList {
 }
 
 fn validate_no_new_finalizers(new: &Value, old: &Value, field: &Path, errors: &mut ErrorList) {
-    let old = meta::list(old, &["metadata", "finalizers"]);
-    let mut extra: Vec<&str> = meta::list(new, &["metadata", "finalizers"])
-        .iter()
-        .filter(|f| !old.contains(f))
-        .filter_map(Value::as_str)
-        .collect();
-    extra.sort_unstable();
-    extra.dedup();
+    let set = |object| -> BTreeSet<&str> {
+        meta::list(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect()
+    };
+    let extra: Vec<String> = set(new).difference(&set(old)).map(|name| go_quote(name)).collect();
     if !extra.is_empty() {
-        let extra: Vec<String> = extra.into_iter().map(go_quote).collect();
         let detail = format!(
             "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
             extra.join(", ")

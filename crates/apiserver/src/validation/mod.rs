@@ -4,3 +4,4 @@
 pub mod metadata;
 pub mod names;
 pub mod prepare;
+pub mod selectors;

@@ -136,10 +136,12 @@ pub fn is_config_map_key(key: &str) -> Vec<String> {
 /// A name to check; the trailing dash of a prefix stands for what will be appended (`maskTrailingDash`, which
 /// replaces the dash and the character before it).
 fn masked(name: &str, prefix: bool) -> String {
-    if prefix && name.len() > 1 && name.ends_with('-') {
-        if let Some(start) = name.get(..name.len() - 2) {
-            return format!("{start}a");
-        }
+    if prefix
+        && name.len() > 1
+        && name.ends_with('-')
+        && let Some(start) = name.get(..name.len() - 2)
+    {
+        return format!("{start}a");
     }
     name.into()
 }

@@ -6,6 +6,7 @@ use crate::status::{Details, GroupResource, Status};
 use fleetpass_api::clock;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const MAX_GENERATED_BASE: usize = 58;
 const SUFFIX_LENGTH: usize = 5;
@@ -125,16 +126,15 @@ pub fn generated_name_taken(gr: GroupResource<'_>, name: &str) -> Status {
 /// Drops owner references that stand there twice; returns the warning to give if there were any.
 pub fn drop_duplicate_owners(object: &mut Value) -> Option<String> {
     let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
-    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut seen = BTreeSet::new();
     let mut duplicates: Vec<String> = Vec::new();
-    for owner in owners.drain(..) {
-        if kept.iter().any(|k| meta::same(Some(k), Some(&owner))) {
-            duplicates.push(meta::text(&owner, &["uid"]).to_string());
-        } else {
-            kept.push(owner);
+    owners.retain(|owner| {
+        let new = seen.insert(owner.to_string());
+        if !new {
+            duplicates.push(meta::text(owner, &["uid"]).to_string());
         }
-    }
-    *owners = kept;
+        new
+    });
     (!duplicates.is_empty()).then(|| {
         format!(
             ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",

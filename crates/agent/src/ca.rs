@@ -1,0 +1,58 @@
+//! The cluster's CA bundle, which goes into every Secret beside the token.
+
+use crate::calls::{CallError, CallErrorKind, Calls, Side};
+use std::{path::PathBuf, time::Duration};
+use tokio::{sync::Mutex, time::Instant};
+
+/// Where the CA bundle (PEM) of the cluster comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaSource {
+    /// It is this, for as long as the agent runs: `certificate-authority-data` of a kubeconfig.
+    Pem(Vec<u8>),
+    /// It is in this file, which may be replaced: `certificate-authority` of a kubeconfig, or
+    /// `/var/run/secrets/kubernetes.io/serviceaccount/ca.crt` in a pod.
+    File(PathBuf),
+    /// It is in the ConfigMap `kube-root-ca.crt` of the agent's namespace, kept there by kube-controller-manager.
+    ConfigMap,
+}
+
+/// How long an answer is good: a replaced CA reaches the Secrets within this and the next look at each.
+const KEEP: Duration = Duration::from_secs(60);
+
+pub(crate) struct CaBundle {
+    source: CaSource,
+    known: Mutex<Option<(Instant, Vec<u8>)>>,
+}
+
+impl CaBundle {
+    pub(crate) fn new(source: CaSource) -> Self {
+        Self { source, known: Mutex::default() }
+    }
+
+    /// The bundle. Many reconciles that ask at once cause one read.
+    pub(crate) async fn read(&self, calls: &Calls) -> Result<Vec<u8>, CallError> {
+        if let CaSource::Pem(bundle) = &self.source {
+            return Ok(bundle.clone());
+        }
+        let mut known = self.known.lock().await;
+        if let Some((at, bundle)) = &*known
+            && at.elapsed() < KEEP
+        {
+            return Ok(bundle.clone());
+        }
+        let bundle = match &self.source {
+            CaSource::Pem(bundle) => bundle.clone(),
+            CaSource::File(path) => {
+                let read = tokio::fs::read(path).await.ok().filter(|bundle| !bundle.is_empty());
+                read.ok_or(CallError {
+                    side: Side::Cluster,
+                    call: "read the CA file",
+                    kind: CallErrorKind::Unusable("it cannot be read or is empty"),
+                })?
+            }
+            CaSource::ConfigMap => calls.root_ca().await?,
+        };
+        *known = Some((Instant::now(), bundle.clone()));
+        Ok(bundle)
+    }
+}

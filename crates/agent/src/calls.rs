@@ -1,0 +1,382 @@
+//! The requests that carry out the steps.
+//!
+//! They are built by kube and sent by its client, but answers are read here: the client logs an answer that it
+//! cannot parse, and these contain tokens.
+
+use crate::{
+    health::Health,
+    observe::{Account, Projection, Service},
+    token::Token,
+};
+use fleetpass_api::{ManagedServiceAccount, names};
+use http::Request;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::{TokenRequest, TokenReview},
+        core::v1::{ConfigMap, Secret, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{
+    Client, Resource,
+    api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{Request as Builder, Status},
+};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+
+/// The two API servers that an agent stands between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Where the accounts and the Secrets are.
+    Hub,
+    /// Where the ServiceAccounts are.
+    Cluster,
+}
+
+impl Side {
+    /// The side as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+/// A request that did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{call} on the {}: {kind}", side.as_str())]
+pub struct CallError {
+    /// Whom it was sent to.
+    pub side: Side,
+    /// Which request, for people.
+    pub call: &'static str,
+    /// What went wrong.
+    pub kind: CallErrorKind,
+}
+
+/// What went wrong with a request. No variant holds anything that a Secret or token could have leaked into:
+/// messages of the server are kept for requests without either only.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallErrorKind {
+    /// No answer, or one that says that the server is not able to give one now (429, 5xx).
+    #[error("no answer ({0})")]
+    Unavailable(String),
+    /// The object is not what it was when it was read, or exists already: look again.
+    #[error("the object has changed")]
+    Conflict,
+    /// The server does not know the thing (404).
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The server says no.
+    #[error("{code} {reason}: {message}")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// `metav1.Status` reason.
+        reason: String,
+        /// `metav1.Status` message, or empty.
+        message: String,
+    },
+    /// The answer is not what the API promises.
+    #[error("the answer cannot be used: {0}")]
+    Unusable(&'static str),
+}
+
+/// How much of an error's text may be kept.
+#[derive(Clone, Copy, PartialEq)]
+enum Sensitive {
+    Yes,
+    No,
+}
+
+/// An account's requests to both sides.
+pub(crate) struct Calls {
+    pub(crate) hub: Client,
+    pub(crate) spoke: Client,
+    pub(crate) cluster: String,
+    pub(crate) agent_namespace: String,
+    pub(crate) timeout: Duration,
+    pub(crate) health: Arc<Health>,
+}
+
+fn path<K: Resource<DynamicType = ()>>(namespace: &str) -> Builder {
+    Builder::new(K::url_path(&(), Some(namespace)))
+}
+
+type Built = Result<Request<Vec<u8>>, kube::core::request::Error>;
+
+impl Calls {
+    /// Reads the account; `None` only if the hub, knowing the kind, does not know the object. An answer without
+    /// the object's name is about the kind: a hub whose CRD is missing must not look like one without accounts.
+    pub(crate) async fn account(&self, name: &str) -> Result<Option<Account>, CallError> {
+        let request = path::<ManagedServiceAccount>(&self.cluster).get(name, &GetParams::default());
+        let call = "GET ManagedServiceAccount";
+        match self.send::<ManagedServiceAccount>(Side::Hub, call, request, Sensitive::No, Some(name)).await {
+            Ok(account) => Ok(Some(account.into())),
+            Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn service_account(&self, name: &str) -> Result<Option<Service>, CallError> {
+        let request = path::<ServiceAccount>(&self.agent_namespace).get(name, &GetParams::default());
+        let call = "GET ServiceAccount";
+        match self.send::<ServiceAccount>(Side::Cluster, call, request, Sensitive::No, Some(name)).await {
+            Ok(account) => Ok(Some(account.into())),
+            Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn secret(&self, name: &str) -> Result<Option<Projection>, CallError> {
+        let request = path::<Secret>(&self.cluster).get(name, &GetParams::default());
+        match self.send::<Secret>(Side::Hub, "GET Secret", request, Sensitive::Yes, Some(name)).await {
+            Ok(secret) => Ok(Some(secret.into())),
+            Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The CA bundle that kube-controller-manager keeps in every namespace.
+    pub(crate) async fn root_ca(&self) -> Result<Vec<u8>, CallError> {
+        let name = names::ROOT_CA_CONFIG_MAP;
+        let request = path::<ConfigMap>(&self.agent_namespace).get(name, &GetParams::default());
+        let call = "GET ConfigMap kube-root-ca.crt";
+        let map: ConfigMap = self.send(Side::Cluster, call, request, Sensitive::No, Some(name)).await?;
+        let bundle = map.data.and_then(|mut data| data.remove(names::SECRET_KEY_CA));
+        bundle.filter(|bundle| !bundle.is_empty()).map(String::into_bytes).ok_or(CallError {
+            side: Side::Cluster,
+            call,
+            kind: CallErrorKind::Unusable("it has no ca.crt"),
+        })
+    }
+
+    pub(crate) async fn create_service_account(&self, name: &str) -> Result<Service, CallError> {
+        let body = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {
+                "name": name, "namespace": self.agent_namespace,
+                "labels": {names::LABEL_IS_MANAGED: names::LABEL_IS_MANAGED_VALUE},
+            },
+        });
+        let request =
+            path::<ServiceAccount>(&self.agent_namespace).create(&PostParams::default(), bytes(&body));
+        let call = "POST ServiceAccount";
+        Ok(self.send::<ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
+    }
+
+    /// A token for the ServiceAccount with this UID. The UID is no part of the request (the API has no such
+    /// precondition): the caller checks the token's.
+    pub(crate) async fn request_token(
+        &self,
+        name: &str,
+        wish: &crate::decide::Wish,
+    ) -> Result<Token, CallError> {
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": wish.audiences, "expirationSeconds": wish.expiration_seconds},
+        });
+        let request = path::<ServiceAccount>(&self.agent_namespace).create_subresource(
+            "token",
+            name,
+            &PostParams::default(),
+            bytes(&body),
+        );
+        let call = "POST ServiceAccount/token";
+        let answer: TokenRequest = self.send(Side::Cluster, call, request, Sensitive::No, None).await?;
+        let token = answer.status.and_then(|status| status.token).filter(|token| !token.is_empty());
+        token.map(Token::new).ok_or(CallError {
+            side: Side::Cluster,
+            call,
+            kind: CallErrorKind::Unusable("it has no status.token"),
+        })
+    }
+
+    /// Whether the cluster takes the token for the ServiceAccount `name`.
+    pub(crate) async fn review(
+        &self,
+        name: &str,
+        token: &Token,
+        audiences: &[String],
+    ) -> Result<bool, CallError> {
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+            "spec": {"token": token.expose(), "audiences": audiences},
+        });
+        let request =
+            Builder::new(TokenReview::url_path(&(), None)).create(&PostParams::default(), bytes(&body));
+        let call = "POST TokenReview";
+        let answer: TokenReview = self.send(Side::Cluster, call, request, Sensitive::Yes, None).await?;
+        let status = answer.status.unwrap_or_default();
+        let user = status.user.and_then(|user| user.username);
+        let expected = names::service_account_user(&self.agent_namespace, name);
+        Ok(status.authenticated == Some(true) && user == Some(expected))
+    }
+
+    /// Creates the Secret, or replaces the one that was seen and nothing newer.
+    pub(crate) async fn write_secret(
+        &self,
+        name: &str,
+        content: &Content<'_>,
+        present: Option<&Projection>,
+    ) -> Result<Projection, CallError> {
+        let secret = content.secret(name, &self.cluster, present.map(|secret| &secret.metadata));
+        let request = path::<Secret>(&self.cluster);
+        let (call, request) = match present {
+            None => ("POST Secret", request.create(&PostParams::default(), bytes(&secret))),
+            Some(_) => ("PUT Secret", request.replace(name, &PostParams::default(), bytes(&secret))),
+        };
+        Ok(self.send::<Secret>(Side::Hub, call, request, Sensitive::Yes, None).await?.into())
+    }
+
+    pub(crate) async fn delete_secret(&self, name: &str, uid: &str) -> Result<(), CallError> {
+        let request = path::<Secret>(&self.cluster).delete(name, &only(uid));
+        self.gone(Side::Hub, "DELETE Secret", request, Sensitive::Yes).await
+    }
+
+    pub(crate) async fn delete_service_account(&self, name: &str, uid: &str) -> Result<(), CallError> {
+        let request = path::<ServiceAccount>(&self.agent_namespace).delete(name, &only(uid));
+        self.gone(Side::Cluster, "DELETE ServiceAccount", request, Sensitive::No).await
+    }
+
+    pub(crate) async fn patch_status(
+        &self,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<Account, CallError> {
+        let request = path::<ManagedServiceAccount>(&self.cluster).patch_subresource(
+            "status",
+            name,
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        );
+        let call = "PATCH ManagedServiceAccount/status";
+        Ok(self.send::<ManagedServiceAccount>(Side::Hub, call, request, Sensitive::No, None).await?.into())
+    }
+
+    async fn gone(
+        &self,
+        side: Side,
+        call: &'static str,
+        request: Built,
+        sensitive: Sensitive,
+    ) -> Result<(), CallError> {
+        match self.send::<IgnoredAny>(side, call, request, sensitive, None).await {
+            Ok(_) | Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends and reads. With `object`, a 404 counts as [`CallErrorKind::NotFound`] only if it is about the object
+    /// of that name; without, any 404 does.
+    async fn send<T: DeserializeOwned>(
+        &self,
+        side: Side,
+        call: &'static str,
+        request: Built,
+        sensitive: Sensitive,
+        object: Option<&str>,
+    ) -> Result<T, CallError> {
+        let fail = |kind| CallError { side, call, kind };
+        let request = request.map_err(|_| fail(CallErrorKind::Unusable("the request could not be built")))?;
+        let client = match side {
+            Side::Hub => &self.hub,
+            Side::Cluster => &self.spoke,
+        };
+        let answer = match tokio::time::timeout(self.timeout, client.request_text(request)).await {
+            Ok(answer) => answer.map_err(|error| classify(error, sensitive, object)),
+            Err(_) => Err(CallErrorKind::Unavailable("timed out".to_owned())),
+        };
+        match &answer {
+            Err(CallErrorKind::Unavailable(_)) => self.health.failed(side),
+            _ => self.health.answered(side),
+        }
+        let text = secrecy::SecretString::from(answer.map_err(fail)?);
+        serde_json::from_str(secrecy::ExposeSecret::expose_secret(&text))
+            .map_err(|_| fail(CallErrorKind::Unusable("it cannot be parsed")))
+    }
+}
+
+fn classify(error: kube::Error, sensitive: Sensitive, object: Option<&str>) -> CallErrorKind {
+    let status = match error {
+        kube::Error::Api(status) => status,
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+            return CallErrorKind::Unusable("it is not text");
+        }
+        error => return CallErrorKind::Unavailable(root_cause(&error)),
+    };
+    let named = status.details.as_ref().map(|details| details.name.as_str());
+    let missing = status.code == 404 && (object.is_none() || object == named);
+    let Status { code, message, reason, .. } = *status;
+    let message = if sensitive == Sensitive::No { message } else { String::new() };
+    match code {
+        _ if missing => CallErrorKind::NotFound(message),
+        409 => CallErrorKind::Conflict,
+        429 | 500..=599 => CallErrorKind::Unavailable(format!("HTTP {code}")),
+        code => CallErrorKind::Refused { code, reason, message },
+    }
+}
+
+/// The innermost cause of an error: "connection refused" says more than "service error".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn only(uid: &str) -> DeleteParams {
+    let uid = (!uid.is_empty()).then(|| uid.to_owned());
+    DeleteParams::default().preconditions(Preconditions { uid, resource_version: None })
+}
+
+fn bytes<T: serde::Serialize>(body: &T) -> Vec<u8> {
+    serde_json::to_vec(body).expect("string keys and plain values always serialize")
+}
+
+/// What a projected Secret says.
+pub(crate) struct Content<'a> {
+    pub(crate) account_uid: &'a str,
+    pub(crate) token: &'a Token,
+    pub(crate) ca: &'a [u8],
+    pub(crate) record: &'a str,
+}
+
+impl Content<'_> {
+    /// The Secret, whole. Labels, annotations, owners and finalizers that others put on the present one stay;
+    /// data of others does not.
+    fn secret(&self, name: &str, namespace: &str, present: Option<&ObjectMeta>) -> Secret {
+        let mut metadata = present.cloned().unwrap_or_default();
+        metadata.managed_fields = None;
+        metadata.name = Some(name.to_owned());
+        metadata.namespace = Some(namespace.to_owned());
+        let labels = metadata.labels.get_or_insert_default();
+        labels.insert(names::LABEL_IS_MANAGED.to_owned(), names::LABEL_IS_MANAGED_VALUE.to_owned());
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(names::ANNOTATION_TOKEN_REQUEST.to_owned(), self.record.to_owned());
+        let owners = metadata.owner_references.get_or_insert_default();
+        owners.retain(|owner| !crate::observe::refers_to(owner, name));
+        owners.push(OwnerReference {
+            api_version: ManagedServiceAccount::api_version(&()).into_owned(),
+            kind: names::KIND.to_owned(),
+            name: name.to_owned(),
+            uid: self.account_uid.to_owned(),
+            ..OwnerReference::default()
+        });
+        let data = [
+            (names::SECRET_KEY_CA.to_owned(), ByteString(self.ca.to_vec())),
+            (names::SECRET_KEY_TOKEN.to_owned(), ByteString(self.token.expose().as_bytes().to_vec())),
+        ];
+        Secret {
+            metadata,
+            data: Some(data.into()),
+            type_: Some(names::SECRET_TYPE_OPAQUE.to_owned()),
+            ..Secret::default()
+        }
+    }
+}

@@ -1,0 +1,518 @@
+use super::*;
+use crate::{
+    observe::{Memory, Review},
+    token::forge,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use proptest::prelude::*;
+
+const NAME: &str = "robot";
+const CA: &[u8] = b"ca";
+const HOUR: i64 = 3_600;
+const START: i64 = 1_800_000_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn policy() -> Policy {
+    Policy {
+        cluster: "cluster1".into(),
+        agent_namespace: "agents".into(),
+        audiences: Vec::new(),
+        review_seconds: 600,
+        obstacle_seconds: 30,
+    }
+}
+
+fn token(uid: &str, iat: i64, exp: i64, id: u64) -> Token {
+    Token::new(forge(&format!("system:serviceaccount:agents:{NAME}"), uid, iat, exp, id))
+}
+
+fn record(seconds: i64) -> String {
+    Wish { expiration_seconds: seconds, audiences: Vec::new() }.record()
+}
+
+fn secret(token: Option<Token>, record: Option<&str>) -> Projection {
+    let owner = OwnerReference {
+        api_version: "authentication.open-cluster-management.io/v1beta1".into(),
+        kind: names::KIND.into(),
+        name: NAME.into(),
+        uid: "account".into(),
+        ..OwnerReference::default()
+    };
+    let annotations = record.map(|record| (names::ANNOTATION_TOKEN_REQUEST.to_owned(), record.to_owned()));
+    Projection {
+        metadata: ObjectMeta {
+            uid: Some("secret".into()),
+            resource_version: Some("1".into()),
+            owner_references: Some(vec![owner]),
+            annotations: Some(annotations.into_iter().collect()),
+            ..ObjectMeta::default()
+        },
+        managed: true,
+        immutable: false,
+        token,
+        ca: Some(CA.to_vec()),
+        extra_keys: false,
+    }
+}
+
+/// An account with a token of one hour, issued at START, in good order and reviewed just then.
+fn settled() -> Observed {
+    let token = token("service", START, START + HOUR, 1);
+    let review = Review { token: token.fingerprint(), accepted: true, at: at(START) };
+    let mut seen = Observed {
+        account: Some(Account {
+            uid: "account".into(),
+            resource_version: "1".into(),
+            validity: "1h".into(),
+            ..Account::default()
+        }),
+        service_account: Some(Service { uid: "service".into(), managed: true, ..Service::default() }),
+        secret: Some(secret(Some(token), Some(&record(HOUR)))),
+        ca: CA.to_vec(),
+        memory: Memory { review: Some(review), ..Memory::default() },
+    };
+    let plan = decide(NAME, &seen, &policy(), at(START));
+    let Some(Step::PatchStatus(status)) = plan.step else { panic!("{plan:?}") };
+    seen.account.as_mut().unwrap().status = status;
+    seen
+}
+
+fn cause(seen: &Observed, now: i64) -> Option<Cause> {
+    match decide(NAME, seen, &policy(), at(now)).step {
+        Some(Step::RequestToken(_, cause)) => Some(cause),
+        None | Some(Step::ReviewToken) => None,
+        step => panic!("{step:?}"),
+    }
+}
+
+fn reported(seen: &Observed, now: i64) -> (String, String) {
+    let Some(Step::PatchStatus(status)) = decide(NAME, seen, &policy(), at(now)).step else { panic!() };
+    let condition = status.condition(names::CONDITION_TOKEN_REPORTED).unwrap();
+    (condition.status.clone(), condition.reason.clone())
+}
+
+#[test]
+fn a_good_account_needs_nothing() {
+    let seen = settled();
+    let plan = decide(NAME, &seen, &policy(), at(START));
+    assert_eq!(plan.step, None);
+    let next = plan.next.unwrap().as_second() - START;
+    assert!((540..=600).contains(&next), "the next review: {next}");
+    let status = &seen.account.unwrap().status;
+    assert_eq!(status.expiration_timestamp, Some(Time(at(START + HOUR))));
+    assert_eq!(status.token_secret_ref.as_ref().unwrap().name, NAME);
+    assert_eq!(status.conditions.iter().filter(|c| c.status == "True").count(), 2);
+}
+
+#[test]
+fn a_token_is_renewed_when_it_must_be() {
+    type Change = fn(&mut Observed);
+    let table: [(&str, Change, Cause); 13] = [
+        ("Secret deleted", |s| s.secret = None, Cause::SecretMissing),
+        ("token removed", |s| s.secret.as_mut().unwrap().token = None, Cause::SecretAltered),
+        (
+            "token is garbage",
+            |s| s.secret.as_mut().unwrap().token = Some(Token::new("garbage".into())),
+            Cause::SecretAltered,
+        ),
+        (
+            "token of another account",
+            |s| {
+                let text = forge("system:serviceaccount:kube-system:root", "service", START, START + HOUR, 9);
+                s.secret.as_mut().unwrap().token = Some(Token::new(text));
+            },
+            Cause::SecretAltered,
+        ),
+        (
+            "another token than was projected",
+            |s| {
+                let other = token("service", START, START + HOUR, 7);
+                s.memory.projected = Some((other.fingerprint(), at(START)));
+            },
+            Cause::SecretAltered,
+        ),
+        (
+            "ServiceAccount recreated",
+            |s| s.service_account.as_mut().unwrap().uid = "other".into(),
+            Cause::ServiceAccountRecreated,
+        ),
+        ("token rejected", |s| s.memory.review.as_mut().unwrap().accepted = false, Cause::Rejected),
+        ("validity changed", |s| s.account.as_mut().unwrap().validity = "2h".into(), Cause::RequestChanged),
+        (
+            "audiences changed",
+            |s| {
+                s.secret.as_mut().unwrap().metadata.annotations =
+                    secret(None, Some("else")).metadata.annotations
+            },
+            Cause::RequestChanged,
+        ),
+        (
+            "upstream's token, of another lifetime",
+            |s| {
+                s.account.as_mut().unwrap().validity = "2h".into();
+                s.secret.as_mut().unwrap().metadata.annotations = None;
+            },
+            Cause::RequestChanged,
+        ),
+        (
+            "immutable and of the wrong lifetime",
+            |s| {
+                s.account.as_mut().unwrap().validity = "2h".into();
+                s.secret.as_mut().unwrap().immutable = true;
+            },
+            Cause::RequestChanged,
+        ),
+        (
+            "a token that waits, for another account UID",
+            |s| {
+                s.secret = None;
+                let token = token("other", START, START + HOUR, 3);
+                s.memory.minted = Some(Minted { token, record: record(HOUR), at: at(START) });
+            },
+            Cause::SecretMissing,
+        ),
+        (
+            "a token that waits, for an earlier wish",
+            |s| {
+                s.secret = None;
+                let token = token("service", START, START + HOUR, 3);
+                s.memory.minted = Some(Minted { token, record: record(60), at: at(START) });
+            },
+            Cause::SecretMissing,
+        ),
+    ];
+    for (what, change, expected) in table {
+        let mut seen = settled();
+        change(&mut seen);
+        assert_eq!(cause(&seen, START), Some(expected), "{what}");
+    }
+}
+
+#[test]
+fn what_surrounds_the_token_is_put_in_order_without_a_new_one() {
+    type Change = fn(&mut Observed);
+    let table: [(&str, Change); 5] = [
+        ("CA of the cluster changed", |s| s.ca = b"new".to_vec()),
+        ("CA in the Secret altered", |s| s.secret.as_mut().unwrap().ca = Some(b"evil".to_vec())),
+        ("another key", |s| s.secret.as_mut().unwrap().extra_keys = true),
+        ("owner removed", |s| s.secret.as_mut().unwrap().metadata.owner_references = None),
+        ("upstream's Secret", |s| s.secret.as_mut().unwrap().metadata.annotations = None),
+    ];
+    for (what, change) in table {
+        let mut seen = settled();
+        change(&mut seen);
+        let step = decide(NAME, &seen, &policy(), at(START)).step;
+        assert_eq!(step, Some(Step::WriteSecret(Source::Present)), "{what}");
+    }
+}
+
+#[test]
+fn somebody_elses_objects_stand_in_the_way() {
+    let mut service = settled();
+    service.service_account.as_mut().unwrap().managed = false;
+    assert_eq!(reported(&service, START), ("False".into(), names::REASON_NAME_CONFLICT.into()));
+
+    let mut projection = settled();
+    projection.secret.as_mut().unwrap().managed = false;
+    projection.service_account = None;
+    assert_eq!(reported(&projection, START), ("False".into(), names::REASON_NAME_CONFLICT.into()));
+    let Some(Step::PatchStatus(status)) = decide(NAME, &projection, &policy(), at(START)).step else {
+        panic!()
+    };
+    assert_eq!(status.token_secret_ref, None, "somebody else's Secret is not ours to point at");
+    assert_eq!(decide(NAME, &projection, &policy(), at(START)).next, Some(at(START + 30)));
+}
+
+#[test]
+fn nonsense_in_the_spec_is_said_and_not_requested() {
+    for validity in ["", "for ever", "9m59s", "-1h", "1193047h"] {
+        let mut seen = settled();
+        seen.account.as_mut().unwrap().validity = validity.into();
+        seen.secret = None;
+        let reason = names::REASON_INVALID_VALIDITY.to_owned();
+        assert_eq!(reported(&seen, START), ("False".into(), reason), "{validity}");
+    }
+}
+
+#[test]
+fn an_account_that_goes_takes_the_service_account_first_and_leaves_the_rest_alone() {
+    for terminating in [false, true] {
+        let mut seen = settled();
+        match terminating {
+            true => seen.account.as_mut().unwrap().terminating = true,
+            false => seen.account = None,
+        }
+        let step = decide(NAME, &seen, &policy(), at(START)).step;
+        assert_eq!(step, Some(Step::DeleteServiceAccount { uid: "service".into() }));
+        seen.service_account = None;
+        let step = decide(NAME, &seen, &policy(), at(START)).step;
+        assert_eq!(step, Some(Step::DeleteSecret { uid: "secret".into() }));
+        seen.secret.as_mut().unwrap().metadata.owner_references = None;
+        assert_eq!(
+            decide(NAME, &seen, &policy(), at(START)).step,
+            None,
+            "not owned by an account of that name"
+        );
+    }
+}
+
+#[test]
+fn a_clock_that_runs_ahead_makes_no_storm() {
+    let mut seen = settled();
+    let now = START + 10 * HOUR; // by the cluster's clock it is START
+    let token = seen.secret.as_ref().unwrap().token.clone().unwrap();
+    seen.memory.review = Some(Review { token: token.fingerprint(), accepted: true, at: at(now) });
+    seen.memory.projected = Some((token.fingerprint(), at(now)));
+    assert_eq!(cause_ignoring_status(&seen, now), None);
+    assert_eq!(cause_ignoring_status(&seen, now + HOUR / 10), Some(Cause::Due));
+}
+
+fn cause_ignoring_status(seen: &Observed, now: i64) -> Option<Cause> {
+    match decide(NAME, seen, &policy(), at(now)).step {
+        Some(Step::RequestToken(_, cause)) => Some(cause),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_failure_is_said_once_and_a_good_token_stays_reported() {
+    let mut seen = settled();
+    let failure = (names::REASON_CLUSTER_UNREACHABLE, "cluster1 does not answer");
+    let status = after_failure(NAME, &seen, &policy(), failure, at(START + 60)).unwrap();
+    let condition = status.condition(names::CONDITION_TOKEN_REPORTED).unwrap();
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "ClusterUnreachable"));
+    assert!(condition.message.ends_with("good until 2027-01-15T09:00:00Z"), "{}", condition.message);
+    assert_eq!(condition.last_transition_time, Time(at(START)), "only the status moves it");
+    seen.account.as_mut().unwrap().status = status;
+    assert_eq!(after_failure(NAME, &seen, &policy(), failure, at(START + 90)), None);
+
+    let status = after_failure(NAME, &seen, &policy(), failure, at(START + HOUR)).unwrap();
+    assert_eq!(status.condition(names::CONDITION_TOKEN_REPORTED).unwrap().status, "False");
+    assert_eq!(status.condition(names::CONDITION_SECRET_CREATED).unwrap().status, "True");
+}
+
+#[test]
+fn accounts_that_were_created_together_drift_apart() {
+    let shares: std::collections::HashSet<u64> =
+        (0..1_000).map(|i| spread(&[&format!("account-{i}"), "uid"], 201)).collect();
+    assert!(shares.len() > 190, "{} of 201", shares.len());
+}
+
+/// A world that does what it is told, and checks that it is nothing that must not be done.
+#[derive(Debug)]
+struct World {
+    seen: Observed,
+    longest: i64,
+    now: i64,
+    accepts: bool,
+    tokens: u64,
+}
+
+impl World {
+    fn take(&mut self, step: Step) {
+        let now = self.now;
+        match step {
+            Step::CreateServiceAccount => {
+                assert!(self.seen.service_account.is_none());
+                self.seen.service_account =
+                    Some(Service { uid: format!("service-{now}"), managed: true, ..Service::default() });
+            }
+            Step::RequestToken(wish, _) => {
+                let service = self.seen.service_account.as_ref().unwrap();
+                assert!(service.managed && !service.terminating);
+                assert!(self.seen.secret.as_ref().is_none_or(|secret| secret.managed));
+                self.tokens += 1;
+                let lifetime = wish.expiration_seconds.min(self.longest);
+                let token = token(&service.uid, now, now + lifetime, 1_000 + self.tokens);
+                self.seen.memory.minted = Some(Minted { token, record: wish.record(), at: at(now) });
+            }
+            Step::ReviewToken => {
+                let token = self.seen.secret.as_ref().unwrap().token.as_ref().unwrap().fingerprint();
+                let review = Review { token, accepted: self.accepts, at: at(now) };
+                self.seen.memory.review = Some(review);
+            }
+            Step::WriteSecret(source) => self.write(source),
+            Step::DeleteServiceAccount { uid } => {
+                let service = self.seen.service_account.take().unwrap();
+                assert!(service.managed && service.uid == uid);
+            }
+            Step::DeleteSecret { uid } => {
+                let secret = self.seen.secret.take().unwrap();
+                assert!(secret.managed && secret.uid() == uid);
+            }
+            Step::PatchStatus(status) => {
+                let account = self.seen.account.as_mut().unwrap();
+                assert_ne!(account.status, status);
+                account.status = status;
+            }
+        }
+    }
+
+    fn write(&mut self, source: Source) {
+        let present = self.seen.secret.take();
+        assert!(present.as_ref().is_none_or(|secret| secret.managed && !secret.immutable));
+        let record = wanted_record(&self.seen, &policy()).unwrap();
+        let token = match source {
+            Source::Minted(_) => {
+                let minted = self.seen.memory.minted.take().unwrap();
+                self.seen.memory.projected = Some((minted.token.fingerprint(), minted.at));
+                self.seen.memory.review =
+                    Some(Review { token: minted.token.fingerprint(), accepted: true, at: minted.at });
+                minted.token
+            }
+            Source::Present => present.unwrap().token.unwrap(),
+        };
+        let mut written = secret(Some(token), Some(&record));
+        written.ca = Some(self.seen.ca.clone());
+        self.seen.secret = Some(written);
+    }
+
+    /// Steps until nothing is left to do, and how many tokens that took.
+    fn settle(&mut self) -> (Plan, u64) {
+        let before = self.tokens;
+        for _ in 0..12 {
+            match decide(NAME, &self.seen, &policy(), at(self.now)) {
+                Plan { step: Some(step), .. } => self.take(step),
+                plan => return (plan, self.tokens - before),
+            }
+        }
+        panic!("no end: {:?}", decide(NAME, &self.seen, &policy(), at(self.now)));
+    }
+}
+
+fn any_account() -> impl Strategy<Value = Option<Account>> {
+    let validity = prop::sample::select(vec!["10m", "1h", "8640h0m0s", "5m", "nonsense", ""]);
+    let account =
+        (any::<bool>(), validity, any::<bool>()).prop_map(|(terminating, validity, known)| Account {
+            uid: "account".into(),
+            resource_version: "1".into(),
+            terminating: terminating && known,
+            validity: validity.into(),
+            status: if known { settled().account.unwrap().status } else { Status::default() },
+        });
+    prop::option::weighted(0.85, account)
+}
+
+fn any_service() -> impl Strategy<Value = Option<Service>> {
+    let service =
+        (prop::bool::weighted(0.8), prop::bool::weighted(0.1), prop::sample::select(vec!["service", "old"]))
+            .prop_map(|(managed, terminating, uid)| Service {
+                uid: uid.into(),
+                managed,
+                terminating,
+                ..Service::default()
+            });
+    prop::option::weighted(0.8, service)
+}
+
+fn any_token() -> impl Strategy<Value = Option<Token>> + Clone {
+    let real = (
+        prop::sample::select(vec!["service", "old"]),
+        -2 * HOUR..10,
+        prop::sample::select(vec![600, HOUR, 7 * HOUR]),
+    )
+        .prop_map(|(uid, start, lifetime)| token(uid, START + start, START + start + lifetime, 1));
+    prop_oneof![
+        6 => real.prop_map(Some),
+        1 => Just(Some(Token::new("garbage".into()))),
+        1 => Just(None),
+    ]
+}
+
+fn any_secret() -> impl Strategy<Value = Option<Projection>> {
+    let records = vec![None, Some(record(HOUR)), Some(record(600)), Some("else".to_owned())];
+    let secret = (
+        any_token(),
+        prop::sample::select(records),
+        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.2),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(token, record, managed, immutable, extra_keys, ca, owned)| {
+            let mut secret = secret(token, record.as_deref());
+            if !owned {
+                secret.metadata.owner_references = None;
+            }
+            Projection { managed, immutable, extra_keys, ca: ca.then(|| CA.to_vec()), ..secret }
+        });
+    prop::option::weighted(0.8, secret)
+}
+
+/// What an agent may remember: tokens as old as they say, by a clock that agrees with the cluster's within seconds.
+fn any_memory() -> impl Strategy<Value = Memory> {
+    let dated = (any_token(), -5..5_i64).prop_map(|(token, skew)| {
+        let token = token.unwrap_or_else(|| Token::new(String::new()));
+        let issued = token.claims().map_or(START, |claims| claims.issued_at.as_second());
+        (token, at(issued + skew))
+    });
+    let minted = (dated.clone(), prop::sample::select(vec![record(HOUR), record(600)]))
+        .prop_map(|((token, at), record)| Minted { token, record, at });
+    let projected = dated.clone().prop_map(|(token, at)| (token.fingerprint(), at));
+    let review = (dated, any::<bool>(), -2 * HOUR..2 * HOUR).prop_map(|((token, _), accepted, offset)| {
+        Review { token: token.fingerprint(), accepted, at: at(START + offset) }
+    });
+    (prop::option::of(minted), prop::option::weighted(0.3, projected), prop::option::of(review))
+        .prop_map(|(minted, projected, review)| Memory { minted, projected, review })
+}
+
+fn any_world() -> impl Strategy<Value = World> {
+    let longest = prop::sample::select(vec![600, HOUR, 1 << 32]);
+    (any_account(), any_service(), any_secret(), any_memory(), longest, any::<bool>()).prop_map(
+        |(account, service_account, secret, memory, longest, accepts)| World {
+            seen: Observed { account, service_account, secret, ca: CA.to_vec(), memory },
+            longest,
+            now: START,
+            accepts,
+            tokens: 0,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whatever the state: the steps touch nothing foreign ([`World::take`] looks), end, take at most one token,
+    /// and leave an account that may have a token with a good one.
+    #[test]
+    fn every_state_settles(mut world in any_world()) {
+        let (plan, tokens) = world.settle();
+        prop_assert!(tokens <= 1, "{tokens} tokens");
+        let (again, tokens) = world.settle();
+        prop_assert_eq!((again.step, again.next, tokens), (None, plan.next, 0));
+        let seen = &world.seen;
+        let condition = seen.account.as_ref().filter(|account| !account.terminating).map(|account| {
+            account.status.condition(names::CONDITION_TOKEN_REPORTED).unwrap().clone()
+        });
+        if let Some(condition) = condition && condition.status == "True" {
+            let claims = seen.secret.as_ref().unwrap().token.as_ref().unwrap().claims().unwrap();
+            prop_assert!(claims.expires_at > at(world.now));
+            prop_assert_eq!(&claims.account_uid, &seen.service_account.as_ref().unwrap().uid);
+            prop_assert!(plan.next.unwrap() > at(world.now) && plan.next.unwrap() < claims.expires_at);
+        }
+    }
+
+    /// A token that stays untouched is renewed at 80 to 82 % of its lifetime, however long that is, and however
+    /// often or seldom the agent looks.
+    #[test]
+    fn renewal_comes_in_time(lifetime in 600..(1_i64 << 32), steps in prop::collection::vec(1..20_i64, 1..60)) {
+        let mut world = World { seen: settled(), longest: lifetime, now: START, accepts: true, tokens: 0 };
+        world.seen.account.as_mut().unwrap().validity = format!("{}s", 1_i64 << 32);
+        world.settle();
+        let issued = world.now;
+        for step in steps {
+            world.now += (lifetime * step / 200).max(1);
+            let (_, tokens) = world.settle();
+            let age = world.now - issued;
+            if tokens > 0 {
+                prop_assert!(age * 100 >= lifetime * 80 - 100, "too early: {age} of {lifetime}");
+                break;
+            }
+            prop_assert!(age * 100 <= lifetime * 82 + 100, "too late: {age} of {lifetime}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Two API servers that fit on a page, for the tests of the shell: objects in a map, answers as kube-apiserver's.
+
+use crate::token::forge;
+use bytes::Bytes;
+use fleetpass_api::clock::Clock;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+type Answer = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+/// A clock that stands still until it is set.
+pub(crate) struct FakeClock(pub(crate) AtomicI64);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// By URL path.
+    pub(crate) objects: BTreeMap<String, Value>,
+    /// Every request that is no read: method and path.
+    pub(crate) writes: Vec<String>,
+    pub(crate) reads: usize,
+    /// Answers 503 to everything.
+    pub(crate) away: bool,
+    version: u64,
+}
+
+/// A server; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Server {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) now: Option<Arc<FakeClock>>,
+}
+
+impl Server {
+    pub(crate) fn client(&self) -> Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let bytes = body.collect().await.unwrap().to_bytes();
+                let query = parts.uri.query().unwrap_or_default().to_owned();
+                Ok::<_, Infallible>(server.answer(&parts.method, parts.uri.path(), &query, &bytes))
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    pub(crate) fn put(&self, path: &str, object: Value) {
+        let mut state = self.state.lock().unwrap();
+        state.store(path, object);
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        self.state.lock().unwrap().objects.get(path).cloned()
+    }
+
+    pub(crate) fn take_writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().writes)
+    }
+
+    fn answer(&self, method: &Method, path: &str, query: &str, body: &[u8]) -> Response<Answer> {
+        let mut state = self.state.lock().unwrap();
+        if state.away {
+            return status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "");
+        }
+        if query.contains("watch=") {
+            // Open, and silent for ever.
+            let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
+            return Response::new(http_body_util::StreamBody::new(silence).boxed_unsync());
+        }
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let sent = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        if method == Method::GET {
+            state.reads += 1;
+            if let Some(object) = state.objects.get(path) {
+                return ok(object);
+            }
+            let named = !["secrets", "serviceaccounts", "managedserviceaccounts"].contains(&name.as_str());
+            if named {
+                return status(StatusCode::NOT_FOUND, "NotFound", &name);
+            }
+            let prefix = format!("{path}/");
+            let items: Vec<_> = state
+                .objects
+                .iter()
+                .filter(|(at, _)| at.starts_with(&prefix))
+                .map(|(_, o)| o.clone())
+                .collect();
+            return ok(&json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}));
+        }
+        state.writes.push(format!("{method} {path}"));
+        match (method, path) {
+            (&Method::POST, "/apis/authentication.k8s.io/v1/tokenreviews") => {
+                ok(&json!({"spec": {}, "status": self.review(&state, &sent)}))
+            }
+            (&Method::POST, path) if path.ends_with("/token") => self.issue(&state, path, &sent),
+            (&Method::POST, path) => {
+                let name = sent["metadata"]["name"].as_str().unwrap().to_owned();
+                let path = format!("{path}/{name}");
+                if state.objects.contains_key(&path) {
+                    return status(StatusCode::CONFLICT, "AlreadyExists", &name);
+                }
+                ok(&state.store(&path, sent))
+            }
+            (&Method::PUT, path) => {
+                let Some(present) = state.objects.get(path) else {
+                    return status(StatusCode::NOT_FOUND, "NotFound", &name);
+                };
+                if present["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] {
+                    return status(StatusCode::CONFLICT, "Conflict", &name);
+                }
+                ok(&state.store(path, sent))
+            }
+            (&Method::PATCH, path) => {
+                let path = path.trim_end_matches("/status");
+                let Some(mut present) = state.objects.get(path).cloned() else {
+                    return status(StatusCode::NOT_FOUND, "NotFound", &name);
+                };
+                if present["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] {
+                    return status(StatusCode::CONFLICT, "Conflict", &name);
+                }
+                present["status"] = sent["status"].clone();
+                ok(&state.store(path, present))
+            }
+            (_, path) => match state.objects.remove(path) {
+                Some(object) => ok(&object),
+                None => status(StatusCode::NOT_FOUND, "NotFound", &name),
+            },
+        }
+    }
+
+    fn issue(&self, state: &State, path: &str, sent: &Value) -> Response<Answer> {
+        let account = path.trim_end_matches("/token");
+        let (Some(object), Some(clock)) = (state.objects.get(account), &self.now) else {
+            return status(StatusCode::NOT_FOUND, "NotFound", account.rsplit('/').next().unwrap());
+        };
+        let metadata = &object["metadata"];
+        let subject = format!(
+            "system:serviceaccount:{}:{}",
+            metadata["namespace"].as_str().unwrap(),
+            metadata["name"].as_str().unwrap()
+        );
+        let now = clock.now().as_second();
+        let seconds = sent["spec"]["expirationSeconds"].as_i64().unwrap();
+        let id = state.writes.len() as u64;
+        let token = forge(&subject, metadata["uid"].as_str().unwrap(), now, now + seconds, id);
+        ok(&json!({"spec": sent["spec"], "status": {"token": token, "expirationTimestamp": null}}))
+    }
+
+    fn review(&self, state: &State, sent: &Value) -> Value {
+        let token = crate::token::Token::new(sent["spec"]["token"].as_str().unwrap().to_owned());
+        let claims = token.claims().filter(|claims| {
+            state.objects.values().any(|object| object["metadata"]["uid"] == claims.account_uid.as_str())
+        });
+        match claims {
+            Some(claims) => json!({"authenticated": true, "user": {"username": claims.subject}}),
+            None => json!({"error": "unknown", "user": {}}),
+        }
+    }
+}
+
+impl State {
+    fn store(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        if object["metadata"]["uid"].is_null() {
+            object["metadata"]["uid"] = format!("uid-{}", self.version).into();
+        }
+        self.objects.insert(path.to_owned(), object.clone());
+        object
+    }
+}
+
+fn ok(object: &Value) -> Response<Answer> {
+    Response::new(http_body_util::Full::new(Bytes::from(object.to_string())).boxed_unsync())
+}
+
+fn status(code: StatusCode, reason: &str, name: &str) -> Response<Answer> {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code.as_u16(),
+        "reason": reason, "message": format!("{name}: {reason}"), "details": {"name": name},
+    });
+    let mut response = ok(&body);
+    *response.status_mut() = code;
+    response
+}

@@ -1,0 +1,72 @@
+//! Which side answers, for probes, metrics and for knowing when to hurry.
+
+use crate::calls::Side;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use tokio::sync::Notify;
+
+/// The agent's view of its two sides.
+#[derive(Debug, Default)]
+pub struct Health {
+    hub_away: AtomicBool,
+    cluster_away: AtomicBool,
+    /// One bit per kind whose objects have been listed once.
+    listed: AtomicU8,
+    /// Woken when a side answers again.
+    pub(crate) recovered: Notify,
+}
+
+/// The kinds that the agent watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Account = 0,
+    Secret = 1,
+    ServiceAccount = 2,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Account, Self::Secret, Self::ServiceAccount];
+
+    pub(crate) fn side(self) -> Side {
+        match self {
+            Self::Account | Self::Secret => Side::Hub,
+            Self::ServiceAccount => Side::Cluster,
+        }
+    }
+}
+
+impl Health {
+    fn away(&self, side: Side) -> &AtomicBool {
+        match side {
+            Side::Hub => &self.hub_away,
+            Side::Cluster => &self.cluster_away,
+        }
+    }
+
+    pub(crate) fn failed(&self, side: Side) {
+        if !self.away(side).swap(true, Ordering::Relaxed) {
+            tracing::warn!(side = side.as_str(), "no answer; what there is stays, trying again");
+        }
+    }
+
+    pub(crate) fn answered(&self, side: Side) {
+        if self.away(side).load(Ordering::Relaxed) && self.away(side).swap(false, Ordering::Relaxed) {
+            tracing::info!(side = side.as_str(), "answers again");
+            self.recovered.notify_one();
+        }
+    }
+
+    pub(crate) fn listed(&self, kind: Kind) {
+        self.listed.fetch_or(1 << kind as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the side answered last time it was asked. True before it was asked at all.
+    pub fn answers(&self, side: Side) -> bool {
+        !self.away(side).load(Ordering::Relaxed)
+    }
+
+    /// Whether the agent has seen all of its objects once: what `/readyz` says.
+    pub fn is_ready(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.listed.load(Ordering::Relaxed) & (1 << *kind as u8) != 0)
+    }
+}

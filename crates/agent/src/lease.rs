@@ -1,0 +1,46 @@
+//! `--lease-health-check`: a Lease in the agent's namespace that says that the agent is alive, as the upstream
+//! addon's agent keeps one (open-cluster-management-io/addon-framework, `pkg/lease/lease_controller.go`).
+
+use crate::health::Health;
+use fleetpass_api::{clock::SharedClock, names};
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long others take the agent for alive after a renewal; also the time between renewals, as upstream.
+const LEASE_SECONDS: i32 = 60;
+/// Time to the next attempt after one that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Renews the Lease while the agent is ready, until dropped.
+pub(crate) async fn keep(client: Client, namespace: String, clock: SharedClock, health: Arc<Health>) {
+    let leases = Api::<Lease>::namespaced(client, &namespace);
+    loop {
+        let renewed = health.is_ready() && renew(&leases, &clock).await;
+        let wait = if renewed { Duration::from_secs(LEASE_SECONDS as u64) } else { RETRY };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn renew(leases: &Api<Lease>, clock: &SharedClock) -> bool {
+    let spec = LeaseSpec {
+        lease_duration_seconds: Some(LEASE_SECONDS),
+        renew_time: Some(MicroTime(clock.now())),
+        ..LeaseSpec::default()
+    };
+    let patch = Patch::Merge(serde_json::json!({"spec": spec}));
+    let result = match leases.patch(names::ADDON_NAME, &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            let metadata = ObjectMeta { name: Some(names::ADDON_NAME.to_owned()), ..ObjectMeta::default() };
+            leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await
+        }
+        result => result,
+    };
+    result.inspect_err(|error| tracing::warn!(%error, "the Lease could not be renewed")).is_ok()
+}

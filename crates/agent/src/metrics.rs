@@ -1,0 +1,170 @@
+//! What the agent counts, in Prometheus' text format.
+
+use crate::{
+    calls::{CallError, CallErrorKind, Side},
+    decide::Cause,
+    health::Health,
+};
+use fleetpass_api::clock::SharedClock;
+use jiff::Timestamp;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::ConstGauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    side: &'static str,
+    call: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// The agent's metrics. Cheap to share.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    refreshes: Family<CauseLabel, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    reconciles: Family<OutcomeLabel, Histogram>,
+    expiries: Arc<Scraped>,
+}
+
+/// What is read at the time of a scrape.
+struct Scraped {
+    expiries: Mutex<BTreeMap<String, Timestamp>>,
+    clock: SharedClock,
+    health: Arc<Health>,
+}
+
+impl Scraped {
+    /// The map is never left half changed, so a panic elsewhere while it was held does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Timestamp>> {
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Scraped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scraped").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Scraped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let now = self.clock.now();
+        let mut family = encoder.encode_descriptor(
+            "fleetpass_agent_token_seconds_to_expiry",
+            "Seconds until the token of the account expires; negative once it has",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for (account, expires_at) in self.lock().iter() {
+            let gauge = ConstGauge::new(expires_at.as_second() - now.as_second());
+            gauge.encode(family.encode_family(&[("account", account.as_str())])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "fleetpass_agent_side_up",
+            "Whether the hub or the cluster answered when it was asked last",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for side in [Side::Hub, Side::Cluster] {
+            let gauge = ConstGauge::new(i64::from(self.health.answers(side)));
+            gauge.encode(family.encode_family(&[("side", side.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new(clock: SharedClock, health: Arc<Health>) -> Self {
+        let mut registry = Registry::default();
+        let refreshes = Family::default();
+        let failures = Family::default();
+        let reconciles = Family::new_with_constructor(
+            (|| Histogram::new(exponential_buckets(0.001, 2.0, 16))) as fn() -> Histogram,
+        );
+        let expiries = Arc::new(Scraped { expiries: Mutex::default(), clock, health });
+        registry.register(
+            "fleetpass_agent_token_refreshes",
+            "Tokens that were requested and projected, by cause",
+            refreshes.clone(),
+        );
+        registry.register(
+            "fleetpass_agent_request_failures",
+            "Requests that failed, by side, request and kind of failure",
+            failures.clone(),
+        );
+        registry.register(
+            "fleetpass_agent_reconcile_duration_seconds",
+            "Time that bringing one account up to date took",
+            reconciles.clone(),
+        );
+        registry.register_collector(Box::new(expiries.clone()));
+        Self { registry, refreshes, failures, reconciles, expiries }
+    }
+
+    pub(crate) fn refreshed(&self, cause: Cause) {
+        self.refreshes.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
+    }
+
+    pub(crate) fn failed(&self, error: &CallError) {
+        let kind = match error.kind {
+            CallErrorKind::Unavailable(_) => "unavailable",
+            CallErrorKind::Conflict => "conflict",
+            CallErrorKind::NotFound(_) => "not_found",
+            CallErrorKind::Refused { .. } => "refused",
+            CallErrorKind::Unusable(_) => "unusable",
+        };
+        let labels = FailureLabels { side: error.side.as_str(), call: error.call, kind };
+        self.failures.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn reconciled(&self, took: Duration, good: bool) {
+        let outcome = if good { "success" } else { "error" };
+        self.reconciles.get_or_create(&OutcomeLabel { outcome }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn expires(&self, account: &str, expires_at: Option<Timestamp>) {
+        let mut expiries = self.expiries.lock();
+        match expires_at {
+            Some(at) => {
+                expiries.insert(account.to_owned(), at);
+            }
+            None => {
+                expiries.remove(account);
+            }
+        }
+    }
+
+    /// Everything, as OpenMetrics text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a String does not fail");
+        text
+    }
+}

@@ -1,0 +1,185 @@
+//! What the agent sees of one account: the facts that [`crate::decide`] decides on.
+
+use crate::token::{Fingerprint, Token};
+use fleetpass_api::{ManagedServiceAccount, account::Status, names};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Secret, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+/// Everything about one account, read live.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The ManagedServiceAccount; `None` only when the hub said that it does not exist.
+    pub account: Option<Account>,
+    /// The ServiceAccount of that name on the cluster.
+    pub service_account: Option<Service>,
+    /// The Secret of that name on the hub.
+    pub secret: Option<Projection>,
+    /// The cluster's CA bundle, PEM.
+    pub ca: Vec<u8>,
+    /// What the agent remembers.
+    pub memory: Memory,
+}
+
+/// What the agent remembers of one account between reconciles. Losing it costs one TokenReview.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// A token that the cluster issued and that is not in the Secret yet.
+    pub minted: Option<Minted>,
+    /// What the agent wrote into the Secret last, and when.
+    pub projected: Option<(Fingerprint, Timestamp)>,
+    /// What the cluster said about a token last.
+    pub review: Option<Review>,
+}
+
+/// A token fresh from the cluster.
+#[derive(Debug, Clone)]
+pub struct Minted {
+    /// The token.
+    pub token: Token,
+    /// The request that it answers, see [`crate::decide::Wish::record`].
+    pub record: String,
+    /// When it came, by the agent's clock.
+    pub at: Timestamp,
+}
+
+/// What the cluster said about a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Review {
+    /// Which token.
+    pub token: Fingerprint,
+    /// Whether it authenticates as the account's ServiceAccount.
+    pub accepted: bool,
+    /// When it was asked.
+    pub at: Timestamp,
+}
+
+/// A ManagedServiceAccount, as far as it matters here.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// Its UID.
+    pub uid: String,
+    /// The version that was read.
+    pub resource_version: String,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// `spec.rotation.validity`, unchecked.
+    pub validity: String,
+    /// What was reported so far.
+    pub status: Status,
+}
+
+/// A ServiceAccount on the cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Service {
+    /// Its UID.
+    pub uid: String,
+    /// The version that was read.
+    pub resource_version: String,
+    /// Whether it carries our label.
+    pub managed: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// A Secret on the hub.
+#[derive(Debug, Clone, Default)]
+pub struct Projection {
+    /// Its metadata: what a replacement keeps.
+    pub metadata: ObjectMeta,
+    /// Whether it carries our label and is of our type.
+    pub managed: bool,
+    /// Whether its data can no longer be changed.
+    pub immutable: bool,
+    /// The token in it.
+    pub token: Option<Token>,
+    /// The CA bundle in it.
+    pub ca: Option<Vec<u8>>,
+    /// Whether it has keys other than ours.
+    pub extra_keys: bool,
+}
+
+fn has_our_label(metadata: &ObjectMeta) -> bool {
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_IS_MANAGED));
+    label.is_some_and(|value| value == names::LABEL_IS_MANAGED_VALUE)
+}
+
+/// Whether this reference names the ManagedServiceAccount `name`, in whatever version, whatever its UID.
+pub(crate) fn refers_to(owner: &OwnerReference, name: &str) -> bool {
+    let group = owner.api_version.split_once('/').map(|(group, _)| group);
+    owner.kind == names::KIND && owner.name == name && group == Some(names::GROUP)
+}
+
+impl From<ManagedServiceAccount> for Account {
+    fn from(account: ManagedServiceAccount) -> Self {
+        Self {
+            terminating: account.metadata.deletion_timestamp.is_some(),
+            uid: account.metadata.uid.unwrap_or_default(),
+            resource_version: account.metadata.resource_version.unwrap_or_default(),
+            validity: account.spec.rotation.validity,
+            status: account.status.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<ServiceAccount> for Service {
+    fn from(account: ServiceAccount) -> Self {
+        Self {
+            managed: has_our_label(&account.metadata),
+            terminating: account.metadata.deletion_timestamp.is_some(),
+            uid: account.metadata.uid.unwrap_or_default(),
+            resource_version: account.metadata.resource_version.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Secret> for Projection {
+    fn from(secret: Secret) -> Self {
+        let mut data = secret.data.unwrap_or_default();
+        let token = data.remove(names::SECRET_KEY_TOKEN).and_then(|bytes| String::from_utf8(bytes.0).ok());
+        let ca = data.remove(names::SECRET_KEY_CA).map(|bytes| bytes.0);
+        let opaque = secret.type_.as_deref() == Some(names::SECRET_TYPE_OPAQUE);
+        Self {
+            managed: has_our_label(&secret.metadata) && opaque,
+            immutable: secret.immutable == Some(true),
+            token: token.filter(|text| !text.is_empty()).map(Token::new),
+            ca,
+            extra_keys: !data.is_empty(),
+            metadata: secret.metadata,
+        }
+    }
+}
+
+impl Projection {
+    /// Its UID.
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is being deleted.
+    pub fn terminating(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// The request that its token answers, as recorded when it was projected.
+    pub fn record(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(names::ANNOTATION_TOKEN_REQUEST).map(String::as_str)
+    }
+
+    fn owners(&self) -> &[OwnerReference] {
+        self.metadata.owner_references.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a ManagedServiceAccount of this name owns it, whichever.
+    pub fn owned_by_name(&self, name: &str) -> bool {
+        self.owners().iter().any(|owner| refers_to(owner, name))
+    }
+
+    /// Whether exactly this ManagedServiceAccount owns it, and no earlier one of its name.
+    pub fn owned_by(&self, name: &str, uid: &str) -> bool {
+        let mut ours = self.owners().iter().filter(|owner| refers_to(owner, name)).peekable();
+        ours.peek().is_some() && ours.all(|owner| owner.uid == uid)
+    }
+}

@@ -1,0 +1,245 @@
+//! Brings one account up to date: reads it live, asks [`decide`], takes the step, asks again.
+
+use crate::{
+    ca::CaBundle,
+    calls::{CallError, CallErrorKind, Calls, Content, Side},
+    decide::{Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
+    metrics::Metrics,
+    observe::{Memory, Minted, Observed, Review},
+    queue::{Outcome, Versions},
+    report,
+};
+use fleetpass_api::{clock::SharedClock, names};
+use std::sync::Arc;
+
+/// What all reconciles share.
+pub(crate) struct Context {
+    pub(crate) calls: Calls,
+    pub(crate) policy: Policy,
+    pub(crate) ca: CaBundle,
+    pub(crate) clock: SharedClock,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// More steps than any state needs (the tests prove it for all states that they make up): ends a disagreement
+/// with a server that answers other than it acts.
+const MOST_STEPS: usize = 16;
+/// How often an account is read again at once because it changed under the agent's hands.
+const MOST_LOOKS: usize = 4;
+
+impl Context {
+    /// One reconcile of one account. The memory comes back in any case.
+    pub(crate) async fn reconcile(&self, name: &str, memory: &mut Memory) -> Outcome {
+        let started = tokio::time::Instant::now();
+        let mut looks = 1;
+        let result = loop {
+            match self.pass(name, memory, looks == MOST_LOOKS).await {
+                Err((error, _)) if changed_meanwhile(&error) && looks < MOST_LOOKS => looks += 1,
+                result => break result,
+            }
+        };
+        self.metrics.reconciled(started.elapsed(), result.is_ok());
+        result.unwrap_or_else(|(error, versions)| {
+            self.metrics.failed(&error);
+            tracing::warn!(account = name, %error, "trying again later");
+            Outcome::Failed { versions }
+        })
+    }
+
+    /// One look and what follows from it; on failure, also what was seen, if the hub answered. A change under the
+    /// agent's hands is worth a word to the user only when it was the `last` look.
+    async fn pass(
+        &self,
+        name: &str,
+        memory: &mut Memory,
+        last: bool,
+    ) -> Result<Outcome, (CallError, Option<Versions>)> {
+        let (account, secret, service_account, ca) = tokio::join!(
+            self.calls.account(name),
+            self.calls.secret(name),
+            self.calls.service_account(name),
+            self.ca.read(&self.calls),
+        );
+        let mut seen = Observed {
+            account: account.map_err(|error| (error, None))?,
+            secret: secret.map_err(|error| (error, None))?,
+            memory: std::mem::take(memory),
+            ..Observed::default()
+        };
+        let result = async {
+            seen.service_account = service_account?;
+            // Only an account that is there needs the CA; one that is gone must be cleared away without.
+            if seen.account.is_some() {
+                seen.ca = ca?;
+            }
+            self.settle(name, &mut seen).await
+        }
+        .await;
+        let result = match result {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                if last || !changed_meanwhile(&error) {
+                    self.say_so(name, &mut seen, &error).await;
+                }
+                let versions = versions(&seen);
+                Err((error, Some(versions)))
+            }
+        };
+        *memory = std::mem::take(&mut seen.memory);
+        result
+    }
+
+    /// Steps until there is nothing left to do.
+    async fn settle(&self, name: &str, seen: &mut Observed) -> Result<Outcome, CallError> {
+        for _ in 0..MOST_STEPS {
+            let Plan { step, next } = decide(name, seen, &self.policy, self.clock.now());
+            match step {
+                Some(step) => self.take(name, seen, step).await?,
+                None => {
+                    self.note_expiry(name, seen);
+                    return Ok(self.settled(seen, next));
+                }
+            }
+        }
+        Err(CallError {
+            side: Side::Cluster,
+            call: "reconcile",
+            kind: CallErrorKind::Unusable("the servers answer other than they act"),
+        })
+    }
+
+    /// Takes one step and notes what came of it.
+    async fn take(&self, name: &str, seen: &mut Observed, step: Step) -> Result<(), CallError> {
+        let now = self.clock.now();
+        match step {
+            Step::CreateServiceAccount => {
+                seen.service_account = Some(self.calls.create_service_account(name).await?);
+                tracing::info!(account = name, "created the ServiceAccount");
+            }
+            Step::RequestToken(wish, _) => {
+                let token = self.calls.request_token(name, &wish).await?;
+                if let Some(problem) = seen
+                    .service_account
+                    .as_ref()
+                    .and_then(|service| refuse_issued(&token, name, service, &self.policy))
+                {
+                    let kind = CallErrorKind::Unusable(problem);
+                    return Err(CallError { side: Side::Cluster, call: "POST ServiceAccount/token", kind });
+                }
+                seen.memory.minted = Some(Minted { token, record: wish.record(), at: now });
+            }
+            Step::ReviewToken => {
+                let Some(token) = seen.secret.as_ref().and_then(|secret| secret.token.as_ref()) else {
+                    return Ok(());
+                };
+                let accepted = self.calls.review(name, token, &self.policy.audiences).await?;
+                seen.memory.review = Some(Review { token: token.fingerprint(), accepted, at: now });
+            }
+            Step::WriteSecret(source) => self.write_secret(name, seen, source).await?,
+            Step::DeleteServiceAccount { uid } => {
+                self.calls.delete_service_account(name, &uid).await?;
+                tracing::info!(account = name, "deleted the ServiceAccount");
+                seen.service_account = self.calls.service_account(name).await?;
+            }
+            Step::DeleteSecret { uid } => {
+                self.calls.delete_secret(name, &uid).await?;
+                tracing::info!(account = name, "deleted the Secret");
+                seen.secret = self.calls.secret(name).await?;
+            }
+            Step::PatchStatus(status) => {
+                let Some(account) = &seen.account else { return Ok(()) };
+                let patch = report::patch(account, &status);
+                seen.account = Some(self.calls.patch_status(name, &patch).await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_secret(&self, name: &str, seen: &mut Observed, source: Source) -> Result<(), CallError> {
+        let present = seen.secret.as_ref();
+        let (token, record) = match (source, &seen.memory.minted) {
+            (Source::Minted(_), Some(minted)) => (Some(&minted.token), Some(minted.record.clone())),
+            (Source::Minted(_), None) => (None, None),
+            (Source::Present, _) => {
+                (present.and_then(|secret| secret.token.as_ref()), wanted_record(seen, &self.policy))
+            }
+        };
+        // The rules name a source only where there is one; without, the next look finds out.
+        let (Some(token), Some(record), Some(account)) = (token, record, &seen.account) else {
+            return Ok(());
+        };
+        let content = Content { account_uid: &account.uid, token, ca: &seen.ca, record: &record };
+        let fingerprint = token.fingerprint();
+        let written = self.calls.write_secret(name, &content, present).await?;
+        seen.secret = Some(written);
+        match (source, seen.memory.minted.take()) {
+            (Source::Minted(cause), Some(minted)) => {
+                seen.memory.projected = Some((fingerprint, minted.at));
+                // The cluster has just issued it: no need to ask whether it knows it.
+                seen.memory.review = Some(Review { token: fingerprint, accepted: true, at: minted.at });
+                self.metrics.refreshed(cause);
+                tracing::info!(account = name, cause = cause.as_str(), "projected a fresh token");
+            }
+            _ => tracing::info!(account = name, "put the Secret back in order"),
+        }
+        Ok(())
+    }
+
+    /// Tells the user why nothing happens, if the hub can be told. A failure to do so adds nothing: the error that
+    /// led here is reported and tried again anyway.
+    async fn say_so(&self, name: &str, seen: &mut Observed, error: &CallError) {
+        let cluster = &self.policy.cluster;
+        let (reason, message) = match (error.side, &error.kind) {
+            (Side::Hub, CallErrorKind::Unavailable(_)) => return,
+            (Side::Cluster, CallErrorKind::Unavailable(_)) => {
+                (names::REASON_CLUSTER_UNREACHABLE, format!("{cluster} does not answer"))
+            }
+            (Side::Cluster, kind) => {
+                (names::REASON_CLUSTER_REFUSED, format!("{cluster}: {}: {kind}", error.call))
+            }
+            (Side::Hub, kind) => (names::REASON_HUB_REFUSED, format!("hub: {}: {kind}", error.call)),
+        };
+        let now = self.clock.now();
+        let status = after_failure(name, seen, &self.policy, (reason, &message), now);
+        if let (Some(status), Some(account)) = (status, &seen.account) {
+            let patch = report::patch(account, &status);
+            match self.calls.patch_status(name, &patch).await {
+                Ok(account) => seen.account = Some(account),
+                Err(error) => tracing::debug!(account = name, %error, "the failure could not be reported"),
+            }
+        }
+    }
+
+    fn note_expiry(&self, name: &str, seen: &Observed) {
+        let managed = seen.secret.as_ref().filter(|secret| secret.managed && seen.account.is_some());
+        let claims = managed.and_then(|secret| secret.token.as_ref()?.claims());
+        self.metrics.expires(name, claims.map(|claims| claims.expires_at));
+    }
+
+    fn settled(&self, seen: &Observed, next: Option<jiff::Timestamp>) -> Outcome {
+        let wait = next.map(|next| {
+            let millis = next.as_millisecond().saturating_sub(self.clock.now().as_millisecond());
+            std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        });
+        Outcome::Settled { versions: versions(seen), wait }
+    }
+}
+
+/// Whether to look again at once: the object changed, or went, between looking and acting.
+fn changed_meanwhile(error: &CallError) -> bool {
+    matches!(error.kind, CallErrorKind::Conflict | CallErrorKind::NotFound(_))
+}
+
+/// The objects of ours as they were seen or written last.
+fn versions(seen: &Observed) -> Versions {
+    let secret = seen.secret.as_ref().filter(|secret| secret.managed);
+    let service = seen.service_account.as_ref().filter(|service| service.managed);
+    Versions {
+        account: seen.account.as_ref().map(|account| account.resource_version.clone()),
+        secret: secret.and_then(|secret| secret.metadata.resource_version.clone()),
+        service_account: service.map(|service| service.resource_version.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! The agent as a service: its options, its loop, and a handle on it.
+
+use crate::{
+    ca::{CaBundle, CaSource},
+    calls::Calls,
+    decide::Policy,
+    health::{Health, Kind},
+    lease,
+    metrics::Metrics,
+    queue::{Name, Outcome, Queue},
+    reconcile::Context,
+    watch::{Signal, watch},
+};
+use fleetpass_api::{ManagedServiceAccount, clock::SharedClock, names};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::{Api, Client};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::{Id, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What an agent is told.
+#[derive(Clone)]
+pub struct Options {
+    /// Name of the cluster: its namespace on the hub (`--cluster-name`).
+    pub cluster: String,
+    /// Namespace on the cluster in which the ServiceAccounts live (environment `NAMESPACE`).
+    pub agent_namespace: String,
+    /// Where the CA bundle of the cluster comes from.
+    pub ca: CaSource,
+    /// Audiences to request; empty for the cluster's default.
+    pub audiences: Vec<String>,
+    /// How often the cluster is asked whether a token is still good. At least a second.
+    pub review_interval: Duration,
+    /// How many accounts are worked on at the same time.
+    pub concurrency: usize,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+    /// How long a shutdown waits for reconciles under way.
+    pub shutdown_grace: Duration,
+    /// Whether to renew a Lease in the agent's namespace (`--lease-health-check`).
+    pub lease: bool,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl Options {
+    /// The defaults for a cluster, whose CA is in the ConfigMap `kube-root-ca.crt`.
+    pub fn new(cluster: impl Into<String>, clock: SharedClock) -> Self {
+        Self {
+            cluster: cluster.into(),
+            agent_namespace: names::DEFAULT_AGENT_NAMESPACE.to_owned(),
+            ca: CaSource::ConfigMap,
+            audiences: Vec::new(),
+            review_interval: Duration::from_secs(10 * 60),
+            concurrency: 128,
+            request_timeout: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(10),
+            lease: false,
+            clock,
+        }
+    }
+}
+
+/// Why an agent does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// An option has no sense.
+    #[error("{option} {problem}")]
+    Option {
+        /// Which, in the words of [`Options`].
+        option: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// The agent of one cluster, ready to run.
+pub struct Agent {
+    context: Arc<Context>,
+    health: Arc<Health>,
+    poke: Arc<Notify>,
+    options: Options,
+}
+
+/// A view of a running agent. Cheap to clone; stays usable after the agent ended.
+#[derive(Clone)]
+pub struct Handle {
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    poke: Arc<Notify>,
+}
+
+impl Handle {
+    /// Which sides answer, and whether all objects were seen.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The agent's metrics as OpenMetrics text.
+    pub fn metrics(&self) -> String {
+        self.metrics.text()
+    }
+
+    /// Have the agent look at every account now, as if its time had come: after the clock was set.
+    pub fn resync(&self) {
+        self.poke.notify_one();
+    }
+}
+
+/// The longest interval that makes a difference: no token that is worth a review lives longer.
+const YEAR: u64 = 366 * 24 * 3600;
+/// How many signals may wait; more, and the watches wait.
+const SIGNALS: usize = 1_024;
+
+impl Agent {
+    /// An agent between `hub` and `spoke` (the cluster). Sends nothing before [`Agent::run`].
+    pub fn new(hub: Client, spoke: Client, options: Options) -> Result<(Self, Handle), Error> {
+        let refuse = |option, problem| Err(Error::Option { option, problem });
+        if options.cluster.is_empty() {
+            return refuse("cluster", "is missing");
+        }
+        if options.agent_namespace.is_empty() {
+            return refuse("agent_namespace", "is missing");
+        }
+        if options.concurrency == 0 {
+            return refuse("concurrency", "must be at least 1");
+        }
+        if options.review_interval < Duration::from_secs(1) {
+            return refuse("review_interval", "must be at least 1s");
+        }
+        if options.ca == CaSource::Pem(Vec::new()) {
+            return refuse("ca", "is empty");
+        }
+        let health = Arc::new(Health::default());
+        let metrics = Arc::new(Metrics::new(options.clock.clone(), health.clone()));
+        let poke = Arc::new(Notify::new());
+        let context = Arc::new(Context {
+            calls: Calls {
+                hub,
+                spoke,
+                cluster: options.cluster.clone(),
+                agent_namespace: options.agent_namespace.clone(),
+                timeout: options.request_timeout,
+                health: health.clone(),
+            },
+            policy: Policy {
+                cluster: options.cluster.clone(),
+                agent_namespace: options.agent_namespace.clone(),
+                audiences: options.audiences.clone(),
+                review_seconds: options.review_interval.as_secs().min(YEAR) as i64,
+                obstacle_seconds: 30,
+            },
+            ca: CaBundle::new(options.ca.clone()),
+            clock: options.clock.clone(),
+            metrics: metrics.clone(),
+        });
+        let handle = Handle { metrics, health: health.clone(), poke: poke.clone() };
+        Ok((Self { context, health, poke, options }, handle))
+    }
+
+    /// Works until shut down; reconciles under way then have [`Options::shutdown_grace`] to end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut helpers = JoinSet::new();
+        let mut signals = self.start_watches(&mut helpers);
+        let mut queue = Queue::default();
+        let mut running = Running::default();
+        tracing::info!(cluster = self.options.cluster, "agent started");
+        loop {
+            while running.tasks.len() < self.options.concurrency
+                && let Some((name, memory)) = queue.pop(Instant::now())
+            {
+                running.start(self.context.clone(), name, memory);
+            }
+            let idle = running.tasks.len() < self.options.concurrency;
+            let due = queue.next_due().filter(|_| idle);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(signal) = signals.recv() => {
+                    accept(&mut queue, signal);
+                    while let Ok(signal) = signals.try_recv() {
+                        accept(&mut queue, signal);
+                    }
+                }
+                Some((name, memory, outcome)) = running.next() => {
+                    queue.finished(&name, memory, outcome, Instant::now());
+                }
+                () = self.health.recovered.notified() => queue.hurry(),
+                () = self.poke.notified() => queue.force_all(),
+                () = sleep_until(due) => {}
+            }
+        }
+        drop(helpers);
+        let drained = async { while running.next().await.is_some() {} };
+        if tokio::time::timeout(self.options.shutdown_grace, drained).await.is_err() {
+            tracing::warn!("some accounts were still being worked on at the end of the shutdown's grace");
+        }
+        tracing::info!(cluster = self.options.cluster, "agent stopped");
+    }
+
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> Arc<Context> {
+        self.context.clone()
+    }
+
+    fn start_watches(&self, helpers: &mut JoinSet<()>) -> mpsc::Receiver<Signal> {
+        let (send, receive) = mpsc::channel(SIGNALS);
+        let Calls { hub, spoke, cluster, agent_namespace, .. } = &self.context.calls;
+        let health = || self.health.clone();
+        let accounts =
+            Api::<kube::core::PartialObjectMeta<ManagedServiceAccount>>::namespaced(hub.clone(), cluster);
+        helpers.spawn(watch(accounts, Kind::Account, send.clone(), health()));
+        let secrets = Api::<kube::core::PartialObjectMeta<Secret>>::namespaced(hub.clone(), cluster);
+        helpers.spawn(watch(secrets, Kind::Secret, send.clone(), health()));
+        let services =
+            Api::<kube::core::PartialObjectMeta<ServiceAccount>>::namespaced(spoke.clone(), agent_namespace);
+        helpers.spawn(watch(services, Kind::ServiceAccount, send, health()));
+        if self.options.lease {
+            let clock = self.options.clock.clone();
+            helpers.spawn(lease::keep(spoke.clone(), agent_namespace.clone(), clock, health()));
+        }
+        receive
+    }
+}
+
+fn accept(queue: &mut Queue, signal: Signal) {
+    match signal {
+        Signal::Changed(name, kind, change) => queue.notify(&name, kind, change),
+        Signal::Listed(kind, names) => queue.listed(kind, &names),
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+type Memory = Box<crate::observe::Memory>;
+
+/// The reconciles under way.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<(Memory, Outcome)>,
+    names: HashMap<Id, Name>,
+}
+
+impl Running {
+    fn start(&mut self, context: Arc<Context>, name: Name, mut memory: Memory) {
+        let account = name.clone();
+        let task = self.tasks.spawn(async move {
+            let outcome = context.reconcile(&account, &mut memory).await;
+            (memory, outcome)
+        });
+        self.names.insert(task.id(), name);
+    }
+
+    /// The next one that ends; `None` when there is none. One that panicked has failed: it is tried again, as if
+    /// the agent had just started.
+    async fn next(&mut self) -> Option<(Name, Memory, Outcome)> {
+        let (id, memory, outcome) = match self.tasks.join_next_with_id().await? {
+            Ok((id, (memory, outcome))) => (id, memory, outcome),
+            Err(error) => {
+                tracing::error!(%error, "a reconcile ended in a panic");
+                (error.id(), Memory::default(), Outcome::Failed { versions: None })
+            }
+        };
+        let name = self.names.remove(&id)?;
+        Some((name, memory, outcome))
+    }
+}

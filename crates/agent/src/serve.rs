@@ -1,0 +1,113 @@
+//! Metrics and probes over plain HTTP, for a scraper and a kubelet.
+
+use crate::Handle;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// More connections than scrapers and probes ever hold.
+const MOST_CONNECTIONS: usize = 64;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/metrics` (`--metrics-bind-address`).
+    Metrics,
+    /// `/healthz`: the agent runs; `/readyz`: it has seen its objects (`--health-probe-bind-address`).
+    Probes,
+}
+
+/// Serves the endpoint on the listener until shut down; connections end at once then.
+pub async fn serve(listener: TcpListener, endpoint: Endpoint, agent: Handle, shutdown: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = accept(&listener, &slots) => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some((stream, slot)) = accepted else { continue };
+        let agent = agent.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = answer(endpoint, request.method(), request.uri().path(), &agent);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(slot);
+        });
+    }
+}
+
+type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accepted> {
+    let slot = slots.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, slot)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            // Out of descriptors, most likely: trying again at once would only burn the processor.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+fn answer(endpoint: Endpoint, method: &Method, path: &str, agent: &Handle) -> Response<Full<Bytes>> {
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let (status, kind, body) = match (method, endpoint, path) {
+        (&Method::GET | &Method::HEAD, Endpoint::Metrics, "/metrics") => {
+            (StatusCode::OK, OPEN_METRICS, agent.metrics())
+        }
+        (&Method::GET | &Method::HEAD, Endpoint::Probes, "/healthz" | "/livez") => {
+            (StatusCode::OK, PLAIN, "ok".to_owned())
+        }
+        (&Method::GET | &Method::HEAD, Endpoint::Probes, "/readyz") => match agent.health().is_ready() {
+            true => (StatusCode::OK, PLAIN, "ok".to_owned()),
+            false => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, "not all objects seen yet".to_owned()),
+        },
+        (&Method::GET | &Method::HEAD, ..) => {
+            (StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".to_owned())
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "405 method not allowed\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Agent, Options, fake::Server};
+
+    #[tokio::test]
+    async fn answers_scrapers_and_probes() {
+        let server = Server::default();
+        let options = Options::new("cluster1", fleetpass_api::clock::system());
+        let (_agent, handle) = Agent::new(server.client(), server.client(), options).unwrap();
+        let ask = |endpoint, method, path| answer(endpoint, &method, path, &handle).status().as_u16();
+        assert_eq!(ask(Endpoint::Metrics, Method::GET, "/metrics"), 200);
+        assert_eq!(ask(Endpoint::Metrics, Method::GET, "/healthz"), 404);
+        assert_eq!(ask(Endpoint::Probes, Method::GET, "/healthz"), 200);
+        assert_eq!(ask(Endpoint::Probes, Method::HEAD, "/readyz"), 503, "nothing seen yet");
+        assert_eq!(ask(Endpoint::Probes, Method::POST, "/healthz"), 405);
+    }
+}

@@ -1,0 +1,159 @@
+//! What happens on both sides, as news for the queue. Metadata only: no token passes through a watch.
+
+use crate::{
+    health::{Health, Kind},
+    queue::{Change, Name},
+};
+use fleetpass_api::names;
+use futures::StreamExt as _;
+use kube::{
+    Api,
+    core::{ObjectMeta, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt as _,
+        utils::Backoff,
+        watcher::{self, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+
+/// What a watch tells the queue.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    /// One object changed.
+    Changed(Name, Kind, Change),
+    /// These are all objects of the kind.
+    Listed(Kind, HashSet<Name>),
+}
+
+/// Watches until nobody listens. A watch that breaks is taken up where it ended.
+pub(crate) async fn watch<K>(
+    api: Api<PartialObjectMeta<K>>,
+    kind: Kind,
+    signals: mpsc::Sender<Signal>,
+    health: Arc<Health>,
+) where
+    PartialObjectMeta<K>: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Clone + Debug + Send + 'static,
+{
+    let config = match kind {
+        Kind::Account => watcher::Config::default(),
+        Kind::Secret | Kind::ServiceAccount => watcher::Config::default().labels(&format!(
+            "{}={}",
+            names::LABEL_IS_MANAGED,
+            names::LABEL_IS_MANAGED_VALUE
+        )),
+    };
+    let mut events = std::pin::pin!(watcher(api, config).backoff(Reconnect::default()));
+    let mut listed = HashSet::new();
+    while let Some(event) = events.next().await {
+        let signal = match event {
+            Err(error) => {
+                tracing::debug!(?kind, error = %brief(&error), "watch interrupted");
+                if is_silence(&error) {
+                    health.failed(kind.side());
+                }
+                continue;
+            }
+            Ok(event) => {
+                health.answered(kind.side());
+                read(event, kind, &mut listed)
+            }
+        };
+        if let Some(Signal::Listed(..)) = signal {
+            health.listed(kind);
+        }
+        if let Some(signal) = signal
+            && signals.send(signal).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn read<K>(
+    event: watcher::Event<PartialObjectMeta<K>>,
+    kind: Kind,
+    listed: &mut HashSet<Name>,
+) -> Option<Signal> {
+    let changed = |metadata: ObjectMeta, gone: bool| {
+        let name: Name = metadata.name?.into();
+        let version = metadata.resource_version;
+        let change = match gone {
+            true => Change::Gone(version),
+            false => Change::At(version.unwrap_or_default()),
+        };
+        Some((name, change))
+    };
+    match event {
+        watcher::Event::Init => {
+            listed.clear();
+            None
+        }
+        watcher::Event::InitApply(object) => {
+            let (name, change) = changed(object.metadata, false)?;
+            listed.insert(name.clone());
+            Some(Signal::Changed(name, kind, change))
+        }
+        watcher::Event::InitDone => Some(Signal::Listed(kind, std::mem::take(listed))),
+        watcher::Event::Apply(object) => {
+            changed(object.metadata, false).map(|(name, change)| Signal::Changed(name, kind, change))
+        }
+        watcher::Event::Delete(object) => {
+            changed(object.metadata, true).map(|(name, change)| Signal::Changed(name, kind, change))
+        }
+    }
+}
+
+/// Whether the error means that the other side did not answer at all.
+fn is_silence(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => match error {
+            kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+            kube::Error::SerdeError(_) => false,
+            _ => true,
+        },
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
+    }
+}
+
+/// The error without what the server sent.
+fn brief(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::SerdeError(_))
+        | watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => "unreadable answer".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Waits between attempts to take up a watch: from a tenth of a second, doubling, to ten seconds.
+#[derive(Debug)]
+struct Reconnect {
+    next: Duration,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(100) }
+    }
+}
+
+impl Iterator for Reconnect {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.next;
+        self.next = (wait * 2).min(Duration::from_secs(10));
+        Some(wait)
+    }
+}
+
+impl Backoff for Reconnect {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,87 @@
+//! The keys and names that hub, agent and users agree on.
+//!
+//! Those of the group `authentication.open-cluster-management.io` are the upstream addon's
+//! (`pkg/common/constants.go` and `apis/authentication/v1beta1` of open-cluster-management-io/managed-serviceaccount),
+//! so that either side can be swapped for the other's.
+
+/// API group of ManagedServiceAccount.
+pub const GROUP: &str = "authentication.open-cluster-management.io";
+/// The stored version of ManagedServiceAccount.
+pub const V1BETA1: &str = "v1beta1";
+/// The deprecated, still served version of ManagedServiceAccount.
+pub const V1ALPHA1: &str = "v1alpha1";
+/// Kind of the account.
+pub const KIND: &str = "ManagedServiceAccount";
+/// Resource name of the account in URLs.
+pub const PLURAL: &str = "managedserviceaccounts";
+
+/// Name of the addon: also the name of the Lease that an agent renews.
+pub const ADDON_NAME: &str = "managed-serviceaccount";
+/// Name of the agent within the addon, as its client certificate carries it.
+pub const AGENT_NAME: &str = "addon-agent";
+/// Group of the addon's agents of all clusters, an organisation of their client certificates.
+pub const ADDON_GROUP: &str = "system:open-cluster-management:addon:managed-serviceaccount";
+/// Namespace of the agent, and of the ServiceAccounts that it keeps, on a managed cluster.
+pub const DEFAULT_AGENT_NAMESPACE: &str = "open-cluster-management-agent-addon";
+
+/// Label of every ServiceAccount and Secret that belongs to a ManagedServiceAccount. Without it an object
+/// is somebody else's: never minted for, overwritten or deleted.
+pub const LABEL_IS_MANAGED: &str = "authentication.open-cluster-management.io/is-managed-serviceaccount";
+/// The one value of [`LABEL_IS_MANAGED`] that counts.
+pub const LABEL_IS_MANAGED_VALUE: &str = "true";
+
+/// Annotation of a projected Secret: the request (lifetime, audiences) that its token answers, so that a
+/// changed request is seen even where the cluster shortens lifetimes. Written by Fleetpass only.
+pub const ANNOTATION_TOKEN_REQUEST: &str = "fleetpass.io/token-request";
+
+/// Key of the cluster's CA bundle (PEM) in a projected Secret; core/v1 `ServiceAccountRootCAKey`.
+pub const SECRET_KEY_CA: &str = "ca.crt";
+/// Key of the token in a projected Secret; core/v1 `ServiceAccountTokenKey`.
+pub const SECRET_KEY_TOKEN: &str = "token";
+/// Type of a projected Secret.
+pub const SECRET_TYPE_OPAQUE: &str = "Opaque";
+/// ConfigMap with the cluster's CA bundle (key `ca.crt`), kept in every namespace by kube-controller-manager.
+pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
+
+/// Condition: the Secret with the token exists on the hub.
+pub const CONDITION_SECRET_CREATED: &str = "SecretCreated";
+/// Condition: the Secret holds a token that the cluster accepts.
+pub const CONDITION_TOKEN_REPORTED: &str = "TokenReported";
+
+/// Reason of `SecretCreated` when it is True.
+pub const REASON_SECRET_CREATED: &str = "SecretCreated";
+/// Reason of `SecretCreated` when there is no Secret yet.
+pub const REASON_SECRET_MISSING: &str = "SecretMissing";
+/// Reason of `TokenReported` when all is well.
+pub const REASON_TOKEN_REPORTED: &str = "TokenReported";
+/// Reason of `TokenReported` while the first token is on its way.
+pub const REASON_TOKEN_PENDING: &str = "TokenPending";
+/// Reason: a ServiceAccount or Secret of that name belongs to somebody else.
+pub const REASON_NAME_CONFLICT: &str = "NameConflict";
+/// Reason: `spec.rotation.validity` is no lifetime that a token can be requested with.
+pub const REASON_INVALID_VALIDITY: &str = "InvalidValidity";
+/// Reason: the ServiceAccount is being deleted and somebody's finalizer holds it.
+pub const REASON_SERVICE_ACCOUNT_TERMINATING: &str = "ServiceAccountTerminating";
+/// Reason: the cluster did not answer.
+pub const REASON_CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
+/// Reason: the cluster answered with an error.
+pub const REASON_CLUSTER_REFUSED: &str = "ClusterRefused";
+/// Reason: the hub did not take the Secret.
+pub const REASON_HUB_REFUSED: &str = "HubRefused";
+
+/// Group of all agents of the addon for one cluster, the organisation of their client certificates
+/// (`agent.DefaultGroups` in open-cluster-management-io/addon-framework, `pkg/agent/inteface.go`).
+pub fn agent_group(cluster: &str) -> String {
+    format!("system:open-cluster-management:cluster:{cluster}:addon:{ADDON_NAME}")
+}
+
+/// User name of the agent of one cluster, the common name of its client certificate
+/// (`agent.DefaultUser`, same file as [`agent_group`]).
+pub fn agent_user(cluster: &str) -> String {
+    format!("system:open-cluster-management:cluster:{cluster}:addon:{ADDON_NAME}:agent:{AGENT_NAME}")
+}
+
+/// User name of a ServiceAccount (`serviceaccount.MakeUsername` in k8s.io/apiserver, `pkg/authentication/serviceaccount/util.go`).
+pub fn service_account_user(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
+}

@@ -1,0 +1,383 @@
+//! The watch cache: the latest objects of all kinds in persistent ordered maps, and a window of recent events.
+//!
+//! One task follows the store and applies each commit; reads take a snapshot (a pointer copy) and never wait
+//! for a writer. A write waits until its own revision has been applied ([`Cache::wait_for`]), so whoever was
+//! answered reads what they wrote. History lives here and not in the engine: a list at an earlier revision is
+//! the present rewound through the window; a watch that begins before the window is refused.
+
+mod object;
+mod watcher;
+
+pub use object::{
+    Head, Malformed, Object, encode, encode_for_storage, join_key, set_resource_version, split_key,
+};
+pub(crate) use watcher::event_line;
+pub use watcher::{Event, EventKind, Watcher};
+
+use fleetpass_store::{Change, Entry, Revision, Store};
+use futures::StreamExt;
+use immutable_chunkmap::map::MapM as Map;
+use parking_lot::RwLock;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use watcher::Watchers;
+
+/// How many events of one resource are remembered for watches and lists of the past.
+const WINDOW: usize = 4096;
+
+/// The objects of one resource at one revision.
+pub type Objects = Map<Arc<str>, Arc<Object>>;
+
+/// Why a read of the past or the future is not possible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CacheError {
+    /// The revision is older than what is remembered.
+    #[error("too old resource version: {asked} ({oldest})")]
+    TooOld {
+        /// The revision that was asked for.
+        asked: Revision,
+        /// The oldest that can be served.
+        oldest: Revision,
+    },
+    /// The revision has not come in time.
+    #[error("Too large resource version: {asked}, current: {current}")]
+    TooLarge {
+        /// The revision that was asked for.
+        asked: Revision,
+        /// The present one.
+        current: Revision,
+    },
+}
+
+/// Told of every change, in order, before readers see the revision.
+pub type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
+
+#[derive(Default)]
+struct ResourceCache {
+    objects: Objects,
+    window: VecDeque<Arc<Event>>,
+    /// Events up to here are no longer in the window.
+    window_start: Revision,
+    watchers: Watchers,
+}
+
+#[derive(Default)]
+struct Inner {
+    resources: HashMap<Box<str>, ResourceCache>,
+    /// The revision at which the whole cache was last loaded.
+    loaded: Revision,
+    /// The revision that has been applied last. `Cache::revision` follows it once the lock is free.
+    applied: Revision,
+}
+
+/// The watch cache of a whole store.
+pub struct Cache {
+    inner: RwLock<Inner>,
+    revision: watch::Sender<Revision>,
+    subscribers: Vec<Subscriber>,
+    following: AtomicBool,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// Loads the store and follows it until `stop`. Subscribers are told of every object that was loaded (as
+    /// [`EventKind::Added`]) and of every change from then on.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        subscribers: Vec<Subscriber>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, fleetpass_store::Error> {
+        let cache = Arc::new(Self {
+            inner: RwLock::default(),
+            revision: watch::Sender::new(0),
+            subscribers,
+            following: AtomicBool::new(true),
+        });
+        let mut events = cache.load(&store).await?;
+        let follower = cache.clone();
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = events.next() => event,
+                    () = stop.cancelled() => return,
+                };
+                match event {
+                    Some(Ok(event)) => follower.apply(&event),
+                    ended => {
+                        let error = ended.and_then(Result::err).map(|e| e.to_string()).unwrap_or_default();
+                        tracing::warn!(error, "the store's event stream ended; loading the store again");
+                        follower.following.store(false, Ordering::Relaxed);
+                        let Some(again) = follower.load_again(&store, &stop).await else { return };
+                        events = again;
+                        follower.following.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        Ok(cache)
+    }
+
+    async fn load_again(
+        &self,
+        store: &Arc<dyn Store>,
+        stop: &CancellationToken,
+    ) -> Option<fleetpass_store::EventStream> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.load(store).await {
+                Ok(events) => return Some(events),
+                Err(error) => tracing::error!(%error, "cannot load the store; trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    async fn load(
+        &self,
+        store: &Arc<dyn Store>,
+    ) -> Result<fleetpass_store::EventStream, fleetpass_store::Error> {
+        let listing = store.list("/registry/").await?;
+        let events = store.watch(listing.revision).await?;
+        self.reset(&listing.entries, listing.revision);
+        Ok(events)
+    }
+
+    /// Replaces everything. Watchers are ended: they cannot be told what they missed.
+    fn reset(&self, entries: &[Entry], revision: Revision) {
+        let mut inner = self.inner.write();
+        let before = std::mem::take(&mut inner.resources);
+        inner.loaded = revision;
+        inner.applied = revision;
+        for entry in entries {
+            let Some(object) = read(entry) else { continue };
+            let prefix = split_key(&entry.key).0;
+            let cache = inner.resource(prefix);
+            cache.objects.insert_cow(object.key.clone(), object.clone());
+            self.tell(prefix, &Event::new(object.revision, EventKind::Added, object, None));
+        }
+        for (prefix, old) in before {
+            let now = inner.resource(&prefix);
+            for (key, gone) in &old.objects {
+                if now.objects.get(key).is_none() {
+                    let last = Arc::new(gone.at_revision(revision));
+                    self.tell(&prefix, &Event::new(revision, EventKind::Deleted, last, Some(gone.clone())));
+                }
+            }
+        }
+        drop(inner);
+        self.revision.send_replace(revision);
+    }
+
+    fn apply(&self, commit: &fleetpass_store::Event) {
+        let mut inner = self.inner.write();
+        for change in &commit.changes {
+            match change {
+                Change::Put(entry) => {
+                    let Some(object) = read(entry) else { continue };
+                    let prefix = split_key(&entry.key).0;
+                    let cache = inner.resource(prefix);
+                    let previous = cache.objects.insert_cow(object.key.clone(), object.clone());
+                    let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
+                    self.publish(prefix, cache, Event::new(commit.revision, kind, object, previous));
+                }
+                Change::Delete { key, .. } => {
+                    let prefix = split_key(key).0;
+                    let cache = inner.resource(prefix);
+                    let Some(previous) = cache.objects.remove_cow(key) else { continue };
+                    let last = Arc::new(previous.at_revision(commit.revision));
+                    self.publish(
+                        prefix,
+                        cache,
+                        Event::new(commit.revision, EventKind::Deleted, last, Some(previous)),
+                    );
+                }
+            }
+        }
+        inner.applied = commit.revision;
+        drop(inner);
+        self.revision.send_replace(commit.revision);
+    }
+
+    fn publish(&self, prefix: &str, cache: &mut ResourceCache, event: Event) {
+        self.tell(prefix, &event);
+        let event = Arc::new(event);
+        if cache.window.len() == WINDOW
+            && let Some(oldest) = cache.window.pop_front()
+        {
+            cache.window_start = oldest.revision;
+        }
+        cache.window.push_back(event.clone());
+        cache.watchers.send(&event);
+    }
+
+    fn tell(&self, prefix: &str, event: &Event) {
+        for subscriber in &self.subscribers {
+            subscriber(prefix, event);
+        }
+    }
+
+    /// Whether the store is being followed; false while its event stream is being taken up again.
+    pub fn is_following(&self) -> bool {
+        self.following.load(Ordering::Relaxed)
+    }
+
+    /// The revision up to which everything has been applied.
+    pub fn revision(&self) -> Revision {
+        *self.revision.borrow()
+    }
+
+    /// Waits until `revision` has been applied.
+    pub async fn wait_for(&self, revision: Revision) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.revision.subscribe().wait_for(|r| *r >= revision).await;
+    }
+
+    /// Waits for a revision that a client asked for, up to three seconds as kube-apiserver does
+    /// (`blockTimeout` in `storage/cacher/watch_cache.go`).
+    pub async fn wait_for_fresh(&self, revision: Revision) -> Result<(), CacheError> {
+        if self.revision() >= revision {
+            return Ok(());
+        }
+        match tokio::time::timeout(Duration::from_secs(3), self.wait_for(revision)).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(CacheError::TooLarge { asked: revision, current: self.revision() }),
+        }
+    }
+
+    /// The object at `key`.
+    pub fn get(&self, key: &str) -> Option<Arc<Object>> {
+        let inner = self.inner.read();
+        inner.resources.get(split_key(key).0)?.objects.get(key).cloned()
+    }
+
+    /// All objects of a resource, with the revision at which this is the whole truth.
+    pub fn snapshot(&self, prefix: &str) -> (Revision, Objects) {
+        let inner = self.inner.read();
+        (inner.applied, inner.resources.get(prefix).map(|c| c.objects.clone()).unwrap_or_default())
+    }
+
+    /// All objects of a resource as they were at `revision`, which must not be in the future.
+    pub fn snapshot_at(&self, prefix: &str, revision: Revision) -> Result<Objects, CacheError> {
+        let inner = self.inner.read();
+        let Some(cache) = inner.resources.get(prefix) else {
+            return if revision >= inner.loaded {
+                Ok(Objects::default())
+            } else {
+                Err(CacheError::TooOld { asked: revision, oldest: inner.loaded })
+            };
+        };
+        if revision < cache.window_start {
+            return Err(CacheError::TooOld { asked: revision, oldest: cache.window_start });
+        }
+        let mut objects = cache.objects.clone();
+        for event in cache.window.iter().rev().take_while(|e| e.revision > revision) {
+            match &event.previous {
+                Some(previous) => objects.insert_cow(previous.key.clone(), previous.clone()),
+                None => objects.remove_cow(&event.object.key),
+            };
+        }
+        Ok(objects)
+    }
+
+    /// Follows a resource from `after` on; `namespace` narrows it (empty: all namespaces). What is in the
+    /// window is delivered first.
+    pub fn watch(
+        self: &Arc<Self>,
+        prefix: &str,
+        namespace: &str,
+        after: Revision,
+    ) -> Result<Watcher, CacheError> {
+        let mut inner = self.inner.write();
+        let cache = inner.resource(prefix);
+        if after < cache.window_start {
+            return Err(CacheError::TooOld { asked: after, oldest: cache.window_start });
+        }
+        let missed =
+            cache.window.iter().filter(|e| e.revision > after && e.is_in(namespace)).cloned().collect();
+        Ok(self.register(prefix, namespace, cache, missed))
+    }
+
+    /// Follows a resource from now on, beginning with what is there: the objects and the revision at which
+    /// they are the whole truth.
+    pub fn watch_from_now(self: &Arc<Self>, prefix: &str, namespace: &str) -> (Revision, Objects, Watcher) {
+        let mut inner = self.inner.write();
+        let applied = inner.applied;
+        let cache = inner.resource(prefix);
+        let objects = cache.objects.clone();
+        let watcher = self.register(prefix, namespace, cache, VecDeque::new());
+        (applied, objects, watcher)
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        prefix: &str,
+        namespace: &str,
+        cache: &mut ResourceCache,
+        missed: VecDeque<Arc<Event>>,
+    ) -> Watcher {
+        let (id, events) = cache.watchers.add(namespace);
+        let (cache, prefix, namespace) = (Arc::downgrade(self), prefix.to_string(), namespace.to_string());
+        Watcher::new(missed, events, move || {
+            if let Some(cache) = cache.upgrade()
+                && let Some(resource) = cache.inner.write().resources.get_mut(prefix.as_str())
+            {
+                resource.watchers.remove(&namespace, id);
+            }
+        })
+    }
+
+    /// How many objects each resource has, for metrics: (storage prefix, count).
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        let inner = self.inner.read();
+        inner.resources.iter().map(|(prefix, cache)| (prefix.to_string(), cache.objects.len())).collect()
+    }
+}
+
+impl Inner {
+    fn resource(&mut self, prefix: &str) -> &mut ResourceCache {
+        if !self.resources.contains_key(prefix) {
+            let cache = ResourceCache { window_start: self.loaded, ..ResourceCache::default() };
+            self.resources.insert(prefix.into(), cache);
+        }
+        self.resources.get_mut(prefix).expect("inserted above")
+    }
+}
+
+fn read(entry: &Entry) -> Option<Arc<Object>> {
+    match Object::from_entry(entry) {
+        Ok(object) => Some(Arc::new(object)),
+        Err(error) => {
+            tracing::error!(%error, "leaving out a stored object that cannot be read");
+            None
+        }
+    }
+}
+
+/// The part of `objects` in `namespace` (empty: all), after the key `after` if given.
+pub fn range<'a>(
+    objects: &'a Objects,
+    prefix: &str,
+    namespace: &str,
+    after: Option<&str>,
+) -> impl Iterator<Item = &'a Arc<Object>> {
+    let scope = if namespace.is_empty() { format!("{prefix}/") } else { format!("{prefix}/{namespace}/") };
+    let start: Arc<str> = after.map_or_else(|| Arc::from(scope.as_str()), Arc::from);
+    let from = if after.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
+    objects
+        .range((from, Bound::Unbounded))
+        .take_while(move |(key, _)| key.starts_with(scope.as_str()))
+        .map(|(_, object)| object)
+}

@@ -1,0 +1,276 @@
+//! A stored object as bytes: what is written, what is kept in memory, what is spliced on the way out.
+//!
+//! An object is stored as its JSON text without `metadata.resourceVersion`, with `kind`, `apiVersion` and
+//! `metadata` first. The revision of the commit is the resource version; it is spliced in behind
+//! `"metadata":{` when the object is served, so that a get, a list and a watch event parse nothing. The head in
+//! front of that point is written anew for each answer, since it differs between API versions and lists.
+
+use bytes::Bytes;
+use fleetpass_store::{Entry, Revision};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
+/// What stands in front of `"metadata"` in an encoded object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Head<'a> {
+    /// `kind` and `apiVersion`: an object by itself, a watch event, and items of custom resource lists.
+    Full {
+        /// The kind.
+        kind: &'a str,
+        /// Group and version.
+        api_version: &'a str,
+    },
+    /// Nothing: items of the lists of built-in kinds.
+    Item,
+}
+
+/// One stored object at one revision. `Debug` shows its key only: the object may be a Secret.
+pub struct Object {
+    /// The storage key.
+    pub key: Arc<str>,
+    /// The revision at which it was last written: its resource version.
+    pub revision: Revision,
+    /// The labels, for selectors.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    json: Bytes,
+    at: usize,
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Object")
+            .field("key", &self.key)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Labelled<'a> {
+    #[serde(borrow)]
+    metadata: LabelledMeta<'a>,
+}
+
+#[derive(Deserialize)]
+struct LabelledMeta<'a> {
+    #[serde(borrow, default)]
+    labels: Option<BTreeMap<std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>>>,
+}
+
+/// A stored value that is not an object of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored value of {key} is not a Kubernetes object in JSON: {why}")]
+pub struct Malformed {
+    /// The storage key.
+    pub key: Arc<str>,
+    /// What is wrong with it; never a part of the value.
+    pub why: &'static str,
+}
+
+impl Object {
+    /// Reads what [`encode_for_storage`] wrote.
+    pub fn from_entry(entry: &Entry) -> Result<Self, Malformed> {
+        Self::new(entry.key.clone(), entry.mod_revision, entry.value.clone())
+    }
+
+    /// An object from its stored text.
+    pub fn new(key: Arc<str>, revision: Revision, json: Bytes) -> Result<Self, Malformed> {
+        let Some(at) = json.windows(METADATA.len()).position(|w| w == METADATA) else {
+            return Err(Malformed { key, why: "it has no metadata" });
+        };
+        let Ok(labelled) = serde_json::from_slice::<Labelled<'_>>(&json) else {
+            return Err(Malformed { key, why: "it cannot be parsed" });
+        };
+        let labels = labelled.metadata.labels.unwrap_or_default();
+        let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Ok(Self { key, revision, labels, json, at: at + METADATA.len() })
+    }
+
+    /// The object as a tree, with `metadata.resourceVersion`.
+    pub fn value(&self) -> Value {
+        // `new` has parsed it once; what parsed then parses now.
+        let mut value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
+        set_resource_version(&mut value, self.revision);
+        value
+    }
+
+    /// The same object as it was last seen, at the revision of its deletion.
+    pub fn at_revision(&self, revision: Revision) -> Self {
+        Self {
+            key: self.key.clone(),
+            revision,
+            labels: self.labels.clone(),
+            json: self.json.clone(),
+            at: self.at,
+        }
+    }
+
+    /// Appends the JSON text under `head`.
+    pub fn write(&self, head: Head<'_>, out: &mut Vec<u8>) {
+        out.reserve(self.json.len() + 96);
+        match head {
+            Head::Full { kind, api_version } => {
+                out.extend_from_slice(b"{\"kind\":");
+                write_string(kind, out);
+                out.extend_from_slice(b",\"apiVersion\":");
+                write_string(api_version, out);
+                out.push(b',');
+            }
+            Head::Item => out.push(b'{'),
+        }
+        out.extend_from_slice(METADATA);
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        out.extend_from_slice(self.revision.to_string().as_bytes());
+        let rest = &self.json[self.at..];
+        out.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
+        out.extend_from_slice(rest);
+    }
+
+    /// The namespace and name in the key (the namespace is empty for cluster scope).
+    pub fn namespace_and_name(&self) -> (&str, &str) {
+        split_key(&self.key).1
+    }
+
+    /// Whether `text` is what is stored already.
+    pub fn is_same_text(&self, text: &[u8]) -> bool {
+        self.json == text
+    }
+
+    /// The number of bytes that are kept.
+    pub fn size(&self) -> usize {
+        self.json.len()
+    }
+}
+
+/// Splits a storage key into the prefix of its resource and its namespace and name. Keys lie at
+/// `/registry/<resource>/…` for built-in kinds and at `/registry/<group>/<resource>/…` for groups with a dot.
+pub fn split_key(key: &str) -> (&str, (&str, &str)) {
+    let start = "/registry/".len().min(key.len());
+    let segment = |from: usize| key[from..].find('/').map_or(key.len(), |i| from + i);
+    let mut end = segment(start);
+    if key[start..end].contains('.') && end < key.len() {
+        end = segment(end + 1);
+    }
+    let prefix = &key[..end];
+    let rest = key[end..].strip_prefix('/').unwrap_or("");
+    (prefix, rest.split_once('/').unwrap_or(("", rest)))
+}
+
+/// The storage key of an object below a resource's prefix; an empty namespace means cluster scope.
+pub fn join_key(prefix: &str, namespace: &str, name: &str) -> Arc<str> {
+    if namespace.is_empty() {
+        format!("{prefix}/{name}").into()
+    } else {
+        format!("{prefix}/{namespace}/{name}").into()
+    }
+}
+
+/// Sets `metadata.resourceVersion`.
+pub fn set_resource_version(value: &mut Value, revision: Revision) {
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("resourceVersion".into(), revision.to_string().into());
+    }
+}
+
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// The JSON text of an object with `kind`, `apiVersion` and `metadata` in front, as Go prints typed objects.
+pub fn encode(value: &Value) -> Vec<u8> {
+    encode_object(value, true)
+}
+
+/// The JSON text that is stored: as [`encode`], without `metadata.resourceVersion`.
+pub fn encode_for_storage(value: &Value) -> Bytes {
+    encode_object(value, false).into()
+}
+
+fn encode_object(value: &Value, with_version: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    let Some(object) = value.as_object() else {
+        let _ = serde_json::to_writer(&mut out, value);
+        return out;
+    };
+    out.push(b'{');
+    let first = ["kind", "apiVersion", "metadata"];
+    let ordered = first
+        .iter()
+        .filter_map(|k| object.get_key_value(*k))
+        .chain(object.iter().filter(|(k, _)| !first.contains(&k.as_str())));
+    for (i, (key, member)) in ordered.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(key, &mut out);
+        out.push(b':');
+        match (key.as_str(), member) {
+            ("metadata", Value::Object(metadata))
+                if !with_version && metadata.contains_key("resourceVersion") =>
+            {
+                let mut metadata = metadata.clone();
+                metadata.remove("resourceVersion");
+                let _ = serde_json::to_writer(&mut out, &metadata);
+            }
+            _ => {
+                let _ = serde_json::to_writer(&mut out, member);
+            }
+        }
+    }
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: &Value) -> Object {
+        Object::new("/registry/secrets/ns/a".into(), 7, encode_for_storage(value)).expect("an object")
+    }
+
+    #[test]
+    fn what_is_spliced_is_what_is_parsed() {
+        let value = json!({"apiVersion": "v1", "kind": "Secret", "data": {"metadata": "{}"},
+            "metadata": {"labels": {"a": "\u{e9}\"", "b": ""}, "name": "a", "resourceVersion": "3"}});
+        let object = object(&value);
+        let mut out = Vec::new();
+        object.write(Head::Full { kind: "Secret", api_version: "v2" }, &mut out);
+        let seen: Value = serde_json::from_slice(&out).expect("JSON");
+        let mut want = object.value();
+        assert_eq!(want["metadata"]["resourceVersion"], "7");
+        want["apiVersion"] = "v2".into();
+        assert_eq!(seen, want);
+        assert_eq!(object.labels.len(), 2);
+        assert_eq!(&*object.labels[0].1, "\u{e9}\"");
+    }
+
+    #[test]
+    fn an_empty_metadata_is_spliced_too() {
+        let object = object(&json!({"metadata": {}}));
+        let mut out = Vec::new();
+        object.write(Head::Item, &mut out);
+        assert_eq!(out, br#"{"metadata":{"resourceVersion":"7"}}"#);
+    }
+
+    #[test]
+    fn keys_split_where_they_were_joined() {
+        for (key, prefix, namespace, name) in [
+            ("/registry/secrets/ns/a", "/registry/secrets", "ns", "a"),
+            ("/registry/namespaces/ns", "/registry/namespaces", "", "ns"),
+            ("/registry/example.com/widgets/ns/a", "/registry/example.com/widgets", "ns", "a"),
+            ("/registry/example.com/widgets/a", "/registry/example.com/widgets", "", "a"),
+            ("/registry/clusterroles/system:x", "/registry/clusterroles", "", "system:x"),
+        ] {
+            assert_eq!(split_key(key), (prefix, (namespace, name)));
+            assert_eq!(&*join_key(prefix, namespace, name), key);
+        }
+        assert_eq!(split_key("/x"), ("/x", ("", "")));
+    }
+}

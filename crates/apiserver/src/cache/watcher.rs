@@ -1,0 +1,164 @@
+//! Those who follow a resource: bounded queues, found by namespace so that a change costs only those it concerns.
+
+use super::object::{Head, Object};
+use bytes::Bytes;
+use fleetpass_store::Revision;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// How many events may wait for one watcher before it is ended.
+const QUEUE: usize = 1024;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It is new.
+    Added,
+    /// It was changed.
+    Modified,
+    /// It is gone; the event carries its last state.
+    Deleted,
+}
+
+impl EventKind {
+    /// As a watch event prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one object, shared by all who watch it.
+#[derive(Debug)]
+pub struct Event {
+    /// The revision of the commit.
+    pub revision: Revision,
+    /// What happened.
+    pub kind: EventKind,
+    /// The object after the change (before it, with the revision of the deletion, if it was deleted).
+    pub object: Arc<Object>,
+    /// The object before the change.
+    pub previous: Option<Arc<Object>>,
+    /// The JSON line under the head that was asked for last: encoded once, shared by all its watchers.
+    encoded: Mutex<Option<(Box<str>, Bytes)>>,
+}
+
+impl Event {
+    pub(super) fn new(
+        revision: Revision,
+        kind: EventKind,
+        object: Arc<Object>,
+        previous: Option<Arc<Object>>,
+    ) -> Self {
+        Self { revision, kind, object, previous, encoded: Mutex::default() }
+    }
+
+    /// Whether the object lies in `namespace`; the empty namespace holds all.
+    pub fn is_in(&self, namespace: &str) -> bool {
+        namespace.is_empty() || self.object.namespace_and_name().0 == namespace
+    }
+
+    /// The event as a line of JSON for watchers of `kind` in `api_version`.
+    pub fn line(&self, kind: &str, api_version: &str) -> Bytes {
+        let mut encoded = self.encoded.lock();
+        if let Some((version, line)) = &*encoded
+            && **version == *api_version
+        {
+            return line.clone();
+        }
+        let line = event_line(self.kind.as_str(), &self.object, kind, api_version);
+        *encoded = Some((api_version.into(), line.clone()));
+        line
+    }
+}
+
+/// A watch event as a line of JSON.
+pub fn event_line(event: &str, object: &Object, kind: &str, api_version: &str) -> Bytes {
+    let mut out = Vec::with_capacity(object.size() + 160);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    object.write(Head::Full { kind, api_version }, &mut out);
+    out.extend_from_slice(b"}\n");
+    out.into()
+}
+
+type Queue = mpsc::Sender<Arc<Event>>;
+
+/// The watchers of one resource, by namespace; the empty namespace watches all.
+#[derive(Default)]
+pub(super) struct Watchers {
+    by_namespace: HashMap<Box<str>, Vec<(u64, Queue)>>,
+    next: u64,
+}
+
+impl Watchers {
+    pub(super) fn add(&mut self, namespace: &str) -> (u64, mpsc::Receiver<Arc<Event>>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        self.next += 1;
+        self.by_namespace.entry(namespace.into()).or_default().push((self.next, sender));
+        (self.next, receiver)
+    }
+
+    pub(super) fn remove(&mut self, namespace: &str, id: u64) {
+        if let Some(watchers) = self.by_namespace.get_mut(namespace) {
+            watchers.retain(|(i, _)| *i != id);
+            if watchers.is_empty() {
+                self.by_namespace.remove(namespace);
+            }
+        }
+    }
+
+    /// Hands the event to all whom it concerns. Whoever's queue is full is let go: its queue ends, and the
+    /// client comes back with the last revision it saw.
+    pub(super) fn send(&mut self, event: &Arc<Event>) {
+        let namespace = event.object.namespace_and_name().0;
+        let all = (!namespace.is_empty()).then_some("");
+        for scope in [Some(namespace), all].into_iter().flatten() {
+            if let Some(watchers) = self.by_namespace.get_mut(scope) {
+                watchers.retain(|(_, queue)| queue.try_send(event.clone()).is_ok());
+            }
+        }
+    }
+}
+
+/// One who follows a resource.
+pub struct Watcher {
+    missed: VecDeque<Arc<Event>>,
+    events: mpsc::Receiver<Arc<Event>>,
+    on_drop: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        missed: VecDeque<Arc<Event>>,
+        events: mpsc::Receiver<Arc<Event>>,
+        on_drop: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self { missed, events, on_drop: Box::new(on_drop) }
+    }
+
+    /// The next event; `None` if this watcher was too slow and has been let go.
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
+        match self.missed.pop_front() {
+            Some(event) => Some(event),
+            None => self.events.recv().await,
+        }
+    }
+
+    /// Whether no event is waiting.
+    pub fn is_empty(&self) -> bool {
+        self.missed.is_empty() && self.events.is_empty()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        (self.on_drop)();
+    }
+}

@@ -1,0 +1,148 @@
+//! The table of kinds: built-in rows that never change, and rows that come and go with CRDs.
+
+use crate::status::GroupResource;
+use crate::strategy::{Resource, Strategy, Subresource, Version};
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A row with what the registry asks of it again and again.
+pub struct Row {
+    /// The row itself.
+    pub resource: Resource,
+    /// Where its objects are stored: `/registry/secrets`, `/registry/example.com/widgets`.
+    pub storage_prefix: String,
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Row")
+            .field("group", &self.resource.group)
+            .field("plural", &self.resource.plural)
+            .finish()
+    }
+}
+
+impl Row {
+    /// A row of the table.
+    pub fn new(resource: Resource) -> Self {
+        let storage_prefix = match &resource.view {
+            Some(view) => {
+                let (group, plural) = view.stored_as();
+                storage_prefix(group, plural)
+            }
+            None => storage_prefix(&resource.group, &resource.plural),
+        };
+        Self { resource, storage_prefix }
+    }
+
+    /// The served version of that name.
+    pub fn version(&self, name: &str) -> Option<&Version> {
+        self.resource.versions.iter().find(|v| v.name == name)
+    }
+
+    /// The strategy of a stored kind.
+    pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
+        self.resource.strategy()
+    }
+
+    /// Group and plural, as messages print them.
+    pub fn gr(&self) -> GroupResource<'_> {
+        GroupResource { group: &self.resource.group, resource: &self.resource.plural }
+    }
+
+    /// Whether an object written at `revision` is stored in the form in which it is shown.
+    pub fn is_uniform(&self, revision: fleetpass_store::Revision) -> bool {
+        revision >= self.resource.uniform_since
+    }
+
+    /// The subresource of that name, if that version has it.
+    pub fn subresource(&self, name: &str, version: &str) -> Option<&Subresource> {
+        self.resource.subresources.iter().find(|s| s.name == name && s.is_in(version))
+    }
+
+    /// `apiVersion` in the storage version.
+    pub fn storage_api_version(&self) -> String {
+        match &self.resource.view {
+            Some(_) => "v1".into(),
+            None => crate::request::api_version(&self.resource.group, &self.resource.storage_version),
+        }
+    }
+}
+
+/// Where a resource is stored, as kube-apiserver lays out etcd (`/registry/...`): kinds of the groups that are
+/// compiled in lie directly below, custom kinds and CRDs below their group.
+pub fn storage_prefix(group: &str, plural: &str) -> String {
+    let by_group = group.contains('.') && (!group.ends_with(".k8s.io") || group == "apiextensions.k8s.io");
+    match (by_group, plural) {
+        (true, _) => format!("/registry/{group}/{plural}"),
+        (false, "nodes") => "/registry/minions".into(),
+        (false, _) => format!("/registry/{plural}"),
+    }
+}
+
+/// All rows at one moment.
+#[derive(Default)]
+pub struct Table {
+    rows: BTreeMap<(String, String), Arc<Row>>,
+}
+
+impl Table {
+    /// The row of a resource.
+    pub fn get(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
+        // Two lookups of short strings; a borrowed pair key is not worth its code.
+        self.rows.get(&(group.to_string(), plural.to_string()))
+    }
+
+    /// All rows, by group and plural.
+    pub fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
+        self.rows.values()
+    }
+
+    /// The rows of a group.
+    pub fn group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Arc<Row>> {
+        self.rows.values().filter(move |row| row.resource.group == group)
+    }
+
+    /// Whether a group is compiled in (it has a row that no CRD made).
+    pub fn is_builtin_group(&self, group: &str) -> bool {
+        self.group(group).any(|row| !row.resource.custom)
+    }
+}
+
+/// The table of kinds, for many readers; CRDs replace it as a whole.
+pub struct Catalog {
+    builtin: Vec<Arc<Row>>,
+    table: ArcSwap<Table>,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.table.load().rows()).finish()
+    }
+}
+
+impl Catalog {
+    /// A table of the built-in rows alone.
+    pub fn new(builtin: Vec<Resource>) -> Self {
+        let builtin: Vec<_> = builtin.into_iter().map(|r| Arc::new(Row::new(r))).collect();
+        let catalog = Self { builtin, table: ArcSwap::default() };
+        catalog.set_custom(Vec::new());
+        catalog
+    }
+
+    /// Replaces the rows that come from CRDs. A CRD can never shadow a built-in kind.
+    pub fn set_custom(&self, custom: Vec<Resource>) {
+        let mut rows = BTreeMap::new();
+        let custom = custom.into_iter().map(|r| Arc::new(Row::new(r)));
+        for row in custom.chain(self.builtin.iter().cloned()) {
+            rows.insert((row.resource.group.clone(), row.resource.plural.clone()), row);
+        }
+        self.table.store(Arc::new(Table { rows }));
+    }
+
+    /// The table as it is now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+}

@@ -1,0 +1,134 @@
+//! create (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/generic/registry/store.go`).
+
+use super::{Registry, Scope, Written, inward, managed, outward, random_u64, store_error, to_stored};
+use crate::cache::{encode_for_storage, set_resource_version};
+use crate::meta;
+use crate::resources::namespaces;
+use crate::status::Status;
+use crate::validation::{metadata, prepare};
+use fleetpass_store::Txn;
+use serde_json::Value;
+
+impl Registry {
+    /// Creates `object`, which has been decoded by the kind's schema and defaulted by its strategy.
+    pub async fn create(&self, scope: &Scope<'_>, mut object: Value) -> Result<Written, Status> {
+        prepare::match_namespace(&mut object, scope.namespace)?;
+        let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
+        managed::track_create(scope, &mut object);
+        self.create_tracked(scope, object, &mut warnings).await.map(|object| Written {
+            object: outward(scope.row, &scope.version.name, object),
+            created: true,
+            warnings,
+        })
+    }
+
+    /// Creates an object whose managed fields are known.
+    pub(super) async fn create_tracked(
+        &self,
+        scope: &Scope<'_>,
+        object: Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        self.fresh().await?;
+        let mut object = inward(scope.row, object);
+        self.admit(scope, &mut object, None)?;
+        for attempt in 1.. {
+            let mut candidate = object.clone();
+            let (generated, warned) = self.complete(scope, &mut candidate)?;
+            match self.insert(scope, candidate).await {
+                Err(status) if status.reason == "AlreadyExists" && generated => {
+                    if attempt == prepare::NAME_ATTEMPTS {
+                        let name = status.details.as_ref().map(|d| d.name.clone()).unwrap_or_default();
+                        return Err(prepare::generated_name_taken(scope.gr(), &name));
+                    }
+                }
+                result => {
+                    warnings.extend(warned);
+                    return result;
+                }
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// Admission of a write: what the namespace allows, then what the kind allows.
+    pub(super) fn admit(
+        &self,
+        scope: &Scope<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let ctx = self.context(scope);
+        if old.is_none() && scope.row.resource.namespaced {
+            let name = meta::name(object);
+            namespaces::admit_into(self, scope.namespace, true, scope.gr(), name)?;
+        }
+        scope.strategy.admit(&ctx, object, old)
+    }
+
+    /// Fills in what the server sets, lets the kind prepare the object, and validates it. Returns whether the
+    /// name was generated, and warnings.
+    fn complete(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
+        let ctx = self.context(scope);
+        let strategy = scope.strategy;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let new = prepare::NewObject {
+            namespace: scope.namespace,
+            uid: &uid,
+            now: scope.now,
+            random: random_u64(),
+            counts_generation: strategy.counts_generation(),
+        };
+        let generated = prepare::for_create(object, &new)?;
+        strategy.prepare_for_create(&ctx, object);
+        let mut errors = metadata::validate(object, scope.row.resource.namespaced, &|name, prefix| {
+            strategy.validate_name(name, prefix)
+        });
+        errors.extend(strategy.validate(&ctx, object));
+        if !errors.is_empty() {
+            return Err(scope.invalid(object, &errors));
+        }
+        strategy.admit_final(&ctx, object, None)?;
+        let warnings = strategy.warnings(&ctx, object, None);
+        strategy.canonicalize(object);
+        Ok((generated, warnings))
+    }
+
+    /// Stores a complete new object.
+    async fn insert(&self, scope: &Scope<'_>, mut object: Value) -> Result<Value, Status> {
+        if !meta::text(&object, &["metadata", "resourceVersion"]).is_empty() {
+            return Err(Status::plain_error("resourceVersion should not be set on objects to be created"));
+        }
+        meta::metadata_mut(&mut object).remove("resourceVersion");
+        let name = meta::name(&object).to_string();
+        let key = scope.key(&name);
+        if scope.options.dry_run {
+            return match self.cache.get(&key) {
+                Some(existing) => Err(self.taken(scope, &name, &existing.value())),
+                None => Ok(object),
+            };
+        }
+        let value = encode_for_storage(&to_stored(scope.row, &object));
+        match self.store.commit(Txn::create(key, value)).await {
+            Ok(revision) => {
+                self.cache.wait_for(revision).await;
+                set_resource_version(&mut object, revision);
+                Ok(object)
+            }
+            Err(fleetpass_store::Error::Conflict { current, .. }) => {
+                let existing = current.and_then(|entry| crate::cache::Object::from_entry(&entry).ok());
+                let existing = existing.map(|object| object.value()).unwrap_or_default();
+                Err(self.taken(scope, &name, &existing))
+            }
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    fn taken(&self, scope: &Scope<'_>, name: &str, existing: &Value) -> Status {
+        let mut status = Status::already_exists(scope.gr(), name);
+        if meta::is_being_deleted(existing) {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
+    }
+}

@@ -1,0 +1,216 @@
+//! delete and deletecollection (`k8s.io/apiserver/pkg/registry/rest/delete.go`,
+//! `pkg/registry/generic/registry/store.go`).
+
+use super::{
+    CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored, update::is_let_go,
+};
+use crate::cache::{Object, encode_for_storage, set_resource_version};
+use crate::codec::options::{DeleteOptions, ListOptions, Propagation};
+use crate::meta;
+use crate::status::{GroupResource, Status};
+use fleetpass_api::clock;
+use fleetpass_store::Txn;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Held until the object's dependents have lost their reference to it.
+const ORPHAN: &str = "orphan";
+/// Held until the object's dependents are gone.
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What a deletion did.
+#[derive(Debug)]
+pub struct Deleted {
+    /// The object as it was last.
+    pub object: Value,
+    /// Whether it is gone. If not, something holds it: finalizers or its grace period.
+    pub gone: bool,
+}
+
+impl Registry {
+    /// Deletes one object, or begins to.
+    pub async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
+        scope.strategy.admit_delete(&self.context(scope))?;
+        self.fresh().await?;
+        let key = scope.key(scope.name);
+        for _ in 0..=CONFLICT_RETRIES {
+            let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
+            match self.try_delete(scope, request, &stored).await? {
+                Some(deleted) => return Ok(deleted),
+                None => self.fresh().await?,
+            }
+        }
+        Err(Status::conflict(
+            scope.gr(),
+            scope.name,
+            "the object is being changed too often; please try again",
+        ))
+    }
+
+    /// One attempt; `None` if somebody else changed the object meanwhile.
+    async fn try_delete(
+        &self,
+        scope: &Scope<'_>,
+        request: &DeleteOptions,
+        stored: &Object,
+    ) -> Result<Option<Deleted>, Status> {
+        let old = inward(scope.row, self.present(scope, stored));
+        check_preconditions(scope, request, &old)?;
+        let mut object = old.clone();
+        let graceful = self.mark(scope, request, &mut object);
+        let gone = is_let_go(scope.strategy, &object);
+        let out = |object| outward(scope.row, &scope.version.name, object);
+        // Kinds that end gracefully answer the marked object, also when it is gone at once.
+        let last = |marked: Value, old: Value| if gone && !graceful { old } else { marked };
+        let txn = if gone {
+            Txn::delete(stored.key.clone(), stored.revision)
+        } else {
+            let value = encode_for_storage(&to_stored(scope.row, &object));
+            if stored.is_same_text(&value) {
+                return Ok(Some(Deleted { object: out(old), gone: false }));
+            }
+            Txn::update(stored.key.clone(), value, stored.revision)
+        };
+        if scope.options.dry_run {
+            return Ok(Some(Deleted { object: out(last(object, old)), gone }));
+        }
+        match self.store.commit(txn).await {
+            Ok(revision) => {
+                self.cache.wait_for(revision).await;
+                if !gone {
+                    set_resource_version(&mut object, revision);
+                }
+                Ok(Some(Deleted { object: out(last(object, old)), gone }))
+            }
+            Err(fleetpass_store::Error::Conflict { .. }) => Ok(None),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// Deletes all objects that a query selects, in order; the answer is what was selected.
+    pub async fn delete_collection(
+        &self,
+        scope: &Scope<'_>,
+        query: &ListOptions,
+        request: &DeleteOptions,
+    ) -> Result<Listed, Status> {
+        let listed = self.list(scope, query).await?;
+        for object in &listed.objects {
+            self.delete_listed(scope, object, request).await?;
+        }
+        Ok(listed)
+    }
+
+    async fn delete_listed(
+        &self,
+        scope: &Scope<'_>,
+        object: &Arc<Object>,
+        request: &DeleteOptions,
+    ) -> Result<(), Status> {
+        let (namespace, name) = object.namespace_and_name();
+        let scope = Scope { namespace, name, ..*scope };
+        match self.delete(&scope, request).await {
+            Ok(_) => Ok(()),
+            // Somebody else was faster, or it went with another one: it is gone, which is what was asked for.
+            Err(status) if status.reason == "NotFound" => Ok(()),
+            Err(status) => Err(status),
+        }
+    }
+}
+
+impl Registry {
+    /// Marks an object as being deleted: time, grace period, and the finalizers that the propagation asks for
+    /// (`rest.BeforeDelete`). Returns whether the kind ends gracefully.
+    fn mark(&self, scope: &Scope<'_>, request: &DeleteOptions, object: &mut Value) -> bool {
+        let strategy = scope.strategy;
+        let grace = strategy.graceful_deletion(&self.context(scope), object, request.grace_period_seconds);
+        let seconds = grace.unwrap_or(0).max(0);
+        let first = !meta::is_being_deleted(object);
+        let earlier = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+        let ends = scope.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(scope.now);
+        let metadata = meta::metadata_mut(object);
+        // A second deletion can only shorten the grace period.
+        let shorter = earlier.is_some_and(|e| seconds < e);
+        if first || shorter {
+            metadata.insert("deletionTimestamp".into(), clock::rfc3339(ends).into());
+            metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
+        }
+        let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
+        if first && generation > 0 {
+            metadata.insert("generation".into(), (generation + 1).into());
+        }
+        let held = finalizers(metadata.get("finalizers"), request);
+        match held.is_empty() {
+            true => metadata.remove("finalizers"),
+            false => metadata.insert("finalizers".into(), held.into()),
+        };
+        if first {
+            strategy.begin_deletion(object);
+        }
+        grace.is_some()
+    }
+}
+
+/// The finalizers of an object whose deletion asks for this propagation (`deletionFinalizersForGarbageCollection`).
+fn finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
+    let mut names: Vec<String> = current
+        .and_then(Value::as_array)
+        .map(|list| list.iter().filter_map(Value::as_str).map(Into::into).collect())
+        .unwrap_or_default();
+    let propagation = match (request.propagation_policy, request.orphan_dependents) {
+        (Some(propagation), _) => Some(propagation),
+        (None, Some(true)) => Some(Propagation::Orphan),
+        (None, Some(false)) => Some(Propagation::Background),
+        (None, None) => None,
+    };
+    let wanted = match propagation {
+        // Without a wish, finalizers that stand there already say what to do.
+        None => return names,
+        Some(Propagation::Background) => None,
+        Some(Propagation::Orphan) => Some(ORPHAN),
+        Some(Propagation::Foreground) => Some(FOREGROUND),
+    };
+    names.retain(|name| ![ORPHAN, FOREGROUND].contains(&name.as_str()) || Some(name.as_str()) == wanted);
+    if let Some(wanted) = wanted
+        && !names.iter().any(|name| name == wanted)
+    {
+        names.push(wanted.into());
+    }
+    names
+}
+
+/// Refuses with 409 unless all holds (`rest.BeforeDelete`); the message names the kind.
+fn check_preconditions(scope: &Scope<'_>, request: &DeleteOptions, old: &Value) -> Result<(), Status> {
+    let (uid, version) = (request.uid.as_deref(), request.resource_version.as_deref());
+    if let Some(status) = scope.strategy.refuse_preconditions(old, uid, version) {
+        return Err(status);
+    }
+    let kind = GroupResource { group: &scope.row.resource.group, resource: &scope.row.resource.kind };
+    let found = meta::uid(old);
+    if let Some(asked) = &request.uid
+        && asked != found
+    {
+        return Err(Status::conflict(
+            kind,
+            scope.name,
+            format!(
+                "the UID in the precondition ({asked}) does not match the UID in record ({found}). The object might \
+             have been deleted and then recreated"
+            ),
+        ));
+    }
+    let found = meta::text(old, &["metadata", "resourceVersion"]);
+    if let Some(asked) = &request.resource_version
+        && asked != found
+    {
+        return Err(Status::conflict(
+            kind,
+            scope.name,
+            format!(
+                "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
+             ({found}). The object might have been modified"
+            ),
+        ));
+    }
+    Ok(())
+}

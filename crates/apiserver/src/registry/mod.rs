@@ -1,0 +1,282 @@
+//! The registry: one engine that reads and writes the objects of all kinds. It knows no kind by name; what is
+//! special about a kind is in its [`Strategy`](crate::strategy::Strategy).
+
+mod create;
+mod delete;
+mod managed;
+mod own;
+mod pages;
+mod patch;
+
+mod read;
+mod update;
+mod watch;
+
+pub use delete::Deleted;
+
+pub(crate) use managed::track_action;
+pub use patch::PatchRequest;
+pub use read::Listed;
+pub use watch::{WatchItem, Watching};
+
+use crate::authz::Authorizer;
+use crate::cache::{Cache, CacheError, Object, join_key, range};
+use crate::catalog::{Catalog, Row};
+use crate::request::api_version;
+use crate::status::{Cause, Details, GroupResource, Status};
+use crate::strategy::{Context, Live, Strategy, Version, WriteOptions};
+use crate::user::UserInfo;
+use fleetpass_api::clock::SharedClock;
+use fleetpass_store::{Revision, Store};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// How often a write is tried again when others write the same object at the same time
+/// (`OptimisticLock` retries; kube-apiserver's patch handler gives up after five).
+const CONFLICT_RETRIES: usize = 5;
+
+/// The registry of one server.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    cache: Arc<Cache>,
+    catalog: Arc<Catalog>,
+    authorizer: Arc<dyn Authorizer>,
+    clock: SharedClock,
+}
+
+/// What all requests to one resource have in common.
+#[derive(Clone, Copy)]
+pub struct Scope<'a> {
+    /// The kind.
+    pub row: &'a Row,
+    /// The version that the client speaks.
+    pub version: &'a Version,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// The namespace, or empty.
+    pub namespace: &'a str,
+    /// The name, or empty.
+    pub name: &'a str,
+    /// The subresource, or empty.
+    pub subresource: &'a str,
+    /// The strategy of the resource or subresource.
+    pub strategy: &'a dyn Strategy,
+    /// dry run, field manager.
+    pub options: &'a WriteOptions,
+    /// `User-Agent`, from which a field manager is named if the client names none.
+    pub user_agent: &'a str,
+    /// The moment at which the request is handled.
+    pub now: Timestamp,
+}
+
+/// An object that was written (or would have been, in a dry run).
+#[derive(Debug)]
+pub struct Written {
+    /// The object, with its resource version unless nothing was stored.
+    pub object: Value,
+    /// Whether it is new.
+    pub created: bool,
+    /// What the client should be warned of.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Scope<'a> {
+    fn gr(&self) -> GroupResource<'a> {
+        GroupResource { group: &self.row.resource.group, resource: &self.row.resource.plural }
+    }
+
+    fn key(&self, name: &str) -> Arc<str> {
+        join_key(&self.row.storage_prefix, self.namespace, name)
+    }
+
+    fn not_found(&self) -> Status {
+        Status::not_found(self.gr(), self.name)
+    }
+
+    /// 422 about an object: it is spoken of under the kind that its body names, which for custom resources may be
+    /// the error itself.
+    fn invalid(&self, object: &Value, errors: &crate::field::ErrorList) -> Status {
+        let kind = match crate::meta::text(object, &["kind"]) {
+            "" => self.row.resource.kind.as_str(),
+            kind => kind,
+        };
+        let name = if self.name.is_empty() { crate::meta::name(object) } else { self.name };
+        Status::invalid(&self.row.resource.group, kind, name, errors)
+    }
+}
+
+impl Registry {
+    /// A registry over a store and the cache that follows it.
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<Cache>,
+        catalog: Arc<Catalog>,
+        authorizer: Arc<dyn Authorizer>,
+        clock: SharedClock,
+    ) -> Self {
+        Self { store, cache, catalog, authorizer, clock }
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The cache that the registry reads from.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// The table of kinds.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// What the phases of a write may know.
+    pub(crate) fn context<'a>(&'a self, scope: &Scope<'a>) -> Context<'a> {
+        Context {
+            user: scope.user,
+            now: scope.now,
+            namespace: scope.namespace,
+            name: scope.name,
+            version: &scope.version.name,
+            dry_run: scope.options.dry_run,
+            live: self,
+            authorizer: &*self.authorizer,
+        }
+    }
+
+    /// Waits until the cache has all that was committed before this call, by whichever replica: reads after an
+    /// acknowledged write see it.
+    pub async fn fresh(&self) -> Result<(), Status> {
+        let revision = self.store.revision().await.map_err(store_error)?;
+        self.cache.wait_for_fresh(revision).await.map_err(cache_error)
+    }
+
+    /// The object as a tree, in the version and form of `scope`, with kind and apiVersion.
+    fn present(&self, scope: &Scope<'_>, object: &Object) -> Value {
+        present(scope.row, &scope.version.name, object)
+    }
+}
+
+/// A stored object in the form that a row shows in one of its versions.
+pub fn present(row: &Row, version: &str, stored: &Object) -> Value {
+    let mut object = stored.value();
+    if !row.is_uniform(stored.revision)
+        && let Some(strategy) = row.strategy()
+    {
+        strategy.show(&mut object, version);
+    }
+    outward(row, version, object)
+}
+
+/// A tree in the form in which a kind's rules see it, as clients see it in one version.
+pub fn outward(row: &Row, version: &str, object: Value) -> Value {
+    let mut shown = match &row.resource.view {
+        Some(view) => view.from_stored(&object),
+        None => object,
+    };
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("kind".into(), row.resource.kind.clone().into());
+        members.insert("apiVersion".into(), api_version(&row.resource.group, version).into());
+    }
+    shown
+}
+
+/// The opposite of [`outward`].
+fn inward(row: &Row, object: Value) -> Value {
+    match &row.resource.view {
+        Some(view) => view.to_stored(&object),
+        None => object,
+    }
+}
+
+/// The form in which a tree is stored: that of the rules, under the stored `apiVersion`.
+fn to_stored(row: &Row, object: &Value) -> Value {
+    let mut stored = object.clone();
+    if let Some(members) = stored.as_object_mut() {
+        members.insert("kind".into(), row.resource.kind.clone().into());
+        members.insert("apiVersion".into(), row.storage_api_version().into());
+    }
+    stored
+}
+
+impl Live for Registry {
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let key = join_key(&crate::catalog::storage_prefix(group, resource), namespace, name);
+        self.cache.get(&key).map(|object| Arc::new(object.value()))
+    }
+
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let prefix = crate::catalog::storage_prefix(group, resource);
+        let (_, objects) = self.cache.snapshot(&prefix);
+        range(&objects, &prefix, namespace, None).map(|object| Arc::new(object.value())).collect()
+    }
+}
+
+/// A store error as a client sees it; conflicts are the caller's to handle.
+fn store_error(error: fleetpass_store::Error) -> Status {
+    if error.retry_can_help() {
+        tracing::warn!(%error, "the store is not available");
+        let mut status =
+            Status::new(503, "ServiceUnavailable", format!("the store is not available: {error}"));
+        status.details = Some(Box::new(Details { retry_after_seconds: 1, ..Details::default() }));
+        return status;
+    }
+    tracing::error!(%error, "the store failed");
+    Status::internal(error)
+}
+
+/// A cache error as kube-apiserver words it.
+fn cache_error(error: CacheError) -> Status {
+    match error {
+        CacheError::TooOld { .. } => Status::expired(error.to_string()),
+        CacheError::TooLarge { .. } => {
+            let mut status = Status::timeout(error.to_string());
+            status.details = Some(Box::new(Details {
+                causes: vec![Cause {
+                    reason: "ResourceVersionTooLarge".into(),
+                    message: "Too large resource version".into(),
+                    field: String::new(),
+                }],
+                retry_after_seconds: 1,
+                ..Details::default()
+            }));
+            status
+        }
+    }
+}
+
+/// The resource version in a body: absent, empty and 0 mean none; anything but a number is refused as
+/// kube-apiserver's versioner refuses it (500 without reason).
+fn body_resource_version(object: &Value) -> Result<Option<Revision>, Status> {
+    match crate::meta::text(object, &["metadata", "resourceVersion"]) {
+        "" => Ok(None),
+        text => go_parse_uint(text).map(|r| (r != 0).then_some(r)).map_err(Status::plain_error),
+    }
+}
+
+/// A resource version in a query, or the text of the error.
+fn parse_revision(text: &str) -> Result<Revision, String> {
+    go_parse_uint(text)
+        .map_err(|why| format!("resourceVersion: Invalid value: {}: {why}", crate::field::go_quote(text)))
+}
+
+/// A number as Go's `strconv.ParseUint` reads it, or its error.
+fn go_parse_uint(text: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits => Ok(number),
+        _ => {
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            Err(format!("strconv.ParseUint: parsing {}: {why}", crate::field::go_quote(text)))
+        }
+    }
+}
+
+/// Randomness for names and ids.
+fn random_u64() -> u64 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    high
+}

@@ -1,0 +1,135 @@
+//! patch: JSON, merge and strategic merge patches, and server-side apply
+//! (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
+
+use super::update::{Change, Tracking};
+use super::{Registry, Scope, Written, managed, outward};
+use crate::codec::body::{self, FieldValidation};
+use crate::codec::redecode::redecode;
+use crate::field::{Error, Path};
+use crate::meta;
+use crate::patch::{self, PatchKind};
+use crate::status::Status;
+use crate::validation::{metadata, prepare};
+use serde_json::Value;
+
+/// A patch, decoded as far as that is possible without the object.
+pub struct PatchRequest {
+    /// The kind of patch.
+    pub kind: PatchKind,
+    /// The document.
+    pub document: Value,
+    /// `duplicate field "path"` for each member that stands twice.
+    pub duplicates: Vec<String>,
+    /// What becomes of unknown and duplicate fields.
+    pub validation: FieldValidation,
+    /// `force` of an apply.
+    pub force: bool,
+}
+
+impl Registry {
+    /// Patches one object; an apply creates it if it is missing.
+    pub async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
+        self.fresh().await?;
+        if request.kind == PatchKind::Apply {
+            return self.apply(scope, request).await;
+        }
+        self.change(scope, None, |old| {
+            let body = patch::Body {
+                value: &request.document,
+                duplicates: &request.duplicates,
+                validated: request.validation != FieldValidation::Ignore,
+            };
+            let patched = patch::apply_patch(request.kind, old, &body, &scope.version.schema)?;
+            let (mut object, warnings) = decode_patched(scope, request, patched.object, patched.strict)?;
+            check_identity(scope, &mut object)?;
+            Ok(Change { object, tracking: Tracking::Update, warnings })
+        })
+        .await
+    }
+
+    async fn apply(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
+        if self.cache.get(&scope.key(scope.name)).is_none() {
+            if !scope.subresource.is_empty() {
+                return Err(scope.not_found());
+            }
+            let object = managed::apply(scope, None, &request.document, request.force)?;
+            let (mut object, mut warnings) = decode_applied(scope, request, object)?;
+            check_identity(scope, &mut object)?;
+            // It was never stored, so there is no version of it to demand.
+            meta::metadata_mut(&mut object).remove("resourceVersion");
+            if !meta::uid(&object).is_empty() {
+                return Err(uid_is_immutable(scope, &object));
+            }
+            let object = self.create_tracked(scope, object, &mut warnings).await?;
+            let object = outward(scope.row, &scope.version.name, object);
+            return Ok(Written { object, created: true, warnings });
+        }
+        self.change(scope, None, |old| {
+            let object = managed::apply(scope, Some(old), &request.document, request.force)?;
+            let (mut object, warnings) = decode_applied(scope, request, object)?;
+            check_identity(scope, &mut object)?;
+            Ok(Change { object, tracking: Tracking::Done, warnings })
+        })
+        .await
+    }
+}
+
+/// Decodes and defaults an object that an apply has made.
+fn decode_applied(
+    scope: &Scope<'_>,
+    request: &PatchRequest,
+    object: Value,
+) -> Result<(Value, Vec<String>), Status> {
+    let mut object = object;
+    let undecodable = |why: String| Status::plain_error(why);
+    let strict = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(undecodable)?;
+    scope.strategy.default(&mut object);
+    let warnings = match request.validation {
+        FieldValidation::Ignore => Vec::new(),
+        _ => strict.into_iter().chain(request.duplicates.iter().cloned()).collect(),
+    };
+    Ok((object, warnings))
+}
+
+/// Decodes and defaults a patched object as a body of its kind would be.
+fn decode_patched(
+    scope: &Scope<'_>,
+    request: &PatchRequest,
+    patched: Value,
+    mut strict: Vec<String>,
+) -> Result<(Value, Vec<String>), Status> {
+    let mut object = patched.clone();
+    let refuse = |why: &str| patch::undecodable(request.kind, &request.document, &patched, why);
+    let found = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(|e| refuse(&e))?;
+    strict.extend(found);
+    if request.validation == FieldValidation::Strict && !strict.is_empty() {
+        return Err(refuse(&body::strict_error(&strict)));
+    }
+    if request.validation == FieldValidation::Ignore {
+        strict.clear();
+    }
+    scope.strategy.default(&mut object);
+    Ok((object, strict))
+}
+
+/// An apply cannot choose the UID of a new object.
+fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
+    let path = Path::new("metadata.uid");
+    let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
+    scope.invalid(object, &vec![error.clone(), error])
+}
+
+/// Neither a patch nor a PUT may turn an object into another one: its name and namespace are those of the path.
+pub(super) fn check_identity(scope: &Scope<'_>, object: &mut Value) -> Result<(), Status> {
+    match meta::name(object) {
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            scope.name
+        ))),
+        found if found != scope.name => Err(Status::bad_request(format!(
+            "the name of the object ({found}) does not match the name on the URL ({})",
+            scope.name
+        ))),
+        _ => prepare::match_namespace(object, scope.namespace),
+    }
+}

@@ -1,0 +1,144 @@
+//! get and list.
+
+use super::{Registry, Scope, cache_error, pages, parse_revision};
+use crate::cache::{Object, Objects, range};
+use crate::codec::options::{ListOptions, VersionMatch};
+use crate::codec::selectors::{FieldSelector, LabelSelector};
+use crate::status::Status;
+use fleetpass_store::Revision;
+use std::sync::Arc;
+
+/// The answer to a list.
+#[derive(Debug)]
+pub struct Listed {
+    /// The revision at which this is the truth.
+    pub revision: Revision,
+    /// The objects, ordered by namespace and name.
+    pub objects: Vec<Arc<Object>>,
+    /// Where the next page begins; empty: this was all.
+    pub continue_token: String,
+    /// How many objects follow; unknown with selectors.
+    pub remaining: Option<usize>,
+}
+
+impl Registry {
+    /// One object. An empty `resource_version` demands the newest, others what the cache has from there on.
+    pub async fn get(&self, scope: &Scope<'_>, resource_version: &str) -> Result<Arc<Object>, Status> {
+        match resource_version {
+            "" => self.fresh().await?,
+            text => {
+                let revision = parse_revision(text).map_err(Status::plain_error)?;
+                self.cache.wait_for_fresh(revision).await.map_err(cache_error)?;
+            }
+        }
+        self.cache.get(&scope.key(scope.name)).ok_or_else(|| scope.not_found())
+    }
+
+    /// The objects of a resource that a query selects.
+    pub async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
+        let (revision, objects, after) = self.objects_for(scope, query).await?;
+        let prefix = &scope.row.storage_prefix;
+        let after = after.map(|start| format!("{prefix}/{start}"));
+        let selective = !query.labels.is_empty() || !query.fields.is_empty();
+        // With resourceVersion=0 a list is served whole from memory, whatever the limit.
+        let limit = if query.resource_version == "0" { 0 } else { usize::try_from(query.limit).unwrap_or(0) };
+        let mut listed =
+            Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
+        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref());
+        for object in candidates.by_ref() {
+            // A page ends where it is full; whether anything that follows is selected, nobody has looked yet.
+            if limit > 0 && listed.objects.len() == limit {
+                let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
+                let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
+                listed.continue_token = pages::encode(revision, last);
+                listed.remaining = (!selective).then(|| 1 + candidates.count());
+                break;
+            }
+            if selective && !self.selects(scope, query, object) {
+                continue;
+            }
+            listed.objects.push(object.clone());
+        }
+        Ok(listed)
+    }
+
+    /// The objects at the revision that a query asks for, and behind which key the page begins.
+    async fn objects_for(
+        &self,
+        scope: &Scope<'_>,
+        query: &ListOptions,
+    ) -> Result<(Revision, Objects, Option<String>), Status> {
+        let prefix = &scope.row.storage_prefix;
+        if !query.continue_token.is_empty() {
+            if !matches!(query.resource_version.as_str(), "" | "0") {
+                return Err(Status::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
+            let (revision, start) = pages::decode(&query.continue_token)?;
+            let start =
+                if scope.namespace.is_empty() { start } else { format!("{}/{start}", scope.namespace) };
+            self.fresh().await?;
+            let Some(revision) = revision else {
+                let (revision, objects) = self.cache.snapshot(prefix);
+                return Ok((revision, objects, Some(start)));
+            };
+            let expired = |_| {
+                Status::expired(
+                    "The provided continue parameter is too old to display a consistent list result. \
+                     You must start a new list without the continue parameter.",
+                )
+            };
+            let objects = self.cache.snapshot_at(prefix, revision).map_err(expired)?;
+            return Ok((revision, objects, Some(start)));
+        }
+        if query.resource_version.is_empty() {
+            self.fresh().await?;
+            let (revision, objects) = self.cache.snapshot(prefix);
+            return Ok((revision, objects, None));
+        }
+        let asked = parse_revision(&query.resource_version)
+            .map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
+        self.cache.wait_for_fresh(asked).await.map_err(cache_error)?;
+        let exact = query.resource_version_match == Some(VersionMatch::Exact)
+            // Without a match a limited list at a revision is exact (the "legacy" rule of the API concepts).
+            || (query.resource_version_match.is_none() && query.limit > 0 && asked > 0);
+        if exact {
+            let objects = self.cache.snapshot_at(prefix, asked).map_err(cache_error)?;
+            return Ok((asked, objects, None));
+        }
+        let (revision, objects) = self.cache.snapshot(prefix);
+        Ok((revision, objects, None))
+    }
+
+    /// Whether a list or watch with these selectors shows `object`.
+    pub(super) fn selects(&self, scope: &Scope<'_>, query: &ListOptions, object: &Object) -> bool {
+        selects(scope, &query.labels, &query.fields, object)
+    }
+}
+
+/// Whether selectors fit an object. Fields other than name and namespace are the strategy's to read.
+pub(super) fn selects(
+    scope: &Scope<'_>,
+    labels: &LabelSelector,
+    fields: &FieldSelector,
+    object: &Object,
+) -> bool {
+    let label = |key: &str| object.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v);
+    if !labels.matches(label) {
+        return false;
+    }
+    if fields.is_empty() {
+        return true;
+    }
+    let (namespace, name) = object.namespace_and_name();
+    let mut tree = None;
+    fields.matches(|field| match field {
+        "metadata.name" => name.to_string(),
+        "metadata.namespace" => namespace.to_string(),
+        other => {
+            let tree = tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
+            scope.strategy.selectable_field(tree, other)
+        }
+    })
+}

@@ -1,0 +1,195 @@
+//! update: the one loop through which every change of a stored object goes
+//! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`, `Update`).
+
+use super::{
+    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, inward, managed, outward, store_error,
+    to_stored,
+};
+use crate::cache::{Object, encode_for_storage, set_resource_version};
+use crate::field;
+use crate::meta;
+use crate::status::Status;
+use crate::strategy::Strategy;
+use crate::validation::{metadata, names, prepare};
+use fleetpass_store::{Revision, Txn};
+use serde_json::Value;
+
+/// What a conflict says (`OptimisticLockErrorMsg`).
+const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// How managed fields follow a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tracking {
+    /// An update by the scope's manager.
+    Update,
+    /// The change carries its managed fields already (server-side apply).
+    Done,
+}
+
+/// A changed object, before admission.
+pub(super) struct Change {
+    /// The whole new object.
+    pub(super) object: Value,
+    /// Whether a resource version in it that differs from the stored one is a demand of the client.
+    pub(super) tracking: Tracking,
+    /// Warnings that came up while it was made.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Registry {
+    /// Replaces the object by `body`, decoded and defaulted (PUT).
+    pub async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
+        super::patch::check_identity(scope, &mut body)?;
+        let asked = body_resource_version(&body)?;
+        let uid = meta::uid(&body).to_string();
+        self.fresh().await?;
+        if self.cache.get(&scope.key(scope.name)).is_none() {
+            if !scope.strategy.allow_create_on_update() || asked.is_some() {
+                return Err(scope.not_found());
+            }
+            return self.create(scope, body).await;
+        }
+        self.change(scope, asked, |old| {
+            check_uid(scope, &uid, old)?;
+            Ok(Change { object: body.clone(), tracking: Tracking::Update, warnings: Vec::new() })
+        })
+        .await
+    }
+
+    /// Changes the stored object by `make`, which is given the object as the client sees it, and is called
+    /// again if somebody else was faster, unless the client demanded a resource version.
+    pub(super) async fn change(
+        &self,
+        scope: &Scope<'_>,
+        asked: Option<Revision>,
+        make: impl Fn(&Value) -> Result<Change, Status>,
+    ) -> Result<Written, Status> {
+        let key = scope.key(scope.name);
+        let mut attempt = 0;
+        loop {
+            let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
+            let old = self.present(scope, &stored);
+            let change = make(&old)?;
+            let demanded = asked.or(body_resource_version(&change.object)?.filter(|r| *r != stored.revision));
+            let mut written = self.prepare_change(scope, old, &stored, asked, change)?;
+            match self.replace(scope, &stored, &mut written.object).await {
+                Ok(()) => {
+                    written.object = outward(scope.row, &scope.version.name, written.object);
+                    return Ok(written);
+                }
+                Err(fleetpass_store::Error::Conflict { .. }) => {
+                    attempt += 1;
+                    if demanded.is_some() || attempt > CONFLICT_RETRIES {
+                        return Err(Status::conflict(scope.gr(), scope.name, MODIFIED));
+                    }
+                    self.fresh().await?;
+                }
+                Err(error) => return Err(store_error(error)),
+            }
+        }
+    }
+
+    /// Everything between "this is what the client wants" and the commit.
+    fn prepare_change(
+        &self,
+        scope: &Scope<'_>,
+        old: Value,
+        stored: &Object,
+        asked: Option<Revision>,
+        change: Change,
+    ) -> Result<Written, Status> {
+        let Change { mut object, tracking, mut warnings } = change;
+        let strategy = scope.strategy;
+        let given = if asked.is_some() { asked } else { body_resource_version(&object)? };
+        match given {
+            Some(revision) if revision != stored.revision => {
+                return Err(Status::conflict(scope.gr(), scope.name, MODIFIED));
+            }
+            None if !strategy.allow_unconditional_update() => {
+                let path = field::Path::new("metadata.resourceVersion");
+                let error = field::Error::invalid(&path, 0, "must be specified for an update");
+                let resource = &scope.row.resource;
+                return Err(Status::invalid(&resource.group, &resource.plural, scope.name, &vec![error]));
+            }
+            _ => set_resource_version(&mut object, stored.revision),
+        }
+        warnings.extend(prepare::drop_duplicate_owners(&mut object));
+        if tracking == Tracking::Update {
+            managed::track_update(scope, &old, &mut object);
+        }
+        // From here on both are in the form that the kind's rules see.
+        let (mut object, old) = (inward(scope.row, object), &inward(scope.row, old));
+        self.admit(scope, &mut object, Some(old))?;
+        let ctx = self.context(scope);
+        prepare::for_update(&mut object, old, scope.namespace)?;
+        strategy.prepare_for_update(&ctx, &mut object, old);
+        if strategy.counts_generation() {
+            prepare::count_generation(&mut object, old, &["status"]);
+        }
+        let namespaced = scope.row.resource.namespaced;
+        let mut errors = metadata::validate(&object, namespaced, &names::is_path_segment);
+        errors.extend(metadata::validate_update(&object, old));
+        errors.extend(strategy.validate_update(&ctx, &object, old));
+        if !errors.is_empty() {
+            return Err(scope.invalid(&object, &errors));
+        }
+        strategy.admit_final(&ctx, &object, Some(old))?;
+        warnings.extend(strategy.warnings(&ctx, &object, Some(old)));
+        strategy.canonicalize(&mut object);
+        managed::settle_times(&mut object, old);
+        Ok(Written { object, created: false, warnings })
+    }
+
+    /// Commits a prepared change: nothing if it changes nothing, a deletion if it took away what held a
+    /// deleted object.
+    async fn replace(
+        &self,
+        scope: &Scope<'_>,
+        stored: &Object,
+        object: &mut Value,
+    ) -> Result<(), fleetpass_store::Error> {
+        let value = encode_for_storage(&to_stored(scope.row, object));
+        let gone = is_let_go(scope.strategy, object);
+        if !gone && stored.is_same_text(&value) {
+            return Ok(());
+        }
+        if scope.options.dry_run {
+            return Ok(());
+        }
+        let key = stored.key.clone();
+        // An object that nothing holds any longer goes without being written once more; watchers see its
+        // last stored state.
+        let txn =
+            if gone { Txn::delete(key, stored.revision) } else { Txn::update(key, value, stored.revision) };
+        let revision = self.store.commit(txn).await?;
+        self.cache.wait_for(revision).await;
+        if !gone {
+            set_resource_version(object, revision);
+        }
+        Ok(())
+    }
+}
+
+/// Whether nothing holds a deleted object any longer (`deleteWithoutFinalizers`).
+pub(super) fn is_let_go(strategy: &dyn Strategy, object: &Value) -> bool {
+    let grace = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+    meta::is_being_deleted(object)
+        && meta::list(object, &["metadata", "finalizers"]).is_empty()
+        && grace.unwrap_or(0) == 0
+        && !strategy.is_held(object)
+}
+
+/// A UID in the body of a PUT is a precondition.
+fn check_uid(scope: &Scope<'_>, asked: &str, old: &Value) -> Result<(), Status> {
+    let found = meta::uid(old);
+    if asked.is_empty() || asked == found {
+        return Ok(());
+    }
+    let key = scope.key(scope.name);
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+         failed: UID in precondition: {asked}, UID in object meta: {found}"
+    );
+    Err(Status::conflict(scope.gr(), scope.name, why))
+}

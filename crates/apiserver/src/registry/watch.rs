@@ -1,0 +1,209 @@
+//! watch: what happens to the objects that a query selects, from a revision on
+//! (`k8s.io/apiserver/pkg/storage/cacher/cacher.go`).
+
+use super::{Registry, Scope, cache_error, parse_revision, read::selects};
+use crate::cache::{Event, EventKind, Object, Watcher, range};
+use crate::codec::options::ListOptions;
+use crate::codec::selectors::{FieldSelector, LabelSelector};
+use crate::status::Status;
+use fleetpass_store::Revision;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, Interval};
+
+/// Watches without a timeout of their own end after this long and up to as long again, chosen at random, so that
+/// clients do not all come back at once (`--min-request-timeout` of kube-apiserver).
+const MIN_WATCH: Duration = Duration::from_secs(1800);
+
+/// How often a watcher that asked for bookmarks gets one; kube-apiserver sends them about as often.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// One item of a watch stream.
+#[derive(Debug, Clone)]
+pub enum WatchItem {
+    /// An object was added, changed or deleted, as this client sees it.
+    Object {
+        /// What happened, as far as the selection goes.
+        kind: EventKind,
+        /// The object.
+        object: Arc<Object>,
+        /// The event, where its shared encoding may be used.
+        shared: Option<Arc<Event>>,
+    },
+    /// Everything up to this revision has been sent.
+    Bookmark {
+        /// The revision.
+        revision: Revision,
+        /// Whether this ends the initial events.
+        initial_events_end: bool,
+    },
+    /// The watch ends with an error that the client must see.
+    Error(Status),
+}
+
+/// A watch under way.
+pub struct Watching {
+    initial: VecDeque<Arc<Object>>,
+    /// The bookmark that ends the initial events, if the client asked for it.
+    initial_end: Option<Revision>,
+    watcher: Watcher,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// The revision from which events count; earlier ones are part of the initial state.
+    after: Revision,
+    bookmarks: Option<Interval>,
+    until: Option<Instant>,
+    over: bool,
+}
+
+impl Registry {
+    fn longest_watch(&self) -> Duration {
+        let more = super::random_u64() % MIN_WATCH.as_secs();
+        MIN_WATCH + Duration::from_secs(more)
+    }
+
+    /// Begins a watch.
+    pub async fn watch(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Watching, Status> {
+        let prefix = &scope.row.storage_prefix;
+        let asked = match query.resource_version.as_str() {
+            "" => 0,
+            text => parse_revision(text).map_err(Status::plain_error)?,
+        };
+        let state_first = match query.send_initial_events {
+            Some(initial) => initial,
+            None => asked == 0,
+        };
+        let mut watching = if state_first || asked == 0 {
+            if asked > 0 {
+                self.cache.wait_for_fresh(asked).await.map_err(cache_error)?;
+            } else {
+                self.fresh().await?;
+            }
+            let (revision, objects, watcher) = self.cache.watch_from_now(prefix, scope.namespace);
+            let mut watching = Watching::new(watcher, query, revision);
+            if state_first {
+                let selected = range(&objects, prefix, scope.namespace, None)
+                    .filter(|object| selects(scope, &query.labels, &query.fields, object));
+                watching.initial = selected.cloned().collect();
+                if query.allow_watch_bookmarks && query.send_initial_events == Some(true) {
+                    watching.initial_end = Some(revision);
+                }
+            }
+            watching
+        } else {
+            let watcher = self.cache.watch(prefix, scope.namespace, asked).map_err(cache_error)?;
+            Watching::new(watcher, query, asked)
+        };
+        let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+        watching.until = Some(Instant::now() + seconds.map_or(self.longest_watch(), Duration::from_secs));
+        Ok(watching)
+    }
+}
+
+impl Watching {
+    fn new(watcher: Watcher, query: &ListOptions, after: Revision) -> Self {
+        let bookmarks = query.allow_watch_bookmarks.then(|| {
+            let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            interval
+        });
+        Self {
+            initial: VecDeque::new(),
+            initial_end: None,
+            watcher,
+            labels: query.labels.clone(),
+            fields: query.fields.clone(),
+            after,
+            bookmarks,
+            until: None,
+            over: false,
+        }
+    }
+
+    /// The next item; `None` when the watch is over (its time is up, or it was too slow).
+    pub async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
+        if let Some(object) = self.initial.pop_front() {
+            return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
+        }
+        if let Some(revision) = self.initial_end.take() {
+            return Some(WatchItem::Bookmark { revision, initial_events_end: true });
+        }
+        while !self.over {
+            let until = self.until;
+            tokio::select! {
+                biased;
+                event = self.watcher.next() => match event {
+                    Some(event) if event.revision > self.after => {
+                        if let Some(item) = self.view(scope, event) {
+                            return Some(item);
+                        }
+                    }
+                    Some(_) => {}
+                    None => self.over = true,
+                },
+                () = tick(self.bookmarks.as_mut()) => {
+                    if let Some(item) = self.bookmark(registry) {
+                        return Some(item);
+                    }
+                }
+                () = sleep_until(until) => self.over = true,
+            }
+        }
+        None
+    }
+
+    /// A bookmark, unless events are waiting: then there is nothing to say about the present yet.
+    fn bookmark(&mut self, registry: &Registry) -> Option<WatchItem> {
+        // Events up to this revision have been handed to the queue already; if it is empty, all were sent.
+        let revision = registry.cache.revision();
+        self.watcher.is_empty().then_some(WatchItem::Bookmark { revision, initial_events_end: false })
+    }
+
+    /// An event as this selection sees it: an object that begins to fit is added, one that ceases to fit is
+    /// deleted, with its old state.
+    fn view(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
+        if self.labels.is_empty() && self.fields.is_empty() {
+            return Some(WatchItem::Object {
+                kind: event.kind,
+                object: event.object.clone(),
+                shared: Some(event),
+            });
+        }
+        let fits = |object: &Object| selects(scope, &self.labels, &self.fields, object);
+        let before = event.previous.as_deref().is_some_and(fits);
+        let now = event.kind != EventKind::Deleted && fits(&event.object);
+        let item = |kind, object: Arc<Object>| {
+            let shared = (kind == event.kind && Arc::ptr_eq(&object, &event.object)).then(|| event.clone());
+            Some(WatchItem::Object { kind, object, shared })
+        };
+        match (before, now) {
+            (false, false) => None,
+            (false, true) => item(EventKind::Added, event.object.clone()),
+            (true, true) => item(EventKind::Modified, event.object.clone()),
+            (true, false) if event.kind == EventKind::Deleted => {
+                item(EventKind::Deleted, event.object.clone())
+            }
+            (true, false) => {
+                let last = event.previous.as_ref()?.at_revision(event.revision);
+                item(EventKind::Deleted, Arc::new(last))
+            }
+        }
+    }
+}
+
+async fn tick(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}

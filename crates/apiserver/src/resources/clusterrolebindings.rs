@@ -1,0 +1,8 @@
+//! ClusterRoleBindings: who has a ClusterRole everywhere.
+
+use crate::strategy::Resource;
+
+/// The row of ClusterRoleBindings.
+pub fn resource() -> Resource {
+    super::rbac::bindings(false)
+}

@@ -1,0 +1,575 @@
+//! Custom resources: the row that a CustomResourceDefinition adds to the table of kinds, and the rules of its
+//! objects (`apiextensions-apiserver/pkg/registry/customresource`, `pkg/apiserver/customresource_handler.go`).
+
+use super::{SUBRESOURCE_VERBS, table};
+use crate::field::{Error, ErrorList, Path};
+use crate::meta;
+use crate::schema::cel::Rules;
+use crate::schema::jsonpath::{self, JsonPath};
+use crate::schema::{Schema, Type, crd, custom, listtype, objectmeta, validate};
+use crate::status::{GroupResource, Status};
+use crate::strategy::{
+    Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
+};
+use crate::validation::names;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The verbs of a custom kind, in the order of its discovery document.
+const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+/// The finalizers without a domain that give no warning.
+const STANDARD_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
+
+/// A custom kind as its definition describes it now.
+pub struct CustomKind {
+    group: String,
+    plural: String,
+    kind: String,
+    storage_version: String,
+    terminating: bool,
+    versions: BTreeMap<String, CustomVersion>,
+}
+
+struct CustomVersion {
+    schema: Arc<Schema>,
+    rules: Option<Rules>,
+    status: bool,
+    scale: Option<ScalePaths>,
+    columns: Vec<(JsonPath, String)>,
+    selectable: Vec<(String, JsonPath)>,
+}
+
+/// The row of a definition; `None` as long as it is not established.
+///
+/// # Errors
+/// What keeps an established definition from being served: several versions that only a webhook can convert,
+/// or no storage version.
+pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
+    if !has_condition(definition, "Established") {
+        return Ok(None);
+    }
+    let versions = meta::list(definition, &["spec", "versions"]);
+    if versions.len() > 1 && meta::text(definition, &["spec", "conversion", "strategy"]) == "Webhook" {
+        return Err("conversion webhooks are not supported".into());
+    }
+    let Some(storage) = versions.iter().find(|v| v["storage"] == true) else {
+        return Err("no version is marked as storage version".into());
+    };
+    let names = |field: &str| meta::text(definition, &["status", "acceptedNames", field]).to_string();
+    let texts = |field: &str| -> Vec<String> {
+        let list = meta::list(definition, &["status", "acceptedNames", field]);
+        list.iter().filter_map(Value::as_str).map(str::to_string).collect()
+    };
+    let group = meta::text(definition, &["spec", "group"]).to_string();
+    let kind = Arc::new(CustomKind {
+        group: group.clone(),
+        plural: names("plural"),
+        kind: names("kind"),
+        storage_version: meta::text(storage, &["name"]).into(),
+        terminating: has_condition(definition, "Terminating"),
+        versions: versions.iter().map(|v| (meta::text(v, &["name"]).to_string(), version_rules(v))).collect(),
+    });
+    let mut served: Vec<&Value> = versions.iter().filter(|v| v["served"] == true).collect();
+    served.sort_by(|a, b| compare_versions(meta::text(b, &["name"]), meta::text(a, &["name"])));
+    let mut selectable: Vec<String> =
+        kind.versions.values().flat_map(|v| v.selectable.iter().map(|(label, _)| label.clone())).collect();
+    selectable.sort();
+    selectable.dedup();
+    Ok(Some(Resource {
+        group,
+        plural: names("plural"),
+        singular: names("singular"),
+        kind: names("kind"),
+        list_kind: names("listKind"),
+        short_names: texts("shortNames"),
+        categories: texts("categories"),
+        namespaced: meta::text(definition, &["spec", "scope"]) == "Namespaced",
+        verbs: VERBS.iter().map(ToString::to_string).collect(),
+        versions: served.iter().map(|v| shown_version(definition, v, &kind)).collect(),
+        storage_version: kind.storage_version.clone(),
+        selectable_fields: selectable,
+        subresources: subresources(&kind, &served),
+        backing: Backing::Stored(Arc::new(Objects { kind, status: false })),
+        delete_returns_object: false,
+        view: None,
+        custom: true,
+        uniform_since: 0,
+    }))
+}
+
+fn has_condition(definition: &Value, kind: &str) -> bool {
+    meta::list(definition, &["status", "conditions"])
+        .iter()
+        .any(|c| c["type"] == kind && c["status"] == "True")
+}
+
+fn version_rules(version: &Value) -> CustomVersion {
+    let columns = printer_columns(version)
+        .iter()
+        .filter_map(|c| {
+            let path = JsonPath::parse(meta::text(c, &["jsonPath"])).ok()?;
+            Some((path, meta::text(c, &["type"]).to_string()))
+        })
+        .collect();
+    let scale = meta::at(version, &["subresources", "scale"]).map(|scale| ScalePaths {
+        spec_replicas: meta::text(scale, &["specReplicasPath"]).into(),
+        status_replicas: meta::text(scale, &["statusReplicasPath"]).into(),
+        label_selector: scale.get("labelSelectorPath").and_then(Value::as_str).map(str::to_string),
+    });
+    let selectable = meta::list(version, &["selectableFields"])
+        .iter()
+        .filter_map(|f| {
+            let path = meta::text(f, &["jsonPath"]);
+            Some((path.trim_start_matches('.').to_string(), JsonPath::parse(path).ok()?))
+        })
+        .collect();
+    let schema = Arc::new(crd::schema(&version["schema"]["openAPIV3Schema"]));
+    CustomVersion {
+        rules: Rules::new(&schema, true),
+        schema,
+        status: meta::at(version, &["subresources", "status"]).is_some(),
+        scale,
+        columns,
+        selectable,
+    }
+}
+
+/// The columns beside the name; if there is one that cannot be read, there are none, as in kube-apiserver.
+fn printer_columns(version: &Value) -> Vec<Value> {
+    let columns = meta::list(version, &["additionalPrinterColumns"]);
+    if columns.is_empty() {
+        return vec![
+            serde_json::json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
+            "description": "Time since the object was created."}),
+        ];
+    }
+    let readable = |c: &Value| JsonPath::parse(meta::text(c, &["jsonPath"])).is_ok();
+    let count = columns.iter().take_while(|c| readable(c)).count();
+    columns[..count].to_vec()
+}
+
+fn shown_version(definition: &Value, version: &Value, kind: &CustomKind) -> Version {
+    let name = meta::text(version, &["name"]);
+    let mut columns = vec![Column::name()];
+    for column in printer_columns(version) {
+        let text = |field: &str| meta::text(&column, &[field]);
+        let description = match text("description") {
+            "" => format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath")),
+            given => given.into(),
+        };
+        let priority = column.get("priority").and_then(Value::as_i64).unwrap_or_default();
+        columns.push(Column::new(text("name"), text("type"), text("format"), &description, priority));
+    }
+    let deprecation = (version["deprecated"] == true).then(|| {
+        version
+            .get("deprecationWarning")
+            .and_then(Value::as_str)
+            .map_or_else(|| default_deprecation(definition, name), str::to_string)
+    });
+    Version {
+        name: name.into(),
+        schema: kind.versions.get(name).map(|v| Arc::clone(&v.schema)).unwrap_or_default(),
+        columns: Arc::new(columns),
+        deprecation,
+    }
+}
+
+/// `GROUP/VERSION KIND is deprecated[; use GROUP/VERSION KIND]`: the best of the newer served versions.
+fn default_deprecation(definition: &Value, name: &str) -> String {
+    let group = meta::text(definition, &["spec", "group"]);
+    let kind = meta::text(definition, &["spec", "names", "kind"]);
+    let better = meta::list(definition, &["spec", "versions"])
+        .iter()
+        .filter(|v| v["served"] == true && v["deprecated"] != true)
+        .map(|v| meta::text(v, &["name"]))
+        .filter(|other| compare_versions(name, other) == Ordering::Less)
+        .max_by(|a, b| compare_versions(a, b));
+    let mut message = format!("{group}/{name} {kind} is deprecated");
+    if let Some(better) = better {
+        message.push_str(&format!("; use {group}/{better} {kind}"));
+    }
+    message
+}
+
+fn subresources(kind: &Arc<CustomKind>, served: &[&Value]) -> Vec<Subresource> {
+    let names = |has: &dyn Fn(&CustomVersion) -> bool| -> Vec<String> {
+        let served = served.iter().map(|v| meta::text(v, &["name"]).to_string());
+        served.filter(|name| kind.versions.get(name).is_some_and(has)).collect()
+    };
+    let mut out = Vec::new();
+    let mut scales: Vec<&ScalePaths> = Vec::new();
+    for scale in kind.versions.values().filter_map(|v| v.scale.as_ref()) {
+        if !scales.contains(&scale) {
+            scales.push(scale);
+        }
+    }
+    for scale in scales {
+        out.push(Subresource {
+            name: "scale",
+            body: Some(("autoscaling", "v1", "Scale")),
+            schema: None,
+            verbs: SUBRESOURCE_VERBS,
+            handler: Handler::Scale(Arc::new(scale.clone())),
+            versions: Some(names(&|v| v.scale.as_ref() == Some(scale))),
+        });
+    }
+    let with_status = names(&|v| v.status);
+    if !with_status.is_empty() {
+        out.push(Subresource {
+            name: "status",
+            body: None,
+            schema: None,
+            verbs: SUBRESOURCE_VERBS,
+            handler: Handler::Update(Arc::new(Objects { kind: Arc::clone(kind), status: true })),
+            versions: Some(with_status),
+        });
+    }
+    out
+}
+
+/// The order of versions (`k8s.io/apimachinery/pkg/version/helpers.go`): GA, beta, alpha, then all other names;
+/// the greater is the better one.
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    match (stability(a), stability(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(_), None) => Ordering::Greater,
+        (None, Some(_)) => Ordering::Less,
+        (None, None) => Reverse(a).cmp(&Reverse(b)),
+    }
+}
+
+/// `v1`, `v2beta3`: how stable, major, minor.
+fn stability(version: &str) -> Option<(u8, u64, u64)> {
+    let rest = version.strip_prefix('v')?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (major, tail) = rest.split_at(digits);
+    let number = |text: &str| -> Option<u64> { text.parse().ok().filter(|_| !text.starts_with(['0', '+'])) };
+    let major = number(major)?;
+    if tail.is_empty() {
+        return Some((2, major, 0));
+    }
+    let (level, minor) = match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+        (Some(minor), _) => (1, minor),
+        (_, Some(minor)) => (0, minor),
+        _ => return None,
+    };
+    Some((level, major, number(minor)?))
+}
+
+impl CustomKind {
+    fn version_of(&self, object: &Value) -> Option<&CustomVersion> {
+        let api_version = meta::text(object, &["apiVersion"]);
+        self.versions.get(api_version.rsplit('/').next().unwrap_or_default())
+    }
+
+    /// A stored object as a request to `version` sees it: refreshed by the schema of the version in which it
+    /// was stored, then without what `version` does not know, under its `apiVersion`.
+    pub fn shown(&self, object: &mut Value, version: &str) {
+        if let Some(stored) = self.version_of(object) {
+            custom::refresh(object, &stored.schema);
+        }
+        if let (Some(members), Some(asked)) = (object.as_object_mut(), self.versions.get(version)) {
+            let api_version = format!("{}/{version}", self.group);
+            if members.get("apiVersion").and_then(Value::as_str) != Some(&api_version) {
+                members.insert("apiVersion".into(), api_version.into());
+                custom::convert(object, &asked.schema);
+            }
+        }
+    }
+
+    /// `kind` and `apiVersion` of a body.
+    fn validate_type(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let expected = format!("{}/{}", self.group, ctx.version);
+        for (field, expected) in [("kind", &self.kind), ("apiVersion", &expected)] {
+            let given = meta::text(object, &[field]);
+            if given != expected {
+                errors.push(Error::invalid(&Path::new(field), given, format!("must be {expected}")));
+            }
+        }
+        errors
+    }
+}
+
+/// The rules of the objects of a custom kind, and of their status.
+struct Objects {
+    kind: Arc<CustomKind>,
+    status: bool,
+}
+
+impl Objects {
+    fn rules(&self, ctx: &Context<'_>) -> Option<&CustomVersion> {
+        self.kind.versions.get(ctx.version)
+    }
+
+    fn validate_new(&self, version: &CustomVersion, object: &Value) -> ErrorList {
+        let root = Path::default();
+        let mut errors = validate::validate(&root, &version.schema, object);
+        validate_scale(version, object, false, &mut errors);
+        errors.extend(objectmeta::validate_embedded(object, &version.schema));
+        errors.extend(listtype::validate(&root, &version.schema, object));
+        validate_rules(version, object, None, &mut errors);
+        errors
+    }
+
+    fn validate_changed(&self, version: &CustomVersion, new: &Value, old: &Value) -> ErrorList {
+        let root = Path::default();
+        let mut errors = ErrorList::new();
+        if self.status {
+            if let (Some(status), Some(schema)) = (new.get("status"), version.schema.properties.get("status"))
+            {
+                let before = old.get("status").unwrap_or(&Value::Null);
+                errors.extend(validate::validate_update(&Path::new("status"), schema, status, before));
+            }
+        } else {
+            errors.extend(validate::validate_update(&root, &version.schema, new, old));
+        }
+        validate_scale(version, new, self.status, &mut errors);
+        if !self.status {
+            errors.extend(objectmeta::validate_embedded(new, &version.schema));
+        }
+        // Who has duplicates already may keep them.
+        if listtype::validate(&root, &version.schema, old).is_empty() {
+            errors.extend(listtype::validate(&root, &version.schema, new));
+        }
+        validate_rules(version, new, Some(old), &mut errors);
+        errors
+    }
+}
+
+impl Strategy for Objects {
+    fn default(&self, object: &mut Value) {
+        if let Some(version) = self.kind.version_of(object) {
+            crate::schema::default::default(object, &version.schema);
+        }
+    }
+
+    fn admit(&self, _ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        if old.is_none() && self.kind.terminating {
+            let resource = GroupResource { group: &self.kind.group, resource: &self.kind.plural };
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(resource, meta::name(object), why));
+        }
+        Ok(())
+    }
+
+    fn prepare_for_create(&self, ctx: &Context<'_>, object: &mut Value) {
+        if self.rules(ctx).is_some_and(|v| v.status)
+            && let Some(members) = object.as_object_mut()
+        {
+            members.remove("status");
+        }
+        meta::metadata_mut(object).insert("generation".into(), 1.into());
+    }
+
+    fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        if self.status {
+            let mut kept = old.clone();
+            for (field, in_metadata) in [("status", false), ("managedFields", true)] {
+                let given = if in_metadata { new["metadata"].get(field) } else { new.get(field) };
+                let target =
+                    if in_metadata { meta::metadata_mut(&mut kept) } else { meta::as_map_mut(&mut kept) };
+                match given {
+                    Some(value) => target.insert(field.into(), value.clone()),
+                    None => target.remove(field),
+                };
+            }
+            *new = kept;
+            return;
+        }
+        if self.rules(ctx).is_some_and(|v| v.status) {
+            meta::keep(new, old, "status");
+        }
+        let mut generation = meta::generation(old);
+        if differs(new, old) {
+            generation += 1;
+        }
+        meta::metadata_mut(new).insert("generation".into(), generation.into());
+    }
+
+    fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
+        let errors = self.kind.validate_type(ctx, object);
+        match self.rules(ctx) {
+            Some(version) if errors.is_empty() => self.validate_new(version, object),
+            _ => errors,
+        }
+    }
+
+    fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
+        let errors = self.kind.validate_type(ctx, new);
+        match self.rules(ctx) {
+            Some(version) if errors.is_empty() => self.validate_changed(version, new, old),
+            _ => errors,
+        }
+    }
+
+    fn show(&self, object: &mut Value, version: &str) {
+        self.kind.shown(object, version);
+    }
+
+    fn canonicalize(&self, object: &mut Value) {
+        // An object is kept, and answered, as the schema of the stored version has it.
+        if let Some(stored) = self.kind.versions.get(&self.kind.storage_version) {
+            custom::refresh(object, &stored.schema);
+        }
+    }
+
+    fn warnings(&self, _ctx: &Context<'_>, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if self.status {
+            return Vec::new();
+        }
+        let finalizers = |object: &Value| -> Vec<String> {
+            let list = meta::list(object, &["metadata", "finalizers"]);
+            list.iter().filter_map(Value::as_str).map(str::to_string).collect()
+        };
+        let before = old.map(finalizers).unwrap_or_default();
+        let mut added = finalizers(object);
+        added.retain(|f| !before.contains(f));
+        added.sort();
+        added.dedup();
+        added.iter().flat_map(|f| finalizer_warnings(f)).collect()
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn is_selectable(&self, version: &str, label: &str) -> bool {
+        self.kind.versions.get(version).is_some_and(|v| v.selectable.iter().any(|(l, _)| l == label))
+    }
+
+    fn selectable_field(&self, object: &Value, label: &str) -> String {
+        let Some(version) = self.kind.version_of(object) else { return String::new() };
+        let path = version.selectable.iter().find(|(l, _)| l == label).map(|(_, path)| path);
+        let found = path.and_then(|path| path.find(object).into_iter().next());
+        found.filter(|v| !v.is_null()).map(jsonpath::print).unwrap_or_default()
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let mut cells = vec![table::name(object)];
+        if let Some(version) = self.kind.version_of(object) {
+            cells.extend(version.columns.iter().map(|(path, kind)| cell(path, kind, object, now)));
+        }
+        cells
+    }
+}
+
+/// The rules of the schema; they are not asked about values whose types or sizes are wrong.
+fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let Some(rules) = &version.rules else { return };
+    if validate::blocks_rules(errors) {
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                      errors to complete validation";
+        errors.push(Error::invalid(&Path::default(), Value::Null, detail));
+    } else {
+        errors.extend(rules.validate(new, old));
+    }
+}
+
+/// Whether anything but the metadata differs.
+fn differs(new: &Value, old: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        meta::as_map_mut(&mut object).remove("metadata");
+        object
+    };
+    rest(new) != rest(old)
+}
+
+fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
+    let Some(value) = path.find(object).into_iter().next() else { return Value::Null };
+    match kind {
+        "string" => jsonpath::print(value).into(),
+        "integer" => match (value.as_i64(), value.as_f64()) {
+            (Some(int), _) => int.into(),
+            (None, Some(float)) => (float as i64).into(),
+            _ => Value::Null,
+        },
+        "number" if value.is_number() => value.clone(),
+        "boolean" if value.is_boolean() => value.clone(),
+        "date" => match value.as_str() {
+            Some("") => table::UNKNOWN.into(),
+            Some(text) => match text.parse::<Timestamp>() {
+                Ok(time) => table::since(Some(time), now).into(),
+                Err(_) => "<invalid>".into(),
+            },
+            None => Value::Null,
+        },
+        _ => Value::Null,
+    }
+}
+
+fn finalizer_warnings(finalizer: &str) -> Vec<String> {
+    let at = format!("metadata.finalizers: {}", crate::field::go_quote(finalizer));
+    let mut warnings: Vec<String> =
+        names::is_qualified_name(finalizer).into_iter().map(|m| format!("{at}: {m}")).collect();
+    if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+        let path = if finalizer.contains('.') { " including a path (/)" } else { "" };
+        warnings.push(format!(
+            "{at}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other \
+             finalizer writers"
+        ));
+    }
+    warnings
+}
+
+/// The numbers and the selector that the scale subresource shows.
+fn validate_scale(version: &CustomVersion, object: &Value, status_only: bool, errors: &mut ErrorList) {
+    let Some(scale) = &version.scale else { return };
+    if !status_only {
+        validate_replicas(&scale.spec_replicas, object, errors);
+    }
+    validate_replicas(&scale.status_replicas, object, errors);
+    if let Some(path) = scale.label_selector.as_deref().filter(|p| !p.is_empty())
+        && let Some(value) = simple(object, path).filter(|v| !v.is_string())
+    {
+        let why = wrong_type(path, value, "string");
+        errors.push(Error::invalid(&Path::new(path), "", why));
+    }
+}
+
+fn validate_replicas(path: &str, object: &Value, errors: &mut ErrorList) {
+    let at = Path::new(path);
+    let Some(value) = simple(object, path) else { return };
+    match value.as_i64() {
+        None => errors.push(Error::invalid(&at, 0, wrong_type(path, value, "int64"))),
+        Some(count) if count < 0 => {
+            errors.push(Error::invalid(&at, count, "should be a non-negative integer"));
+        }
+        Some(count) if count > i64::from(i32::MAX) => {
+            let detail = format!("should be less than or equal to {}", i32::MAX);
+            errors.push(Error::invalid(&at, count, detail));
+        }
+        Some(_) => {}
+    }
+}
+
+fn wrong_type(path: &str, value: &Value, expected: &str) -> String {
+    let (shown, found) = match value {
+        Value::Null => ("<nil>".into(), "<nil>"),
+        Value::Bool(b) => (b.to_string(), "bool"),
+        Value::Number(_) => (jsonpath::print(value), if value.is_f64() { "float64" } else { "int64" }),
+        Value::String(s) => (s.clone(), "string"),
+        Value::Array(_) => (value.to_string(), "[]interface {}"),
+        Value::Object(_) => (value.to_string(), "map[string]interface {}"),
+    };
+    format!("{path} accessor error: {shown} is of the type {found}, expected {expected}")
+}
+
+/// The value at a path of plain names (`.spec.replicas`).
+pub fn simple<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    path.trim_start_matches('.').split('.').try_fold(object, |value, name| value.get(name))
+}
+
+/// Whether a field of that schema may be selected by.
+pub(super) fn is_selectable_type(schema: &Schema) -> bool {
+    !schema.int_or_string && matches!(schema.kind, Some(Type::String | Type::Boolean | Type::Integer))
+}
+
+#[cfg(test)]
+#[path = "customresources_tests.rs"]
+mod tests;

@@ -1,0 +1,8 @@
+//! RoleBindings: who has a role in one namespace.
+
+use crate::strategy::Resource;
+
+/// The row of RoleBindings.
+pub fn resource() -> Resource {
+    super::rbac::bindings(true)
+}

@@ -1,0 +1,8 @@
+//! Roles: what may be done in one namespace.
+
+use crate::strategy::Resource;
+
+/// The row of Roles.
+pub fn resource() -> Resource {
+    super::rbac::roles(true)
+}

@@ -1,0 +1,394 @@
+//! The part of Kubernetes' JSONPath (`k8s.io/client-go/util/jsonpath`) that CRDs use for columns, selectable
+//! fields and scale: members, indexes, slices, wildcards, filters and unions of names. Missing members give
+//! no result.
+
+use serde_json::Value;
+use std::cmp::Ordering;
+
+/// A parsed path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonPath(Vec<Step>);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Member(String),
+    Members(Vec<String>),
+    Index(i64),
+    Slice(Option<i64>, Option<i64>, i64),
+    All,
+    Descend(String),
+    Filter(Operand, Option<(Operator, Operand)>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Operand {
+    Path(JsonPath),
+    Literal(Value),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Operator {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl JsonPath {
+    /// Parses a path without braces, such as `.spec.list[0]` or `.status.conditions[?(@.type=="Ready")].status`.
+    pub fn parse(path: &str) -> Result<Self, String> {
+        let mut parser = Parser { chars: path.chars().collect(), at: 0 };
+        let steps = parser.steps()?;
+        if parser.at < parser.chars.len() {
+            return Err(format!("unrecognized character in path: {}", parser.rest()));
+        }
+        Ok(Self(steps))
+    }
+
+    /// What the path leads to, in order.
+    pub fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
+        let mut found = vec![root];
+        for step in &self.0 {
+            found = found.into_iter().flat_map(|value| step.apply(value)).collect();
+        }
+        found
+    }
+}
+
+impl Step {
+    fn apply<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+        match self {
+            Self::Member(name) => value.get(name).into_iter().collect(),
+            Self::Members(names) => names.iter().filter_map(|name| value.get(name)).collect(),
+            Self::Index(index) => {
+                let Some(list) = value.as_array() else { return Vec::new() };
+                resolve(*index, list.len()).and_then(|i| list.get(i)).into_iter().collect()
+            }
+            Self::Slice(from, to, step) => {
+                let Some(list) = value.as_array() else { return Vec::new() };
+                let clamp = |n: i64| {
+                    let n = if n < 0 { n + list.len() as i64 } else { n };
+                    usize::try_from(n).unwrap_or_default().min(list.len())
+                };
+                let (from, to) = (from.map_or(0, clamp), to.map_or(list.len(), clamp));
+                let step = usize::try_from(*step).unwrap_or(1).max(1);
+                list.get(from..to).unwrap_or_default().iter().step_by(step).collect()
+            }
+            Self::All => match value {
+                Value::Array(list) => list.iter().collect(),
+                Value::Object(members) => members.values().collect(),
+                _ => Vec::new(),
+            },
+            Self::Descend(name) => descend(value, name),
+            Self::Filter(left, test) => {
+                let Some(list) = value.as_array() else { return Vec::new() };
+                list.iter().filter(|element| holds(element, left, test.as_ref())).collect()
+            }
+        }
+    }
+}
+
+fn resolve(index: i64, length: usize) -> Option<usize> {
+    usize::try_from(if index < 0 { index + length as i64 } else { index }).ok()
+}
+
+fn descend<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
+    let mut found: Vec<&Value> = value.get(name).into_iter().collect();
+    let below: Vec<&Value> = match value {
+        Value::Array(list) => list.iter().collect(),
+        Value::Object(members) => members.values().collect(),
+        _ => Vec::new(),
+    };
+    for child in below {
+        found.extend(descend(child, name));
+    }
+    found
+}
+
+fn holds(element: &Value, left: &Operand, test: Option<&(Operator, Operand)>) -> bool {
+    let Some(left) = left.value(element) else { return false };
+    let Some((operator, right)) = test else { return true };
+    let Some(right) = right.value(element) else { return false };
+    let order = match (left, right) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()),
+        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
+        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+        _ => None,
+    };
+    match (operator, order) {
+        (Operator::Equal, order) => order == Some(Ordering::Equal),
+        (Operator::NotEqual, order) => order != Some(Ordering::Equal),
+        (_, None) => false,
+        (Operator::Less, Some(order)) => order == Ordering::Less,
+        (Operator::LessOrEqual, Some(order)) => order != Ordering::Greater,
+        (Operator::Greater, Some(order)) => order == Ordering::Greater,
+        (Operator::GreaterOrEqual, Some(order)) => order != Ordering::Less,
+    }
+}
+
+impl Operand {
+    fn value<'a>(&'a self, element: &'a Value) -> Option<&'a Value> {
+        match self {
+            Self::Path(path) => path.find(element).into_iter().next(),
+            Self::Literal(value) => Some(value),
+        }
+    }
+}
+
+struct Parser {
+    chars: Vec<char>,
+    at: usize,
+}
+
+impl Parser {
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+    fn rest(&self) -> String {
+        self.chars[self.at.min(self.chars.len())..].iter().collect()
+    }
+    fn spaces(&mut self) {
+        while self.peek() == Some(' ') {
+            self.at += 1;
+        }
+    }
+
+    fn steps(&mut self) -> Result<Vec<Step>, String> {
+        let mut steps = Vec::new();
+        while let Some(c) = self.peek() {
+            match c {
+                '$' | '@' if steps.is_empty() => self.at += 1,
+                '.' => {
+                    self.at += 1;
+                    let recursive = self.peek() == Some('.');
+                    self.at += usize::from(recursive);
+                    match self.peek() {
+                        Some('[') | None => {}
+                        Some('*') => {
+                            self.at += 1;
+                            steps.push(Step::All);
+                        }
+                        Some(_) => {
+                            let name = self.name();
+                            if name.is_empty() {
+                                return Err(format!("unrecognized character in path: {}", self.rest()));
+                            }
+                            steps.push(if recursive { Step::Descend(name) } else { Step::Member(name) });
+                        }
+                    }
+                }
+                '[' => steps.push(self.bracket()?),
+                _ => break,
+            }
+        }
+        Ok(steps)
+    }
+
+    /// A member's name; a backslash takes away a character's meaning.
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        while let Some(c) = self.peek() {
+            match c {
+                '\\' => {
+                    self.at += 1;
+                    name.extend(self.peek());
+                    self.at += 1;
+                }
+                '.' | '[' | ']' | ' ' | '=' | '!' | '<' | '>' | ')' | '(' | ',' | '{' | '}' => break,
+                c => {
+                    name.push(c);
+                    self.at += 1;
+                }
+            }
+        }
+        name
+    }
+
+    fn bracket(&mut self) -> Result<Step, String> {
+        self.at += 1;
+        self.spaces();
+        let step = match self.peek() {
+            Some('?') => return self.filter(),
+            Some('*') => {
+                self.at += 1;
+                Step::All
+            }
+            Some('\'' | '"') => {
+                let mut names = vec![self.quoted()?];
+                self.spaces();
+                while self.peek() == Some(',') {
+                    self.at += 1;
+                    self.spaces();
+                    names.push(self.quoted()?);
+                    self.spaces();
+                }
+                if names.len() == 1 { Step::Member(names.remove(0)) } else { Step::Members(names) }
+            }
+            _ => {
+                let mut body = String::new();
+                while let Some(c) = self.peek().filter(|c| *c != ']') {
+                    body.push(c);
+                    self.at += 1;
+                }
+                numbers(&body)?
+            }
+        };
+        self.spaces();
+        self.close(']')?;
+        Ok(step)
+    }
+
+    fn close(&mut self, bracket: char) -> Result<(), String> {
+        if self.peek() != Some(bracket) {
+            return Err("unterminated array".into());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn quoted(&mut self) -> Result<String, String> {
+        let Some(quote) = self.peek().filter(|c| matches!(c, '\'' | '"')) else {
+            return Err(format!("unrecognized character in path: {}", self.rest()));
+        };
+        self.at += 1;
+        let mut text = String::new();
+        loop {
+            let Some(c) = self.peek() else { return Err("unterminated quoted string".into()) };
+            self.at += 1;
+            match c {
+                '\\' => {
+                    text.extend(self.peek());
+                    self.at += 1;
+                }
+                c if c == quote => return Ok(text),
+                c => text.push(c),
+            }
+        }
+    }
+
+    /// At `?` of `[?(left operator right)]`.
+    fn filter(&mut self) -> Result<Step, String> {
+        self.at += 1;
+        self.close('(').map_err(|_| "unterminated filter".to_string())?;
+        let left = self.operand()?;
+        self.spaces();
+        let mut operator = String::new();
+        while let Some(c) = self.peek().filter(|c| matches!(c, '=' | '!' | '<' | '>')) {
+            operator.push(c);
+            self.at += 1;
+        }
+        let operator = match operator.as_str() {
+            "" => None,
+            "==" => Some(Operator::Equal),
+            "!=" => Some(Operator::NotEqual),
+            "<" => Some(Operator::Less),
+            "<=" => Some(Operator::LessOrEqual),
+            ">" => Some(Operator::Greater),
+            ">=" => Some(Operator::GreaterOrEqual),
+            other => return Err(format!("unrecognized filter operator {other}")),
+        };
+        let test = match operator {
+            Some(operator) => Some((operator, self.operand()?)),
+            None => None,
+        };
+        self.spaces();
+        self.close(')').map_err(|_| "unterminated filter".to_string())?;
+        self.close(']')?;
+        Ok(Step::Filter(left, test))
+    }
+
+    fn operand(&mut self) -> Result<Operand, String> {
+        self.spaces();
+        match self.peek() {
+            Some('@' | '$' | '.') => Ok(Operand::Path(JsonPath(self.steps()?))),
+            Some('\'' | '"') => Ok(Operand::Literal(self.quoted()?.into())),
+            _ => {
+                let mut word = String::new();
+                while let Some(c) =
+                    self.peek().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '+' | '.'))
+                {
+                    word.push(c);
+                    self.at += 1;
+                }
+                let literal = serde_json::from_str::<Value>(&word).ok();
+                match literal.filter(|v| v.is_number() || v.is_boolean()) {
+                    Some(value) => Ok(Operand::Literal(value)),
+                    None => Err(format!("unrecognized identifier {word}")),
+                }
+            }
+        }
+    }
+}
+
+/// `0`, `-1`, `1:`, `:2`, `0:4:2`.
+fn numbers(body: &str) -> Result<Step, String> {
+    let number = |text: &str| -> Result<Option<i64>, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| format!("invalid array index {body}"))
+    };
+    let parts: Vec<&str> = body.split(':').collect();
+    match parts.as_slice() {
+        [index] => number(index)?.map(Step::Index).ok_or_else(|| format!("invalid array index {body}")),
+        [from, to] => Ok(Step::Slice(number(from)?, number(to)?, 1)),
+        [from, to, step] => Ok(Step::Slice(number(from)?, number(to)?, number(step)?.unwrap_or(1))),
+        _ => Err(format!("invalid array index {body}")),
+    }
+}
+
+/// A result as a cell shows it (`PrintResults`): text as it is, lists and objects as JSON.
+pub fn print(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".into(),
+        Value::Number(number) => match super::gonum::GoNumber::new(number) {
+            super::gonum::GoNumber::Int(int) => int.to_string(),
+            super::gonum::GoNumber::Float(float) => super::gonum::print_float(float),
+        },
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn finds_what_columns_ask_for() {
+        let object = json!({
+            "metadata": {"labels": {"a.b/c": "lab"}},
+            "spec": {"list": ["x", "y", "z"], "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 22}]},
+            "status": {"conditions": [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]},
+        });
+        for (path, expected) in [
+            (".spec.list[0]", json!(["x"])),
+            (".spec.list[-1]", json!(["z"])),
+            (".spec.list[0:2]", json!(["x", "y"])),
+            (".spec.list[*]", json!(["x", "y", "z"])),
+            (".spec.list[9]", json!([])),
+            (".status.conditions[?(@.type==\"Ready\")].status", json!(["True"])),
+            (".status.conditions[?(@.type == 'Ready')].status", json!(["True"])),
+            (".spec.ports[?(@.port>10)].name", json!(["b"])),
+            (".metadata.labels.a\\.b/c", json!(["lab"])),
+            (".metadata.labels['a.b/c']", json!(["lab"])),
+            (".spec.nothing.here", json!([])),
+            ("..port", json!([1, 22])),
+        ] {
+            let parsed = JsonPath::parse(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let found: Vec<Value> = parsed.find(&object).into_iter().cloned().collect();
+            assert_eq!(Value::from(found), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_read() {
+        for path in [".spec[", ".spec[?(@.a==]", ".spec['a]", ".a[x]", ".a}"] {
+            assert!(JsonPath::parse(path).is_err(), "{path}");
+        }
+    }
+}

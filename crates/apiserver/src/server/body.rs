@@ -1,0 +1,61 @@
+//! Bodies: what is read with a limit, what is sent whole, what is streamed.
+
+use crate::status::Status;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+
+/// Any error of a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The largest body that is read: 3 MiB, as kube-apiserver (`MaxRequestBodyBytes`).
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// A body that is sent whole.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is sent as it comes.
+pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+}
+
+/// Reads a body up to [`MAX_BODY`].
+pub async fn read<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    let too_large = || Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"));
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
+    let mut body = std::pin::pin!(body);
+    let mut first: Option<Bytes> = None;
+    let mut more = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|e| Status::bad_request(format!("cannot read the request body: {}", e.into())))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > MAX_BODY {
+            return Err(too_large());
+        }
+        // Nearly all bodies come in one piece, which is then used as it is.
+        match (&first, more.is_empty()) {
+            (None, _) => first = Some(data),
+            (Some(start), true) => {
+                more.extend_from_slice(start);
+                more.extend_from_slice(&data);
+            }
+            (Some(_), false) => more.extend_from_slice(&data),
+        }
+    }
+    Ok(if more.is_empty() { first.unwrap_or_default() } else { more.freeze() })
+}

@@ -1,0 +1,131 @@
+//! `/healthz`, `/livez`, `/readyz`: whether the server lives and is ready, as a whole and check by check
+//! (`k8s.io/apiserver/pkg/server/healthz`).
+
+use crate::request::Query;
+use std::sync::Arc;
+
+/// One check: its name, and what is wrong, if anything. Reasons are for the log, not for the client.
+pub struct Check {
+    /// Its name, as in the path (`/readyz/store`).
+    pub name: &'static str,
+    /// Looks now; must not block.
+    pub check: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// The checks behind the three paths.
+#[derive(Default)]
+pub struct Health {
+    live: Vec<Check>,
+    ready: Vec<Check>,
+}
+
+/// The text of an answer and its status code.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HealthAnswer {
+    /// 200, 404 or 500.
+    pub code: u16,
+    /// The plain text body.
+    pub text: String,
+}
+
+impl Health {
+    /// `ping` alone is always there; `live` checks decide over a restart, `ready` ones over traffic as well.
+    pub fn new(live: Vec<Check>, ready: Vec<Check>) -> Self {
+        Self { live, ready }
+    }
+
+    /// The answer to a path (`/readyz`, `/livez/ping`); `None` if it is no health path.
+    pub fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
+        let (endpoint, rest) = match path[1..].split_once('/') {
+            Some((endpoint, rest)) => (endpoint, Some(rest)),
+            None => (&path[1..], None),
+        };
+        let ready = match endpoint {
+            "healthz" | "readyz" => true,
+            "livez" => false,
+            _ => return None,
+        };
+        let ping = Check { name: "ping", check: Arc::new(|| Ok(())) };
+        let more = if ready { self.ready.as_slice() } else { &[] };
+        let checks: Vec<&Check> = std::iter::once(&ping).chain(&self.live).chain(more).collect();
+        Some(match rest {
+            None => all(endpoint, &checks, query),
+            Some(name) => match checks.iter().find(|check| check.name == name) {
+                Some(check) => one(check),
+                None => HealthAnswer { code: 404, text: "404 page not found\n".into() },
+            },
+        })
+    }
+}
+
+fn one(check: &Check) -> HealthAnswer {
+    match (check.check)() {
+        Ok(()) => HealthAnswer { code: 200, text: "ok".into() },
+        Err(why) => {
+            tracing::warn!(check = check.name, why, "health check failed");
+            HealthAnswer { code: 500, text: "internal server error: reason withheld\n".into() }
+        }
+    }
+}
+
+fn all(endpoint: &str, checks: &[&Check], query: &Query) -> HealthAnswer {
+    let excluded: Vec<&str> =
+        query.pairs().iter().filter(|(k, _)| k == "exclude").map(|(_, v)| v.as_str()).collect();
+    let mut text = String::new();
+    let mut failed = false;
+    for check in checks {
+        let line = if excluded.contains(&check.name) {
+            format!("[+]{} excluded: ok\n", check.name)
+        } else if one(check).code == 200 {
+            format!("[+]{} ok\n", check.name)
+        } else {
+            failed = true;
+            format!("[-]{} failed: reason withheld\n", check.name)
+        };
+        text.push_str(&line);
+    }
+    if failed {
+        text.push_str(&format!("{endpoint} check failed\n"));
+        return HealthAnswer { code: 500, text };
+    }
+    if query.get("verbose").is_none() {
+        return HealthAnswer { code: 200, text: "ok".into() };
+    }
+    text.push_str(&format!("{endpoint} check passed\n"));
+    HealthAnswer { code: 200, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(ready: bool) -> Health {
+        let check = move || if ready { Ok(()) } else { Err("no".into()) };
+        Health::new(Vec::new(), vec![Check { name: "store", check: Arc::new(check) }])
+    }
+
+    #[test]
+    fn paths_answer_as_kube_apiserver_does() {
+        for (ready, path, query, code, text) in [
+            (true, "/healthz", "", 200, "ok"),
+            (true, "/readyz", "verbose", 200, "[+]ping ok\n[+]store ok\nreadyz check passed\n"),
+            (true, "/livez/ping", "", 200, "ok"),
+            (true, "/livez/store", "", 404, "404 page not found\n"),
+            (true, "/healthz/", "", 404, "404 page not found\n"),
+            (false, "/livez", "", 200, "ok"),
+            (
+                false,
+                "/readyz",
+                "",
+                500,
+                "[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n",
+            ),
+            (false, "/readyz", "exclude=store", 200, "ok"),
+            (false, "/readyz/store", "", 500, "internal server error: reason withheld\n"),
+        ] {
+            let want = HealthAnswer { code, text: text.into() };
+            assert_eq!(health(ready).answer(path, &Query::parse(query)), Some(want), "{path}?{query}");
+        }
+        assert_eq!(health(true).answer("/version", &Query::default()), None);
+    }
+}

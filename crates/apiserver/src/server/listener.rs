@@ -1,0 +1,123 @@
+//! Connections: accept, shake hands, serve HTTP/1.1 and HTTP/2, and let go of all in good order.
+
+use super::body::Body;
+use crate::authn::x509::ClientCertificate;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may take for the TLS handshake, and for the headers of a request.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests that may be under way on one HTTP/2 connection; kube-apiserver allows 250 too.
+const STREAMS_PER_CONNECTION: u32 = 250;
+/// The largest header block.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Open connections; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 20_000;
+/// How long requests under way may take to end when the server stops.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its client certificate, verified against the client CAs.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Serves until `stop`, then lets requests under way end. `handle` answers one request; it finds the [`Peer`]
+/// in the request's extensions.
+pub async fn serve<F, R>(listener: TcpListener, tls: Arc<ServerConfig>, handle: F, stop: CancellationToken)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    let acceptor = TlsAcceptor::from(tls);
+    let graceful = Arc::new(GracefulShutdown::new());
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let (stream, address) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Mostly: out of file descriptors. Some will be free in a moment.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        let (acceptor, handle, watcher) = (acceptor.clone(), handle.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let _slot = slot;
+            serve_connection(stream, address, acceptor, handle, watcher).await;
+        });
+    }
+    drop(listener);
+    if let Some(graceful) = Arc::into_inner(graceful)
+        && tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err()
+    {
+        tracing::warn!("some requests did not end in time; their connections are closed");
+    }
+}
+
+async fn serve_connection<F, R>(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    handle: F,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    let _ = stream.set_nodelay(true);
+    let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%address, "TLS handshake timed out");
+            return;
+        }
+    };
+    let chain = tls.get_ref().1.peer_certificates();
+    let certificate =
+        chain.and_then(|chain| chain.first()).map(|leaf| Arc::new(ClientCertificate::new(leaf)));
+    let peer = Peer { address, certificate };
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let answer = handle(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).max_buf_size(128 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}

@@ -1,0 +1,175 @@
+//! Joining a cluster: its namespace on the hub, and an agent's rights there.
+
+use fleetpass_api::{account::CRD_JSON, names};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
+    runtime::wait::{await_condition, conditions},
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Name of the role and its binding in a cluster's namespace.
+const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
+/// The ServiceAccount in a cluster's namespace for an agent that authenticates with a token.
+pub const AGENT_SERVICE_ACCOUNT: &str = "fleetpass-agent";
+
+/// Why an object could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The manifest lacks what every manifest has.
+    #[error("the manifest has no {0}")]
+    Manifest(&'static str),
+    /// The API server did not do it.
+    #[error("{what}: {source}")]
+    Api {
+        /// Kind and name of the object.
+        what: String,
+        /// What it answered.
+        source: Box<kube::Error>,
+    },
+    /// The kind was accepted and is not served.
+    #[error("the kind ManagedServiceAccount is not served")]
+    NotServed,
+}
+
+/// Who the agent of a joined cluster is on the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The cluster's namespace.
+    pub namespace: String,
+    /// Common name for the agent's client certificate.
+    pub user: String,
+    /// Organisations for the agent's client certificate; the rights are bound to the first.
+    pub groups: Vec<String>,
+    /// ServiceAccount in that namespace that has the same rights, for an agent that authenticates with a token.
+    pub service_account: &'static str,
+}
+
+/// What the hub needs for a cluster, to be created in this order. In the cluster's namespace, and nowhere else, its
+/// agent may:
+///
+/// - ManagedServiceAccounts: get, list, watch; their status: get, update, patch
+/// - Secrets: get, list, watch, create, update, delete
+/// - Events: create, patch
+/// - the Lease `managed-serviceaccount`: get, update, patch; Leases: create
+///
+/// These are the upstream addon's rights without those that no agent uses (`deploy/bases/hub-clusterrole.yaml`).
+pub fn hub_manifests(cluster: &str) -> Vec<Value> {
+    let rbac = "rbac.authorization.k8s.io";
+    let version = "rbac.authorization.k8s.io/v1";
+    vec![
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster}}),
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
+        }),
+        json!({
+            "apiVersion": version, "kind": "Role", "metadata": {"name": ROLE, "namespace": cluster},
+            "rules": [
+                {"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [names::GROUP], "resources": [format!("{}/status", names::PLURAL)],
+                 "verbs": ["get", "update", "patch"]},
+                {"apiGroups": [""], "resources": ["secrets"],
+                 "verbs": ["get", "list", "watch", "create", "update", "delete"]},
+                {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+                 "resourceNames": [names::ADDON_NAME], "verbs": ["get", "update", "patch"]},
+            ],
+        }),
+        json!({
+            "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": ROLE, "namespace": cluster},
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ROLE},
+            "subjects": [
+                {"apiGroup": rbac, "kind": "Group", "name": names::agent_group(cluster)},
+                {"kind": "ServiceAccount", "name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
+            ],
+        }),
+    ]
+}
+
+/// Who the agent of this cluster is; the same whether or not the cluster has joined.
+pub fn identity(cluster: &str) -> Joined {
+    Joined {
+        namespace: cluster.to_owned(),
+        user: names::agent_user(cluster),
+        groups: vec![names::agent_group(cluster), names::ADDON_GROUP.to_owned()],
+        service_account: AGENT_SERVICE_ACCOUNT,
+    }
+}
+
+/// Puts in place what the hub needs for the cluster. Doing it again restores what was changed, and is otherwise
+/// without effect. `client` must be allowed to grant the rights of [`hub_manifests`].
+pub async fn join(client: &Client, cluster: &str) -> Result<Joined, Error> {
+    ensure(client, &hub_manifests(cluster)).await?;
+    Ok(identity(cluster))
+}
+
+/// How long a new kind may take to be served.
+const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Teaches the hub the kind ManagedServiceAccount, and waits until it is served, for half a minute at most.
+pub async fn install(client: &Client) -> Result<(), Error> {
+    let manifest: Value = serde_json::from_str(CRD_JSON).map_err(|_| Error::Manifest("valid JSON"))?;
+    let name = manifest["metadata"]["name"].as_str().ok_or(Error::Manifest("metadata.name"))?.to_owned();
+    ensure(client, std::slice::from_ref(&manifest)).await?;
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let established = await_condition(definitions, &name, conditions::is_crd_established());
+    match tokio::time::timeout(ESTABLISHED_WITHIN, established).await {
+        Ok(Ok(Some(_))) => Ok(()),
+        Ok(Ok(None) | Err(_)) | Err(_) => Err(Error::NotServed),
+    }
+}
+
+/// Creates each object, or gives the one that is there the manifest's values (JSON merge patch: lists are replaced
+/// whole, what the manifest does not name stays). Stops at the first that fails.
+pub async fn ensure(client: &Client, manifests: &[Value]) -> Result<(), Error> {
+    for manifest in manifests {
+        let text = |value: &Value, what| value.as_str().map(str::to_owned).ok_or(Error::Manifest(what));
+        let api_version = text(&manifest["apiVersion"], "apiVersion")?;
+        let kind = text(&manifest["kind"], "kind")?;
+        let name = text(&manifest["metadata"]["name"], "metadata.name")?;
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+        let api: Api<DynamicObject> = match manifest["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let object: DynamicObject =
+            serde_json::from_value(manifest.clone()).map_err(|_| Error::Manifest("readable metadata"))?;
+        let result = match api.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(manifest)).await
+            }
+            result => result,
+        };
+        result.map_err(|source| Error::Api { what: format!("{kind} {name}"), source: Box::new(source) })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rights_end_at_the_clusters_namespace() {
+        let manifests = hub_manifests("cluster1");
+        assert_eq!(manifests[0]["metadata"]["name"], "cluster1");
+        for manifest in &manifests[1..] {
+            assert_eq!(manifest["metadata"]["namespace"], "cluster1");
+            assert!(!manifest["kind"].as_str().unwrap().starts_with("Cluster"));
+        }
+        let rules = manifests[2]["rules"].as_array().unwrap();
+        assert!(rules.iter().all(|rule| !rule.to_string().contains('*')));
+        let accounts = &rules[0];
+        assert_eq!(accounts["verbs"], json!(["get", "list", "watch"]), "an agent changes no account");
+        assert_eq!(
+            manifests[3]["subjects"][0]["name"],
+            "system:open-cluster-management:cluster:cluster1:addon:managed-serviceaccount"
+        );
+    }
+}

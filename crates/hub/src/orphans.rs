@@ -1,0 +1,115 @@
+//! Secrets whose ManagedServiceAccount is gone.
+//!
+//! The hub's garbage collector removes them by their ownerReference, and the cluster's agent does so too. This is
+//! for the rest: a hub without a garbage collector and a cluster that never came back.
+
+use crate::Scope;
+use fleetpass_api::{ManagedServiceAccount, names};
+use futures::StreamExt as _;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, Preconditions},
+    core::{ObjectMeta, PartialObjectMeta},
+    runtime::{
+        controller::{Action, Controller},
+        watcher,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Time between two looks at a Secret to which nothing happens.
+const INTERVAL: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_secs(5);
+
+type SecretMeta = PartialObjectMeta<Secret>;
+
+/// The ManagedServiceAccount that owns an object, if one does.
+pub fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.as_deref()?.iter().find(|owner| {
+        let group = owner.api_version.split_once('/').map(|(group, _)| group);
+        owner.kind == names::KIND && group == Some(names::GROUP)
+    })
+}
+
+/// Deletes our Secrets whose account is gone, until shut down. Reads metadata only.
+pub async fn run(client: Client, scope: Scope, shutdown: CancellationToken) {
+    let labels = format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE);
+    let api: Api<SecretMeta> = scope.api(client.clone());
+    Controller::new(api, watcher::Config::default().labels(&labels))
+        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .run(
+            reconcile,
+            |secret, error, _| {
+                tracing::warn!(secret = secret.name_any(), %error, "could not tell whether a Secret is an orphan");
+                Action::requeue(RETRY)
+            },
+            Arc::new(client),
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(secret: Arc<SecretMeta>, client: Arc<Client>) -> Result<Action, kube::Error> {
+    let metadata = &secret.metadata;
+    let Some(owner) = owner(metadata).filter(|_| metadata.deletion_timestamp.is_none()) else {
+        return Ok(Action::await_change());
+    };
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    if owner_lives(&client, &namespace, owner).await? {
+        return Ok(Action::requeue(INTERVAL));
+    }
+    let api = Api::<SecretMeta>::namespaced(Client::clone(&client), &namespace);
+    let same =
+        Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
+    match api.delete(&name, &DeleteParams::default().preconditions(same)).await {
+        Ok(_) => tracing::info!(namespace, name, "deleted a Secret whose account is gone"),
+        // Gone or changed, perhaps taken over by a new account: its own event is on the way.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Action::requeue(INTERVAL))
+}
+
+/// Whether the very account that owns the Secret exists. A 404 that is not about the account itself, such as that of
+/// a hub whose CRD is missing, is an error and no answer.
+async fn owner_lives(client: &Client, namespace: &str, owner: &OwnerReference) -> Result<bool, kube::Error> {
+    let api = Api::<PartialObjectMeta<ManagedServiceAccount>>::namespaced(client.clone(), namespace);
+    match api.get(&owner.name).await {
+        Ok(account) => Ok(account.metadata.uid.as_deref() == Some(owner.uid.as_str())),
+        Err(kube::Error::Api(status))
+            if status.code == 404
+                && status.details.as_ref().is_some_and(|details| details.name == owner.name) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_account_counts_as_owner() {
+        let reference = |api_version: &str, kind: &str| OwnerReference {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            ..OwnerReference::default()
+        };
+        let table = [
+            ("authentication.open-cluster-management.io/v1beta1", "ManagedServiceAccount", true),
+            ("authentication.open-cluster-management.io/v1alpha1", "ManagedServiceAccount", true),
+            ("example.com/v1beta1", "ManagedServiceAccount", false),
+            ("v1", "ManagedServiceAccount", false),
+            ("authentication.open-cluster-management.io/v1beta1", "Other", false),
+        ];
+        for (api_version, kind, owns) in table {
+            let owner_references = Some(vec![reference(api_version, kind)]);
+            let metadata = ObjectMeta { owner_references, ..ObjectMeta::default() };
+            assert_eq!(owner(&metadata).is_some(), owns, "{api_version} {kind}");
+        }
+    }
+}

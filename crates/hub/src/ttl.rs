@@ -1,0 +1,106 @@
+//! `spec.ttlSecondsAfterCreation`: accounts that are deleted when their time is over (feature `EphemeralIdentity`;
+//! upstream `pkg/addon/commoncontroller/ephemeral_identity_controller.go`).
+
+use crate::Scope;
+use fleetpass_api::{ManagedServiceAccount, clock::SharedClock};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    api::{DeleteParams, Preconditions},
+    runtime::{
+        controller::{Action, Controller},
+        watcher,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// The longest sleep: timers have an upper bound, and a wall clock that jumps is noticed within this.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+const RETRY: Duration = Duration::from_secs(5);
+
+/// When the account's time is over; `None` if it has no end, or has not been created yet.
+pub fn end_of_life(account: &ManagedServiceAccount) -> Option<Timestamp> {
+    let created = account.metadata.creation_timestamp.as_ref()?.0;
+    let seconds = account.spec.ttl_seconds_after_creation?;
+    Timestamp::from_second(created.as_second().checked_add(i64::from(seconds))?).ok()
+}
+
+/// How long to wait before the account is to be deleted: zero when it is due, `None` when it stays (because it has
+/// no end, or is being deleted already).
+pub fn remaining(account: &ManagedServiceAccount, now: Timestamp) -> Option<Duration> {
+    if account.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let end = end_of_life(account)?;
+    let millis = end.as_millisecond().saturating_sub(now.as_millisecond());
+    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+struct Context {
+    client: Client,
+    clock: SharedClock,
+}
+
+/// Deletes accounts when their time is over, until shut down.
+pub async fn run(client: Client, scope: Scope, clock: SharedClock, shutdown: CancellationToken) {
+    let api: Api<ManagedServiceAccount> = scope.api(client.clone());
+    Controller::new(api, watcher::Config::default())
+        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .run(
+            reconcile,
+            |account, error, _| {
+                tracing::warn!(account = account.name_any(), %error, "an expired account could not be deleted");
+                Action::requeue(RETRY)
+            },
+            Arc::new(Context { client, clock }),
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(
+    account: Arc<ManagedServiceAccount>,
+    context: Arc<Context>,
+) -> Result<Action, kube::Error> {
+    let Some(wait) = remaining(&account, context.clock.now()) else { return Ok(Action::await_change()) };
+    if !wait.is_zero() {
+        return Ok(Action::requeue(wait.min(LONGEST_WAIT)));
+    }
+    let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
+    let api = Api::<ManagedServiceAccount>::namespaced(context.client.clone(), &namespace);
+    let only = Preconditions { uid: account.meta().uid.clone(), resource_version: None };
+    match api.delete(&name, &DeleteParams::default().preconditions(only)).await {
+        Ok(_) => tracing::info!(namespace, name, "deleted an account whose time was over"),
+        // Gone, or another one of that name by now: its own event is on the way.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Action::await_change())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn an_account_ends_when_its_time_is_over() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut account = ManagedServiceAccount::new("cluster1", "robot");
+        assert_eq!(remaining(&account, at(0)), None);
+        account.spec.ttl_seconds_after_creation = Some(60);
+        assert_eq!(remaining(&account, at(0)), None, "not created yet");
+        account.metadata.creation_timestamp = Some(Time(at(1_000)));
+        assert_eq!(remaining(&account, at(1_000)), Some(Duration::from_secs(60)));
+        assert_eq!(remaining(&account, at(1_059)), Some(Duration::from_secs(1)));
+        assert_eq!(remaining(&account, at(1_060)), Some(Duration::ZERO));
+        assert_eq!(remaining(&account, at(9_999)), Some(Duration::ZERO));
+        account.metadata.deletion_timestamp = Some(Time(at(1_001)));
+        assert_eq!(remaining(&account, at(9_999)), None);
+        account.metadata.deletion_timestamp = None;
+        account.metadata.creation_timestamp = Some(Time(Timestamp::MAX));
+        assert_eq!(remaining(&account, at(0)), None, "beyond time");
+    }
+}

@@ -20,7 +20,7 @@
 //! any server that speaks its API.
 
 mod aggregation;
-pub mod certificates;
+mod certificates;
 mod discovery;
 mod events;
 mod garbage;

@@ -78,6 +78,9 @@ impl Cluster {
         let client = kube::Client::new(server.client_service(system), "default");
         let mut controllers = fleetpass_controllers::Options::default();
         controllers.root_ca = Some(certificate.pem());
+        let authority =
+            fleetpass_controllers::CertificateAuthority::from_pem(&certificate.pem(), &keys.serialize_pem())?;
+        controllers.client_authority = Some(Arc::new(authority));
         tokio::spawn(fleetpass_controllers::run(client, controllers, clock, stop.clone()));
         let serve = server.clone();
         tokio::spawn(async move { serve.serve(listener, tls).await });

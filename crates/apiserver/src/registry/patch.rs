@@ -100,6 +100,9 @@ fn decode_patched(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = patched.clone();
     let refuse = |why: &str| patch::undecodable(request.kind, &request.document, &patched, why);
+    if !scope.row.resource.custom {
+        check_kind(scope, &patched).map_err(|why| refuse(&why))?;
+    }
     let found = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(|e| refuse(&e))?;
     strict.extend(found);
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
@@ -110,6 +113,17 @@ fn decode_patched(
     }
     scope.strategy.default(&mut object);
     Ok((object, strict))
+}
+
+/// A patch cannot turn an object of a built-in kind into one of another kind or version.
+fn check_kind(scope: &Scope<'_>, patched: &Value) -> Result<(), String> {
+    let resource = &scope.row.resource;
+    let (kind, version) = (meta::text(patched, &["kind"]), meta::text(patched, &["apiVersion"]));
+    let expected = crate::request::api_version(&resource.group, &scope.version.name);
+    if kind == resource.kind && version == expected {
+        return Ok(());
+    }
+    Err(format!("the patched object is {version}, Kind={kind}, not {expected}, Kind={}", resource.kind))
 }
 
 /// An apply cannot choose the UID of a new object.

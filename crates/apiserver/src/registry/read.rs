@@ -44,7 +44,12 @@ impl Registry {
         let limit = if query.resource_version == "0" { 0 } else { usize::try_from(query.limit).unwrap_or(0) };
         let mut listed =
             Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
-        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref());
+        let in_scope = !scope.row.resource.namespaced || !scope.namespace.is_empty();
+        let only =
+            query.fields.required_value("metadata.name").filter(|_| in_scope).map(|name| scope.key(name));
+        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref())
+            // Who asks for one name looks at one key, and there is no page behind it.
+            .filter(|object| only.as_ref().is_none_or(|key| object.key == *key));
         for object in candidates.by_ref() {
             // A page ends where it is full; whether anything that follows is selected, nobody has looked yet.
             if limit > 0 && listed.objects.len() == limit {

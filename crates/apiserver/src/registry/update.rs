@@ -45,9 +45,10 @@ impl Registry {
         let uid = meta::uid(&body).to_string();
         self.fresh().await?;
         if self.cache.get(&scope.key(scope.name)).is_none() {
-            if !scope.strategy.allow_create_on_update() || asked.is_some() {
+            if !scope.strategy.allow_create_on_update() {
                 return Err(scope.not_found());
             }
+            meta::metadata_mut(&mut body).remove("resourceVersion");
             return self.create(scope, body).await;
         }
         self.change(scope, asked, |old| {

@@ -18,8 +18,10 @@ use crate::schema::custom;
 use crate::status::Status;
 use crate::strategy::{Backing, Handler, Strategy, Subresource, Version, WriteOptions};
 use bytes::Bytes;
+use fleetpass_api::duration::GoDuration;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(super) struct Call<'a> {
     pub(super) row: &'a Arc<Row>,
     pub(super) version: &'a Version,
     pub(super) subresource: Option<&'a Subresource>,
+    /// What the client is warned of, whatever the answer.
+    warnings: Mutex<Vec<String>>,
 }
 
 /// Answers a request for a resource. `read` reads the body when it is wanted.
@@ -60,14 +64,30 @@ pub(super) async fn serve(
     if info.is_too_deep() || !scope_fits(row, asked) {
         return missing(&table, asked);
     }
-    let call = Call { inner, asked, row, version, subresource };
+    check_timeout(asked).map_err(failed)?;
+    let call = Call { inner, asked, row, version, subresource, warnings: Mutex::new(warnings) };
     let result = call.dispatch(read).await;
+    let warnings = call.warnings.into_inner();
     match result {
         Ok(mut reply) => {
             reply.warnings.splice(0..0, warnings);
             Ok(reply)
         }
-        Err(status) => Err(failed(status)),
+        Err(status) => Err(Failure { status, warnings }),
+    }
+}
+
+/// 400 for a `timeout` that is no duration (`filters/request_deadline.go`); watches have `timeoutSeconds` instead.
+fn check_timeout(asked: &Asked) -> Result<(), Status> {
+    let Some(text) = asked.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
+    if asked.info.verb == "watch" {
+        return Ok(());
+    }
+    match text.parse::<GoDuration>() {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Status::bad_request(format!("invalid timeout specified in the request URL - {error}")))
+        }
     }
 }
 
@@ -114,6 +134,10 @@ impl<'a> Call<'a> {
     /// The media types that the documents of this kind name for others.
     pub(super) fn media_aliases(&self) -> &'static [(&'static str, MediaType)] {
         if self.row.resource.group == alias::GROUP { MEDIA_ALIASES } else { &[] }
+    }
+
+    pub(super) fn warn(&self, warnings: Vec<String>) {
+        self.warnings.lock().extend(warnings);
     }
 
     fn is_item(&self) -> bool {
@@ -279,7 +303,7 @@ impl<'a> Call<'a> {
         media: MediaType,
         strategy: &dyn Strategy,
         validation: FieldValidation,
-    ) -> Result<(Value, Vec<String>), Status> {
+    ) -> Result<Value, Status> {
         let target = self.target();
         let format = format_of(media, self.row.resource.custom)?;
         let decoded = if self.row.resource.custom {
@@ -293,7 +317,8 @@ impl<'a> Call<'a> {
         };
         let mut object = decoded.value;
         strategy.default(&mut object);
-        Ok((object, decoded.warnings))
+        self.warn(decoded.warnings);
+        Ok(object)
     }
 
     async fn create(
@@ -305,10 +330,9 @@ impl<'a> Call<'a> {
         let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
         let bytes = read.await?;
         let query = options::write(self.asked.query.pairs(), Write::Create)?;
-        let (object, warnings) = self.decode(&bytes, media, &**strategy, query.field_validation)?;
+        let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let mut written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
-        written.warnings.splice(0..0, warnings);
+        let written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
         self.written(&form, written)
     }
 
@@ -321,10 +345,9 @@ impl<'a> Call<'a> {
         let bytes = read.await?;
         let query = options::write(self.asked.query.pairs(), Write::Update)?;
         let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
-        let (object, warnings) = self.decode(&bytes, media, &**strategy, query.field_validation)?;
+        let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let mut written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
-        written.warnings.splice(0..0, warnings);
+        let written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
         self.written(&form, written)
     }
 

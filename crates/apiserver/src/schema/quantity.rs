@@ -43,14 +43,22 @@ pub fn canonical(text: &str) -> Result<String, &'static str> {
     Ok(print(&parts, format, exponent))
 }
 
-/// The amount of `text` in billionths, rounded up. Errors: kube-apiserver's words.
+/// The amount of `text` in billionths, rounded away from zero; beyond what fits, the greatest or least `i128`.
+/// Errors: kube-apiserver's words.
 pub fn nanos(text: &str) -> Result<i128, &'static str> {
-    if text.is_empty() {
-        return Err(FORMAT_WRONG);
-    }
+    canonical(text)?;
     let parts = split(text)?;
-    let (format, base, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
-    amount(&parts, format, base, exponent).map(|(nanos, _)| nanos)
+    let (format, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    let amount = match format {
+        Format::BinarySi => binary_nanos(&parts, exponent),
+        _ => {
+            let mut decimal = Decimal::new(&parts, exponent);
+            decimal.power -= NANO;
+            if decimal.digits.is_empty() { Some(0) } else { decimal.into_u128() }
+        }
+    };
+    let amount = amount.and_then(|amount| i128::try_from(amount).ok()).unwrap_or(i128::MAX);
+    Ok(if parts.negative { -amount } else { amount })
 }
 
 fn split(text: &str) -> Result<Parts<'_>, &'static str> {
@@ -206,13 +214,8 @@ fn print(parts: &Parts<'_>, format: Format, exponent: i32) -> String {
         decimal.round_up(NANO);
         return sign(decimal.print(format));
     }
-    // In billionths, at most 2^63-1; below 1024, and for fractions, decimal suffixes
-    // are used.
-    const MAX: u128 = i64::MAX as u128 * ONE;
-    const ONE: u128 = 1_000_000_000;
-    let mut nanos = Decimal::new(parts, -NANO as i32);
-    let multiplied = if nanos.digits.is_empty() { Some(0) } else { multiply(&mut nanos, exponent) };
-    let nanos = multiplied.unwrap_or(MAX).min(MAX);
+    // Below 1024, and for fractions, decimal suffixes are used.
+    let nanos = binary_nanos(parts, exponent).unwrap_or(MAX_NANOS);
     if nanos < 1024 * ONE || nanos % ONE != 0 {
         let digits = nanos.to_string();
         let whole = Parts { negative: parts.negative, whole: &digits, fraction: "", suffix: "" };
@@ -225,6 +228,19 @@ fn print(parts: &Parts<'_>, format: Format, exponent: i32) -> String {
         power += 1;
     }
     sign(format!("{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]))
+}
+
+const ONE: u128 = 1_000_000_000;
+/// The greatest amount with a binary suffix, 2^63-1.
+const MAX_NANOS: u128 = i64::MAX as u128 * ONE;
+
+/// The amount of a number with a binary suffix in billionths, at most [`MAX_NANOS`].
+fn binary_nanos(parts: &Parts<'_>, exponent: i32) -> Option<u128> {
+    let mut nanos = Decimal::new(parts, -NANO as i32);
+    if nanos.digits.is_empty() {
+        return Some(0);
+    }
+    Some(multiply(&mut nanos, exponent).unwrap_or(MAX_NANOS).min(MAX_NANOS))
 }
 
 /// `decimal * 2^exponent`, rounded up; `None` if it is beyond all bounds.
@@ -274,6 +290,21 @@ mod tests {
         ] {
             assert_eq!(canonical(text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn amounts_are_counted_in_billionths() {
+        for (text, expected) in [
+            ("1", 1_000_000_000),
+            ("-100m", -100_000_000),
+            ("1Ki", 1024 * 1_000_000_000),
+            ("0.5n", 1),
+            ("0", 0),
+            ("1e99", i128::MAX),
+        ] {
+            assert_eq!(nanos(text), Ok(expected), "{text}");
+        }
+        assert_eq!(nanos("lots"), Err(FORMAT_WRONG));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The table of kinds: built-in rows that never change, and rows that come and go with CRDs.
 
-use crate::strategy::{Backing, Resource, Strategy, Subresource, Version};
+use crate::status::GroupResource;
+use crate::strategy::{Resource, Strategy, Subresource, Version};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,10 +43,12 @@ impl Row {
 
     /// The strategy of a stored kind.
     pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
-        match &self.resource.backing {
-            Backing::Stored(strategy) => Some(strategy),
-            Backing::Virtual(_) => None,
-        }
+        self.resource.strategy()
+    }
+
+    /// Group and plural, as messages print them.
+    pub fn gr(&self) -> GroupResource<'_> {
+        GroupResource { group: &self.resource.group, resource: &self.resource.plural }
     }
 
     /// Whether an object written at `revision` is stored in the form in which it is shown.

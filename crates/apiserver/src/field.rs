@@ -220,10 +220,10 @@ pub fn go_quote(text: &str) -> String {
     out
 }
 
-/// A bad value as `field.Error.ErrorBody` prints it: strings quoted, everything else as JSON.
+/// A bad value as `field.Error.ErrorBody` prints it: strings quoted, everything else as the JSON that Go writes.
 fn go_value(value: &Value) -> String {
     match value {
         Value::String(text) => go_quote(text),
-        other => other.to_string(),
+        other => other.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
     }
 }

@@ -10,6 +10,7 @@ pub mod authz;
 pub mod cache;
 pub mod catalog;
 pub mod codec;
+mod definitions;
 pub mod discovery;
 pub mod field;
 pub mod meta;

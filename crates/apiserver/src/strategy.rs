@@ -98,6 +98,11 @@ pub trait Strategy: Send + Sync + 'static {
     ) -> Option<Status> {
         None
     }
+    /// Whether managed fields are kept for writes that are no apply. A real server fails to, without a word, for
+    /// kinds whose Go types its field manager cannot convert (CertificateSigningRequests in 1.36).
+    fn tracks_fields(&self) -> bool {
+        true
+    }
     /// What else changes when an object has got its `deletionTimestamp` and stays for now.
     fn begin_deletion(&self, _object: &mut Value) {}
     /// Whether something of the kind itself holds a deleted object, beside `metadata.finalizers` and the grace
@@ -320,6 +325,16 @@ pub struct Resource {
     /// Objects written at this revision or later are stored in the form in which all versions show them, and are
     /// served as bytes; older ones go through [`Strategy::show`]. 0 for built-in kinds.
     pub uniform_since: fleetpass_store::Revision,
+}
+
+impl Resource {
+    /// The strategy of a stored kind.
+    pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
+        match &self.backing {
+            Backing::Stored(strategy) => Some(strategy),
+            Backing::Virtual(_) => None,
+        }
+    }
 }
 
 /// A second form in which stored objects are read and written.

@@ -1,3 +1,16 @@
-//! The `fleetpass` program: it parses arguments and wires the crates, nothing else.
+//! The `fleetpass` program: it parses arguments and runs the command, nothing else.
 
-fn main() {}
+use clap::Parser as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match fleetpass_cli::run(fleetpass_cli::args::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If nobody listens, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "error: {}", fleetpass_cli::report::one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,3 +1,4 @@
 //! Clusters in a test: start, stop, crash, fake clock, recorded conversations; never shipped.
 
+pub mod cluster;
 pub mod oracle;

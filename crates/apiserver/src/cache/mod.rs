@@ -11,6 +11,7 @@ mod watcher;
 pub use object::{
     Head, Malformed, Object, encode, encode_for_storage, join_key, set_resource_version, split_key,
 };
+pub(crate) use watcher::event_line;
 pub use watcher::{Event, EventKind, Watcher};
 
 use fleetpass_store::{Change, Entry, Revision, Store};
@@ -20,6 +21,7 @@ use parking_lot::RwLock;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +80,7 @@ pub struct Cache {
     inner: RwLock<Inner>,
     revision: watch::Sender<Revision>,
     subscribers: Vec<Subscriber>,
+    following: AtomicBool,
 }
 
 impl std::fmt::Debug for Cache {
@@ -94,7 +97,12 @@ impl Cache {
         subscribers: Vec<Subscriber>,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, fleetpass_store::Error> {
-        let cache = Arc::new(Self { inner: RwLock::default(), revision: watch::Sender::new(0), subscribers });
+        let cache = Arc::new(Self {
+            inner: RwLock::default(),
+            revision: watch::Sender::new(0),
+            subscribers,
+            following: AtomicBool::new(true),
+        });
         let mut events = cache.load(&store).await?;
         let follower = cache.clone();
         tokio::spawn(async move {
@@ -108,8 +116,10 @@ impl Cache {
                     ended => {
                         let error = ended.and_then(Result::err).map(|e| e.to_string()).unwrap_or_default();
                         tracing::warn!(error, "the store's event stream ended; loading the store again");
+                        follower.following.store(false, Ordering::Relaxed);
                         let Some(again) = follower.load_again(&store, &stop).await else { return };
                         events = again;
+                        follower.following.store(true, Ordering::Relaxed);
                     }
                 }
             }
@@ -217,6 +227,11 @@ impl Cache {
         for subscriber in &self.subscribers {
             subscriber(prefix, event);
         }
+    }
+
+    /// Whether the store is being followed; false while its event stream is being taken up again.
+    pub fn is_following(&self) -> bool {
+        self.following.load(Ordering::Relaxed)
     }
 
     /// The revision up to which everything has been applied.

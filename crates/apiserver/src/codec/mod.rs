@@ -4,6 +4,7 @@ pub mod body;
 pub mod json;
 pub mod negotiate;
 pub mod options;
+pub mod redecode;
 mod scheme;
 pub mod selectors;
 pub mod yaml;

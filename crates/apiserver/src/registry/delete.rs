@@ -2,10 +2,10 @@
 //! `pkg/registry/generic/registry/store.go`).
 
 use super::{
-    CONFLICT_RETRIES, ListQuery, Listed, Registry, Scope, inward, outward, store_error, to_stored,
-    update::is_let_go,
+    CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored, update::is_let_go,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
+use crate::codec::options::{DeleteOptions, ListOptions, Propagation};
 use crate::meta;
 use crate::status::{GroupResource, Status};
 use fleetpass_api::clock;
@@ -18,39 +18,6 @@ const ORPHAN: &str = "orphan";
 /// Held until the object's dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// What must be true of an object for it to be deleted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Preconditions {
-    /// Its UID.
-    pub uid: Option<String>,
-    /// Its resource version.
-    pub resource_version: Option<String>,
-}
-
-/// What becomes of dependents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Propagation {
-    /// They stay, without the reference.
-    Orphan,
-    /// They go after the object.
-    Background,
-    /// They go before the object.
-    Foreground,
-}
-
-/// What a deletion asks for; validated by `codec::options`.
-#[derive(Debug, Clone, Default)]
-pub struct DeleteRequest {
-    /// Seconds until the object is gone for good, for kinds that end gracefully.
-    pub grace_period_seconds: Option<i64>,
-    /// What must be true.
-    pub preconditions: Preconditions,
-    /// What becomes of dependents; `None`: the kind's default.
-    pub propagation: Option<Propagation>,
-    /// The deprecated `orphanDependents`.
-    pub orphan_dependents: Option<bool>,
-}
-
 /// What a deletion did.
 #[derive(Debug)]
 pub struct Deleted {
@@ -62,7 +29,7 @@ pub struct Deleted {
 
 impl Registry {
     /// Deletes one object, or begins to.
-    pub async fn delete(&self, scope: &Scope<'_>, request: &DeleteRequest) -> Result<Deleted, Status> {
+    pub async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
         scope.strategy.admit_delete(&self.context(scope))?;
         self.fresh().await?;
         let key = scope.key(scope.name);
@@ -84,11 +51,11 @@ impl Registry {
     async fn try_delete(
         &self,
         scope: &Scope<'_>,
-        request: &DeleteRequest,
+        request: &DeleteOptions,
         stored: &Object,
     ) -> Result<Option<Deleted>, Status> {
         let old = inward(scope.row, self.present(scope, stored));
-        check_preconditions(scope, &request.preconditions, &old)?;
+        check_preconditions(scope, request, &old)?;
         let mut object = old.clone();
         let graceful = self.mark(scope, request, &mut object);
         let gone = is_let_go(scope.strategy, &object);
@@ -124,8 +91,8 @@ impl Registry {
     pub async fn delete_collection(
         &self,
         scope: &Scope<'_>,
-        query: &ListQuery,
-        request: &DeleteRequest,
+        query: &ListOptions,
+        request: &DeleteOptions,
     ) -> Result<Listed, Status> {
         let listed = self.list(scope, query).await?;
         for object in &listed.objects {
@@ -138,7 +105,7 @@ impl Registry {
         &self,
         scope: &Scope<'_>,
         object: &Arc<Object>,
-        request: &DeleteRequest,
+        request: &DeleteOptions,
     ) -> Result<(), Status> {
         let (namespace, name) = object.namespace_and_name();
         let scope = Scope { namespace, name, ..*scope };
@@ -154,7 +121,7 @@ impl Registry {
 impl Registry {
     /// Marks an object as being deleted: time, grace period, and the finalizers that the propagation asks for
     /// (`rest.BeforeDelete`). Returns whether the kind ends gracefully.
-    fn mark(&self, scope: &Scope<'_>, request: &DeleteRequest, object: &mut Value) -> bool {
+    fn mark(&self, scope: &Scope<'_>, request: &DeleteOptions, object: &mut Value) -> bool {
         let strategy = scope.strategy;
         let grace = strategy.graceful_deletion(&self.context(scope), object, request.grace_period_seconds);
         let seconds = grace.unwrap_or(0).max(0);
@@ -185,12 +152,12 @@ impl Registry {
 }
 
 /// The finalizers of an object whose deletion asks for this propagation (`deletionFinalizersForGarbageCollection`).
-fn finalizers(current: Option<&Value>, request: &DeleteRequest) -> Vec<String> {
+fn finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
     let mut names: Vec<String> = current
         .and_then(Value::as_array)
         .map(|list| list.iter().filter_map(Value::as_str).map(Into::into).collect())
         .unwrap_or_default();
-    let propagation = match (request.propagation, request.orphan_dependents) {
+    let propagation = match (request.propagation_policy, request.orphan_dependents) {
         (Some(propagation), _) => Some(propagation),
         (None, Some(true)) => Some(Propagation::Orphan),
         (None, Some(false)) => Some(Propagation::Background),
@@ -213,14 +180,14 @@ fn finalizers(current: Option<&Value>, request: &DeleteRequest) -> Vec<String> {
 }
 
 /// Refuses with 409 unless all holds (`rest.BeforeDelete`); the message names the kind.
-fn check_preconditions(scope: &Scope<'_>, preconditions: &Preconditions, old: &Value) -> Result<(), Status> {
-    let (uid, version) = (preconditions.uid.as_deref(), preconditions.resource_version.as_deref());
+fn check_preconditions(scope: &Scope<'_>, request: &DeleteOptions, old: &Value) -> Result<(), Status> {
+    let (uid, version) = (request.uid.as_deref(), request.resource_version.as_deref());
     if let Some(status) = scope.strategy.refuse_preconditions(old, uid, version) {
         return Err(status);
     }
     let kind = GroupResource { group: &scope.row.resource.group, resource: &scope.row.resource.kind };
     let found = meta::uid(old);
-    if let Some(asked) = &preconditions.uid
+    if let Some(asked) = &request.uid
         && asked != found
     {
         return Err(Status::conflict(
@@ -233,7 +200,7 @@ fn check_preconditions(scope: &Scope<'_>, preconditions: &Preconditions, old: &V
         ));
     }
     let found = meta::text(old, &["metadata", "resourceVersion"]);
-    if let Some(asked) = &preconditions.resource_version
+    if let Some(asked) = &request.resource_version
         && asked != found
     {
         return Err(Status::conflict(

@@ -4,9 +4,12 @@
 use super::update::{Change, Tracking};
 use super::{Registry, Scope, Written, managed, outward};
 use crate::codec::body::{self, FieldValidation};
+use crate::codec::redecode::redecode;
+use crate::field::{Error, Path};
 use crate::meta;
 use crate::patch::{self, PatchKind};
 use crate::status::Status;
+use crate::validation::{metadata, prepare};
 use serde_json::Value;
 
 /// A patch, decoded as far as that is possible without the object.
@@ -37,8 +40,8 @@ impl Registry {
                 validated: request.validation != FieldValidation::Ignore,
             };
             let patched = patch::apply_patch(request.kind, old, &body, &scope.version.schema)?;
-            let (object, warnings) = decode_patched(scope, request, patched.object, patched.strict)?;
-            check_identity(scope, &object)?;
+            let (mut object, warnings) = decode_patched(scope, request, patched.object, patched.strict)?;
+            check_identity(scope, &mut object)?;
             Ok(Change { object, tracking: Tracking::Update, warnings })
         })
         .await
@@ -50,11 +53,12 @@ impl Registry {
                 return Err(scope.not_found());
             }
             let object = managed::apply(scope, None, &request.document, request.force)?;
-            refuse_version(&object)?;
             let (mut object, mut warnings) = decode_applied(scope, request, object)?;
-            crate::validation::prepare::match_namespace(&mut object, scope.namespace)?;
-            if meta::name(&object).is_empty() {
-                meta::metadata_mut(&mut object).insert("name".into(), scope.name.into());
+            check_identity(scope, &mut object)?;
+            // It was never stored, so there is no version of it to demand.
+            meta::metadata_mut(&mut object).remove("resourceVersion");
+            if !meta::uid(&object).is_empty() {
+                return Err(uid_is_immutable(scope, &object));
             }
             let object = self.create_tracked(scope, object, &mut warnings).await?;
             let object = outward(scope.row, &scope.version.name, object);
@@ -62,19 +66,15 @@ impl Registry {
         }
         self.change(scope, None, |old| {
             let object = managed::apply(scope, Some(old), &request.document, request.force)?;
-            let (object, warnings) = decode_applied(scope, request, object)?;
+            let (mut object, warnings) = decode_applied(scope, request, object)?;
+            check_identity(scope, &mut object)?;
             Ok(Change { object, tracking: Tracking::Done, warnings })
         })
         .await
     }
 }
 
-/// A configuration for an object that is not there cannot demand a version of it.
-fn refuse_version(object: &Value) -> Result<(), Status> {
-    let _ = object;
-    Ok(())
-}
-
+/// Decodes and defaults an object that an apply has made.
 fn decode_applied(
     scope: &Scope<'_>,
     request: &PatchRequest,
@@ -82,7 +82,7 @@ fn decode_applied(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = object;
     let undecodable = |why: String| Status::plain_error(why);
-    let strict = body::redecode(&mut object, scope.version, scope.row.resource.custom).map_err(undecodable)?;
+    let strict = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(undecodable)?;
     scope.strategy.default(&mut object);
     let warnings = match request.validation {
         FieldValidation::Ignore => Vec::new(),
@@ -100,7 +100,10 @@ fn decode_patched(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = patched.clone();
     let refuse = |why: &str| patch::undecodable(request.kind, &request.document, &patched, why);
-    let found = body::redecode(&mut object, scope.version, scope.row.resource.custom).map_err(|e| refuse(&e))?;
+    if !scope.row.resource.custom {
+        check_kind(scope, &patched).map_err(|why| refuse(&why))?;
+    }
+    let found = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(|e| refuse(&e))?;
     strict.extend(found);
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
         return Err(refuse(&body::strict_error(&strict)));
@@ -112,14 +115,35 @@ fn decode_patched(
     Ok((object, strict))
 }
 
-/// A patch may not turn an object into another one of the same kind.
-fn check_identity(scope: &Scope<'_>, object: &Value) -> Result<(), Status> {
-    let found = meta::name(object);
-    if !found.is_empty() && found != scope.name {
-        return Err(Status::bad_request(format!(
+/// A patch cannot turn an object of a built-in kind into one of another kind or version.
+fn check_kind(scope: &Scope<'_>, patched: &Value) -> Result<(), String> {
+    let resource = &scope.row.resource;
+    let (kind, version) = (meta::text(patched, &["kind"]), meta::text(patched, &["apiVersion"]));
+    let expected = crate::request::api_version(&resource.group, &scope.version.name);
+    if kind == resource.kind && version == expected {
+        return Ok(());
+    }
+    Err(format!("the patched object is {version}, Kind={kind}, not {expected}, Kind={}", resource.kind))
+}
+
+/// An apply cannot choose the UID of a new object.
+fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
+    let path = Path::new("metadata.uid");
+    let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
+    scope.invalid(object, &vec![error.clone(), error])
+}
+
+/// Neither a patch nor a PUT may turn an object into another one: its name and namespace are those of the path.
+pub(super) fn check_identity(scope: &Scope<'_>, object: &mut Value) -> Result<(), Status> {
+    match meta::name(object) {
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            scope.name
+        ))),
+        found if found != scope.name => Err(Status::bad_request(format!(
             "the name of the object ({found}) does not match the name on the URL ({})",
             scope.name
-        )));
+        ))),
+        _ => prepare::match_namespace(object, scope.namespace),
     }
-    Ok(())
 }

@@ -2,36 +2,11 @@
 
 use super::{Registry, Scope, cache_error, pages, parse_revision};
 use crate::cache::{Object, Objects, range};
+use crate::codec::options::{ListOptions, VersionMatch};
 use crate::codec::selectors::{FieldSelector, LabelSelector};
 use crate::status::Status;
 use fleetpass_store::Revision;
 use std::sync::Arc;
-
-/// `resourceVersionMatch`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VersionMatch {
-    /// At this revision or a later one.
-    NotOlderThan,
-    /// At exactly this revision.
-    Exact,
-}
-
-/// What a list asks for; validated by `codec::options`.
-#[derive(Debug, Clone, Default)]
-pub struct ListQuery {
-    /// Labels that objects must have.
-    pub labels: LabelSelector,
-    /// Fields that objects must have.
-    pub fields: FieldSelector,
-    /// The largest number of objects in the answer; 0: all.
-    pub limit: usize,
-    /// Where an earlier list ended.
-    pub continue_token: String,
-    /// The revision that is asked for, as text; empty: the newest.
-    pub resource_version: String,
-    /// How the revision is meant.
-    pub version_match: Option<VersionMatch>,
-}
 
 /// The answer to a list.
 #[derive(Debug)]
@@ -60,26 +35,32 @@ impl Registry {
     }
 
     /// The objects of a resource that a query selects.
-    pub async fn list(&self, scope: &Scope<'_>, query: &ListQuery) -> Result<Listed, Status> {
+    pub async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
         let (revision, objects, after) = self.objects_for(scope, query).await?;
         let prefix = &scope.row.storage_prefix;
         let after = after.map(|start| format!("{prefix}/{start}"));
         let selective = !query.labels.is_empty() || !query.fields.is_empty();
         // With resourceVersion=0 a list is served whole from memory, whatever the limit.
-        let limit = if query.resource_version == "0" { 0 } else { query.limit };
+        let limit = if query.resource_version == "0" { 0 } else { usize::try_from(query.limit).unwrap_or(0) };
         let mut listed =
             Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
-        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref());
+        let in_scope = !scope.row.resource.namespaced || !scope.namespace.is_empty();
+        let only =
+            query.fields.required_value("metadata.name").filter(|_| in_scope).map(|name| scope.key(name));
+        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref())
+            // Who asks for one name looks at one key, and there is no page behind it.
+            .filter(|object| only.as_ref().is_none_or(|key| object.key == *key));
         for object in candidates.by_ref() {
-            if selective && !self.selects(scope, query, object) {
-                continue;
-            }
+            // A page ends where it is full; whether anything that follows is selected, nobody has looked yet.
             if limit > 0 && listed.objects.len() == limit {
                 let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
                 let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
                 listed.continue_token = pages::encode(revision, last);
                 listed.remaining = (!selective).then(|| 1 + candidates.count());
                 break;
+            }
+            if selective && !self.selects(scope, query, object) {
+                continue;
             }
             listed.objects.push(object.clone());
         }
@@ -90,7 +71,7 @@ impl Registry {
     async fn objects_for(
         &self,
         scope: &Scope<'_>,
-        query: &ListQuery,
+        query: &ListOptions,
     ) -> Result<(Revision, Objects, Option<String>), Status> {
         let prefix = &scope.row.storage_prefix;
         if !query.continue_token.is_empty() {
@@ -124,9 +105,9 @@ impl Registry {
         let asked = parse_revision(&query.resource_version)
             .map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
         self.cache.wait_for_fresh(asked).await.map_err(cache_error)?;
-        let exact = query.version_match == Some(VersionMatch::Exact)
+        let exact = query.resource_version_match == Some(VersionMatch::Exact)
             // Without a match a limited list at a revision is exact (the "legacy" rule of the API concepts).
-            || (query.version_match.is_none() && query.limit > 0 && asked > 0);
+            || (query.resource_version_match.is_none() && query.limit > 0 && asked > 0);
         if exact {
             let objects = self.cache.snapshot_at(prefix, asked).map_err(cache_error)?;
             return Ok((asked, objects, None));
@@ -136,7 +117,7 @@ impl Registry {
     }
 
     /// Whether a list or watch with these selectors shows `object`.
-    pub(super) fn selects(&self, scope: &Scope<'_>, query: &ListQuery, object: &Object) -> bool {
+    pub(super) fn selects(&self, scope: &Scope<'_>, query: &ListOptions, object: &Object) -> bool {
         selects(scope, &query.labels, &query.fields, object)
     }
 }
@@ -161,8 +142,7 @@ pub(super) fn selects(
         "metadata.name" => name.to_string(),
         "metadata.namespace" => namespace.to_string(),
         other => {
-            let tree =
-                tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
+            let tree = tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
             scope.strategy.selectable_field(tree, other)
         }
     })

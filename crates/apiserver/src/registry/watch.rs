@@ -3,6 +3,7 @@
 
 use super::{Registry, Scope, cache_error, parse_revision, read::selects};
 use crate::cache::{Event, EventKind, Object, Watcher, range};
+use crate::codec::options::ListOptions;
 use crate::codec::selectors::{FieldSelector, LabelSelector};
 use crate::status::Status;
 use fleetpass_store::Revision;
@@ -11,25 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Interval};
 
+/// Watches without a timeout of their own end after this long and up to as long again, chosen at random, so that
+/// clients do not all come back at once (`--min-request-timeout` of kube-apiserver).
+const MIN_WATCH: Duration = Duration::from_secs(1800);
+
 /// How often a watcher that asked for bookmarks gets one; kube-apiserver sends them about as often.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-
-/// What a watch asks for; validated by `codec::options`.
-#[derive(Debug, Clone, Default)]
-pub struct WatchQuery {
-    /// Labels that objects must have.
-    pub labels: LabelSelector,
-    /// Fields that objects must have.
-    pub fields: FieldSelector,
-    /// The revision to begin behind; empty or `0`: begin with what is there.
-    pub resource_version: String,
-    /// Whether the client wants bookmarks.
-    pub bookmarks: bool,
-    /// `sendInitialEvents`.
-    pub initial_events: Option<bool>,
-    /// How long to watch; `None`: the server's choice.
-    pub timeout: Option<Duration>,
-}
 
 /// One item of a watch stream.
 #[derive(Debug, Clone)]
@@ -70,14 +58,19 @@ pub struct Watching {
 }
 
 impl Registry {
+    fn longest_watch(&self) -> Duration {
+        let more = super::random_u64() % MIN_WATCH.as_secs();
+        MIN_WATCH + Duration::from_secs(more)
+    }
+
     /// Begins a watch.
-    pub async fn watch(&self, scope: &Scope<'_>, query: &WatchQuery) -> Result<Watching, Status> {
+    pub async fn watch(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Watching, Status> {
         let prefix = &scope.row.storage_prefix;
         let asked = match query.resource_version.as_str() {
             "" => 0,
             text => parse_revision(text).map_err(Status::plain_error)?,
         };
-        let state_first = match query.initial_events {
+        let state_first = match query.send_initial_events {
             Some(initial) => initial,
             None => asked == 0,
         };
@@ -93,7 +86,7 @@ impl Registry {
                 let selected = range(&objects, prefix, scope.namespace, None)
                     .filter(|object| selects(scope, &query.labels, &query.fields, object));
                 watching.initial = selected.cloned().collect();
-                if query.bookmarks && query.initial_events == Some(true) {
+                if query.allow_watch_bookmarks {
                     watching.initial_end = Some(revision);
                 }
             }
@@ -102,14 +95,15 @@ impl Registry {
             let watcher = self.cache.watch(prefix, scope.namespace, asked).map_err(cache_error)?;
             Watching::new(watcher, query, asked)
         };
-        watching.until = query.timeout.map(|timeout| Instant::now() + timeout);
+        let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+        watching.until = Some(Instant::now() + seconds.map_or(self.longest_watch(), Duration::from_secs));
         Ok(watching)
     }
 }
 
 impl Watching {
-    fn new(watcher: Watcher, query: &WatchQuery, after: Revision) -> Self {
-        let bookmarks = query.bookmarks.then(|| {
+    fn new(watcher: Watcher, query: &ListOptions, after: Revision) -> Self {
+        let bookmarks = query.allow_watch_bookmarks.then(|| {
             let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             interval

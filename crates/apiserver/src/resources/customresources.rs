@@ -4,13 +4,14 @@
 use super::{SUBRESOURCE_VERBS, table};
 use crate::field::{Error, ErrorList, Path};
 use crate::meta;
+use crate::schema::cel::Rules;
 use crate::schema::jsonpath::{self, JsonPath};
 use crate::schema::{Schema, Type, crd, custom, listtype, objectmeta, validate};
 use crate::status::{GroupResource, Status};
 use crate::strategy::{
     Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
 };
-use crate::validation::names;
+use crate::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
@@ -35,6 +36,7 @@ pub struct CustomKind {
 
 struct CustomVersion {
     schema: Arc<Schema>,
+    rules: Option<Rules>,
     status: bool,
     scale: Option<ScalePaths>,
     columns: Vec<(JsonPath, String)>,
@@ -125,8 +127,10 @@ fn version_rules(version: &Value) -> CustomVersion {
             Some((path.trim_start_matches('.').to_string(), JsonPath::parse(path).ok()?))
         })
         .collect();
+    let schema = Arc::new(crd::schema(&version["schema"]["openAPIV3Schema"]));
     CustomVersion {
-        schema: Arc::new(crd::schema(&version["schema"]["openAPIV3Schema"])),
+        rules: Rules::new(&schema, true),
+        schema,
         status: meta::at(version, &["subresources", "status"]).is_some(),
         scale,
         columns,
@@ -302,22 +306,13 @@ impl Objects {
         self.kind.versions.get(ctx.version)
     }
 
-    fn validate_rules(
-        &self,
-        _version: &CustomVersion,
-        _new: &Value,
-        _old: Option<&Value>,
-        _errors: &mut ErrorList,
-    ) {
-    }
-
     fn validate_new(&self, version: &CustomVersion, object: &Value) -> ErrorList {
         let root = Path::default();
         let mut errors = validate::validate(&root, &version.schema, object);
         validate_scale(version, object, false, &mut errors);
         errors.extend(objectmeta::validate_embedded(object, &version.schema));
         errors.extend(listtype::validate(&root, &version.schema, object));
-        self.validate_rules(version, object, None, &mut errors);
+        validate_rules(version, object, None, &mut errors);
         errors
     }
 
@@ -341,7 +336,7 @@ impl Objects {
         if listtype::validate(&root, &version.schema, old).is_empty() {
             errors.extend(listtype::validate(&root, &version.schema, new));
         }
-        self.validate_rules(version, new, Some(old), &mut errors);
+        validate_rules(version, new, Some(old), &mut errors);
         errors
     }
 }
@@ -405,11 +400,15 @@ impl Strategy for Objects {
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
-        let errors = self.kind.validate_type(ctx, new);
-        match self.rules(ctx) {
-            Some(version) if errors.is_empty() => self.validate_changed(version, new, old),
-            _ => errors,
+        let mut errors = self.kind.validate_type(ctx, new);
+        if errors.is_empty() {
+            // What is wrong with metadata is said once by the registry and once more here, as a real server does.
+            errors.extend(metadata::validate_update(new, old));
+            if let Some(version) = self.rules(ctx) {
+                errors.extend(self.validate_changed(version, new, old));
+            }
         }
+        errors
     }
 
     fn show(&self, object: &mut Value, version: &str) {
@@ -460,6 +459,18 @@ impl Strategy for Objects {
             cells.extend(version.columns.iter().map(|(path, kind)| cell(path, kind, object, now)));
         }
         cells
+    }
+}
+
+/// The rules of the schema; they are not asked about values whose types or sizes are wrong.
+fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let Some(rules) = &version.rules else { return };
+    if validate::blocks_rules(errors) {
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                      errors to complete validation";
+        errors.push(Error::invalid(&Path::default(), Value::Null, detail));
+    } else {
+        errors.extend(rules.validate(new, old));
     }
 }
 

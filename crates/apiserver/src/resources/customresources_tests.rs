@@ -232,3 +232,36 @@ fn unqualified_finalizers_give_a_warning() {
         ]
     );
 }
+
+/// Definitions with objects, and what a real kube-apiserver did with them (`testdata/objects.json`).
+#[test]
+fn objects_fare_as_recorded() {
+    let groups: Vec<Value> = serde_json::from_str(include_str!("../../testdata/objects.json")).expect("JSON");
+    let world = World::default();
+    for group in groups {
+        let row = row(&established(group["definition"].clone())).expect("served").expect("established");
+        for case in group["cases"].as_array().expect("cases") {
+            let mut object = case["body"].clone();
+            let decoded = custom::decode(&mut object, &row.versions[0].schema);
+            if let Some(refused) = case["refused"].as_str() {
+                let why = decoded.expect_err("refused");
+                assert_eq!(format!("Widget in version \"v1\" cannot be handled as a Widget: {why}"), refused);
+                continue;
+            }
+            let unknown: Vec<&str> =
+                case["unknown"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let mut decoded = decoded.expect("readable");
+            decoded.sort();
+            assert_eq!(decoded, unknown, "{}", case["body"]);
+            let ctx = context(&world, "v1");
+            strategy(&row).prepare_for_create(&ctx, &mut object);
+            let errors = texts(&strategy(&row).validate(&ctx, &object));
+            let expected: Vec<&str> =
+                case["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            assert_eq!(errors, expected, "{}", case["body"]);
+            if case["errors"].is_null() {
+                assert_eq!(object["spec"], case["spec"], "{}", case["body"]);
+            }
+        }
+    }
+}

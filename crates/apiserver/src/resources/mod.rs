@@ -1,10 +1,11 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
-pub mod certificatesigningrequests;
 mod access_review;
+pub mod certificatesigningrequests;
 pub mod clusterrolebindings;
 pub mod clusterroles;
 pub mod configmaps;
+pub mod customresourcedefinitions;
 pub mod customresources;
 pub mod events;
 pub mod leases;

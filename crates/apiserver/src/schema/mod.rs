@@ -120,6 +120,7 @@ impl Schema {
     }
 }
 
+pub mod cel;
 pub mod crd;
 pub mod custom;
 pub mod default;

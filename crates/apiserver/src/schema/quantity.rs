@@ -42,6 +42,16 @@ pub fn canonical(text: &str) -> Result<String, &'static str> {
     Ok(print(nanos, format))
 }
 
+/// The amount of `text` in billionths, rounded up. Errors: kube-apiserver's words.
+pub fn nanos(text: &str) -> Result<i128, &'static str> {
+    if text.is_empty() {
+        return Err(FORMAT_WRONG);
+    }
+    let parts = split(text)?;
+    let (format, base, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    amount(&parts, format, base, exponent).map(|(nanos, _)| nanos)
+}
+
 fn split(text: &str) -> Result<Parts<'_>, &'static str> {
     let negative = text.starts_with('-');
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);

@@ -1,13 +1,13 @@
 //! Connections: accept, shake hands, serve HTTP/1.1 and HTTP/2, and let go of all in good order.
 
 use super::body::Body;
+use crate::authn::x509::ClientCertificate;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
-use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,12 +30,12 @@ const MAX_CONNECTIONS: usize = 20_000;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
     /// Its client certificate, verified against the client CAs.
-    pub certificate: Option<Arc<CertificateDer<'static>>>,
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// Serves until `stop`, then lets requests under way end. `handle` answers one request; it finds the [`Peer`]
@@ -98,12 +98,9 @@ async fn serve_connection<F, R>(
             return;
         }
     };
-    let certificate = tls
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .map(|c| Arc::new(c.clone().into_owned()));
+    let chain = tls.get_ref().1.peer_certificates();
+    let certificate =
+        chain.and_then(|chain| chain.first()).map(|leaf| Arc::new(ClientCertificate::new(leaf)));
     let peer = Peer { address, certificate };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());

@@ -1,5 +1,140 @@
-//! The server.
+//! The server: requests in, answers out, over TLS or in process.
+
+mod action;
 pub mod body;
+mod handler;
 pub mod health;
+mod limits;
 pub mod listener;
+mod metrics;
+mod nonresource;
+mod render;
+mod resource;
+mod scale;
+mod start;
+mod streaming;
 pub mod tls;
+
+pub use handler::InProcess;
+pub(crate) use start::system_user;
+pub use start::{Options, StartError};
+
+use crate::authn::Authenticator;
+use crate::authn::oidc::Oidc;
+use crate::authn::service_account::ServiceAccounts;
+use crate::authz::Authorizer;
+use crate::authz::impersonation::Recent;
+use crate::registry::Registry;
+use crate::user::UserInfo;
+use body::{Body, BoxError};
+use bytes::Bytes;
+use health::Health;
+use http::{Request, Response};
+use limits::Limits;
+use metrics::Metrics;
+use rustls::ServerConfig;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What all requests share.
+struct Inner {
+    registry: Arc<Registry>,
+    authenticator: Arc<Authenticator>,
+    accounts: Arc<ServiceAccounts>,
+    authorizer: Arc<dyn Authorizer>,
+    recent_impersonations: Recent,
+    oidc: Option<Oidc>,
+    health: Health,
+    limits: Limits,
+    metrics: Metrics,
+    external_address: String,
+    stop: CancellationToken,
+}
+
+/// A running API server; clones are handles to the same one.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer")
+            .field("external_address", &self.inner.external_address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Loads the store, puts in place what every server has (roles, namespaces, CRDs), and is ready for requests.
+    /// Stops what it does in the background when `stop` is cancelled.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, or a CRD of `options` is refused.
+    pub async fn start(options: Options, stop: CancellationToken) -> Result<Self, StartError> {
+        start::start(options, stop).await
+    }
+
+    /// Serves TLS connections until the server is stopped; then lets requests under way end.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) {
+        let inner = self.inner.clone();
+        let stop = inner.stop.clone();
+        let answer = move |request: Request<hyper::body::Incoming>| {
+            let inner = inner.clone();
+            async move { handler::handle(&inner, request).await }
+        };
+        listener::serve(listener, tls, answer, stop).await;
+    }
+
+    /// A service that answers requests of `user` in process, without a socket: what a `kube::Client` runs over.
+    pub fn client_service(&self, user: UserInfo) -> ClientService {
+        ClientService { inner: self.inner.clone(), user: Arc::new(user) }
+    }
+
+    /// The registry, for those who read without a client.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+
+    /// The service accounts' keys, for key rotation.
+    pub fn accounts(&self) -> &Arc<ServiceAccounts> {
+        &self.inner.accounts
+    }
+
+    /// The exposition text of the server's metrics.
+    pub fn metrics(&self) -> String {
+        self.inner.metrics.text(&self.inner.registry.cache().counts())
+    }
+}
+
+/// Requests of one user, answered in process.
+#[derive(Clone)]
+pub struct ClientService {
+    inner: Arc<Inner>,
+    user: Arc<UserInfo>,
+}
+
+impl<B> tower::Service<Request<B>> for ClientService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let inner = self.inner.clone();
+        request.extensions_mut().insert(InProcess(self.user.clone()));
+        Box::pin(async move { Ok(handler::handle(&inner, request).await) })
+    }
+}

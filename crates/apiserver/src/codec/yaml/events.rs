@@ -1,7 +1,8 @@
-//! The events of a YAML stream.
+//! The events of a YAML stream: libyaml's grammar over the scanner's tokens (`parserc.go` of Go's yaml package).
 
 use super::YamlError;
-use saphyr_parser::{Event as Parsed, Parser, ScalarStyle, StrInput};
+use super::scanner::{Mark, Problem, Scanner, Token, TokenKind};
+use std::collections::HashMap;
 
 /// What a YAML stream consists of.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,43 +20,472 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Located {
     pub(super) event: Event,
-    pub(super) line: u64,
+    pub(super) line: usize,
 }
 
-pub(super) struct Events<'a> {
-    parser: Parser<'a, StrInput<'a>>,
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    DocumentStart,
+    DocumentContent,
+    BlockNode,
+    DocumentEnd,
+    BlockSequenceEntry { first: bool },
+    IndentlessSequenceEntry,
+    BlockMappingKey { first: bool },
+    BlockMappingValue,
+    FlowSequenceEntry { first: bool },
+    FlowPairKey,
+    FlowPairValue,
+    FlowPairEnd,
+    FlowMappingKey { first: bool },
+    FlowMappingValue { empty: bool },
 }
 
-impl<'a> Events<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, YamlError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| YamlError::new("invalid leading UTF-8 octet"))?;
-        Ok(Self { parser: Parser::new_from_str(text) })
+pub(super) struct Events {
+    scanner: Scanner,
+    state: State,
+    states: Vec<State>,
+    /// Where the open collections began.
+    marks: Vec<Mark>,
+    tags: HashMap<String, String>,
+}
+
+impl From<Problem> for YamlError {
+    fn from(problem: Problem) -> Self {
+        // Go counts lines from 1 for problems of the scanner, from 0 for all others, and leaves out line 0.
+        let line = match (problem.at.line, problem.context.line) {
+            (0, context) => context,
+            (line, _) => line + usize::from(problem.by_scanner),
+        };
+        if line == 0 {
+            YamlError::new(problem.text)
+        } else {
+            YamlError::new(format_args!("line {line}: {}", problem.text))
+        }
+    }
+}
+
+type Step = Result<Located, Problem>;
+
+fn complaint(context: Mark, text: &'static str, at: Mark) -> Problem {
+    Problem { text, at, context, by_scanner: false }
+}
+
+fn empty_scalar(mark: Mark) -> Located {
+    let event = Event::Scalar { anchor: None, tag: None, value: String::new(), plain: true };
+    Located { event, line: mark.line }
+}
+
+impl Events {
+    pub(super) fn new(bytes: &[u8]) -> Result<Self, YamlError> {
+        Ok(Self {
+            scanner: Scanner::new(bytes)?,
+            state: State::DocumentStart,
+            states: Vec::new(),
+            marks: Vec::new(),
+            tags: HashMap::new(),
+        })
     }
 
+    /// The next event. Behind the first document the stream is not read.
     pub(super) fn next_event(&mut self) -> Result<Located, YamlError> {
-        let anchor = |id: usize| (id != 0).then(|| id.to_string());
+        Ok(self.step()?)
+    }
+
+    fn step(&mut self) -> Step {
+        match self.state {
+            State::DocumentStart => self.document_start(),
+            State::DocumentContent => self.document_content(),
+            State::BlockNode => self.node(true, false),
+            State::DocumentEnd => self.document_end(),
+            State::BlockSequenceEntry { first } => self.block_sequence_entry(first),
+            State::IndentlessSequenceEntry => self.indentless_sequence_entry(),
+            State::BlockMappingKey { first } => self.block_mapping_key(first),
+            State::BlockMappingValue => self.block_mapping_value(),
+            State::FlowSequenceEntry { first } => self.flow_sequence_entry(first),
+            State::FlowPairKey => self.flow_pair_key(),
+            State::FlowPairValue => self.flow_pair_value(),
+            State::FlowPairEnd => {
+                self.state = State::FlowSequenceEntry { first: false };
+                let line = self.peek()?.start.line;
+                Ok(Located { event: Event::End, line })
+            }
+            State::FlowMappingKey { first } => self.flow_mapping_key(first),
+            State::FlowMappingValue { empty } => self.flow_mapping_value(empty),
+        }
+    }
+
+    fn peek(&mut self) -> Result<Token, Problem> {
+        self.scanner.peek().cloned()
+    }
+
+    /// Goes back to what surrounds the node that is complete.
+    fn pop(&mut self) {
+        self.state = self.states.pop().unwrap_or(State::DocumentEnd);
+    }
+
+    /// The end of a collection.
+    fn close(&mut self, token: &Token) -> Located {
+        self.pop();
+        self.marks.pop();
+        self.scanner.skip();
+        Located { event: Event::End, line: token.start.line }
+    }
+
+    /// A node, and then `next`.
+    fn node_then(&mut self, next: State, block: bool, indentless: bool) -> Step {
+        self.states.push(next);
+        self.node(block, indentless)
+    }
+
+    fn document_start(&mut self) -> Step {
+        let token = self.peek()?;
+        let explicit = matches!(
+            token.kind,
+            TokenKind::VersionDirective { .. }
+                | TokenKind::TagDirective { .. }
+                | TokenKind::DocumentStart
+                | TokenKind::StreamEnd
+        );
+        if token.kind == TokenKind::StreamEnd {
+            return Ok(Located { event: Event::StreamEnd, line: token.start.line });
+        }
+        self.directives()?;
+        self.states.push(State::DocumentEnd);
+        self.state = State::BlockNode;
+        if explicit {
+            let token = self.peek()?;
+            if token.kind != TokenKind::DocumentStart {
+                let text = "did not find expected <document start>";
+                return Err(complaint(Mark::default(), text, token.start));
+            }
+            self.scanner.skip();
+            self.state = State::DocumentContent;
+        }
+        Ok(Located { event: Event::DocumentStart, line: token.start.line })
+    }
+
+    fn directives(&mut self) -> Result<(), Problem> {
+        let mut version = None;
         loop {
-            let Some(next) = self.parser.next_event() else {
-                return Ok(Located { event: Event::StreamEnd, line: 0 });
-            };
-            let (event, span) = next.map_err(|e| YamlError::new(e.info()))?;
-            let event = match event {
-                Parsed::Nothing | Parsed::StreamStart => continue,
-                Parsed::StreamEnd => Event::StreamEnd,
-                Parsed::DocumentStart(_) => Event::DocumentStart,
-                Parsed::DocumentEnd => Event::DocumentEnd,
-                Parsed::Alias(id) => Event::Alias(id.to_string()),
-                Parsed::Scalar(value, style, id, tag) => Event::Scalar {
-                    anchor: anchor(id),
-                    plain: style == ScalarStyle::Plain,
-                    tag: tag.map(|tag| format!("{}{}", tag.handle, tag.suffix)),
-                    value: value.into_owned(),
-                },
-                Parsed::SequenceStart(id, _) => Event::Start { anchor: anchor(id), is_mapping: false },
-                Parsed::MappingStart(id, _) => Event::Start { anchor: anchor(id), is_mapping: true },
-                Parsed::SequenceEnd | Parsed::MappingEnd => Event::End,
-            };
-            return Ok(Located { event, line: span.start.line().saturating_sub(1) as u64 });
+            let token = self.peek()?;
+            let wrong = |text| Err(complaint(Mark::default(), text, token.start));
+            match token.kind {
+                TokenKind::VersionDirective { .. } if version.is_some() => {
+                    return wrong("found duplicate %YAML directive");
+                }
+                TokenKind::VersionDirective { major, minor } => {
+                    if (major, minor) != (1, 1) {
+                        return wrong("found incompatible YAML document");
+                    }
+                    version = Some((major, minor));
+                }
+                TokenKind::TagDirective { handle, prefix } => {
+                    if self.tags.insert(handle, prefix).is_some() {
+                        return wrong("found duplicate %TAG directive");
+                    }
+                }
+                _ => break,
+            }
+            self.scanner.skip();
+        }
+        for (handle, prefix) in [("!", "!"), ("!!", "tag:yaml.org,2002:")] {
+            self.tags.entry(handle.into()).or_insert_with(|| prefix.into());
+        }
+        Ok(())
+    }
+
+    fn document_content(&mut self) -> Step {
+        let token = self.peek()?;
+        match token.kind {
+            TokenKind::VersionDirective { .. }
+            | TokenKind::TagDirective { .. }
+            | TokenKind::DocumentStart
+            | TokenKind::DocumentEnd
+            | TokenKind::StreamEnd => {
+                self.pop();
+                Ok(empty_scalar(token.start))
+            }
+            _ => self.node(true, false),
+        }
+    }
+
+    fn document_end(&mut self) -> Step {
+        let token = self.peek()?;
+        if token.kind == TokenKind::DocumentEnd {
+            self.scanner.skip();
+        }
+        self.state = State::DocumentStart;
+        Ok(Located { event: Event::DocumentEnd, line: token.start.line })
+    }
+
+    fn node(&mut self, block: bool, indentless: bool) -> Step {
+        let mut token = self.peek()?;
+        let start = token.start;
+        let located = |event| Ok(Located { event, line: start.line });
+        if let TokenKind::Alias(name) = token.kind {
+            self.pop();
+            self.scanner.skip();
+            return located(Event::Alias(name));
+        }
+        let (mut anchor, mut tag) = (None, None);
+        loop {
+            match token.kind {
+                TokenKind::Anchor(name) if anchor.is_none() => anchor = Some(name),
+                TokenKind::Tag { handle, suffix } if tag.is_none() => {
+                    tag = Some(self.resolve_tag(&handle, suffix, start, token.start)?);
+                }
+                kind => {
+                    token.kind = kind;
+                    break;
+                }
+            }
+            self.scanner.skip();
+            token = self.peek()?;
+        }
+        let begin = |events: &mut Self, state, is_mapping| {
+            events.state = state;
+            located(Event::Start { anchor: anchor.clone(), is_mapping })
+        };
+        match token.kind {
+            TokenKind::BlockEntry if indentless => begin(self, State::IndentlessSequenceEntry, false),
+            TokenKind::Scalar { value, plain } => {
+                self.pop();
+                self.scanner.skip();
+                located(Event::Scalar { anchor, tag, value, plain })
+            }
+            TokenKind::FlowSequenceStart => begin(self, State::FlowSequenceEntry { first: true }, false),
+            TokenKind::FlowMappingStart => begin(self, State::FlowMappingKey { first: true }, true),
+            TokenKind::BlockSequenceStart if block => {
+                begin(self, State::BlockSequenceEntry { first: true }, false)
+            }
+            TokenKind::BlockMappingStart if block => {
+                begin(self, State::BlockMappingKey { first: true }, true)
+            }
+            _ if anchor.is_some() || tag.is_some() => {
+                self.pop();
+                located(Event::Scalar { anchor, tag, value: String::new(), plain: true })
+            }
+            _ => Err(complaint(start, "did not find expected node content", token.start)),
+        }
+    }
+
+    fn resolve_tag(&self, handle: &str, suffix: String, start: Mark, at: Mark) -> Result<String, Problem> {
+        if handle.is_empty() {
+            return Ok(suffix);
+        }
+        match self.tags.get(handle) {
+            Some(prefix) => Ok(format!("{prefix}{suffix}")),
+            None => Err(complaint(start, "found undefined tag handle", at)),
+        }
+    }
+
+    /// Takes the token that opens a collection and remembers where it stands.
+    fn open(&mut self, first: bool) -> Result<(), Problem> {
+        if first {
+            let token = self.peek()?;
+            self.marks.push(token.start);
+            self.scanner.skip();
+        }
+        Ok(())
+    }
+
+    fn unfinished(&mut self, text: &'static str, token: &Token) -> Problem {
+        complaint(self.marks.pop().unwrap_or_default(), text, token.start)
+    }
+
+    fn block_sequence_entry(&mut self, first: bool) -> Step {
+        self.open(first)?;
+        let token = self.peek()?;
+        let again = State::BlockSequenceEntry { first: false };
+        match token.kind {
+            TokenKind::BlockEntry => {
+                self.scanner.skip();
+                if matches!(self.peek()?.kind, TokenKind::BlockEntry | TokenKind::BlockEnd) {
+                    self.state = again;
+                    return Ok(empty_scalar(token.end));
+                }
+                self.node_then(again, true, false)
+            }
+            TokenKind::BlockEnd => Ok(self.close(&token)),
+            _ => Err(self.unfinished("did not find expected '-' indicator", &token)),
+        }
+    }
+
+    fn indentless_sequence_entry(&mut self) -> Step {
+        let token = self.peek()?;
+        if token.kind != TokenKind::BlockEntry {
+            self.pop();
+            return Ok(Located { event: Event::End, line: token.start.line });
+        }
+        self.scanner.skip();
+        match self.peek()?.kind {
+            TokenKind::BlockEntry | TokenKind::Key | TokenKind::Value | TokenKind::BlockEnd => {
+                self.state = State::IndentlessSequenceEntry;
+                Ok(empty_scalar(token.end))
+            }
+            _ => self.node_then(State::IndentlessSequenceEntry, true, false),
+        }
+    }
+
+    fn block_mapping_key(&mut self, first: bool) -> Step {
+        self.open(first)?;
+        let token = self.peek()?;
+        match token.kind {
+            TokenKind::Key => {
+                self.scanner.skip();
+                match self.peek()?.kind {
+                    TokenKind::Key | TokenKind::Value | TokenKind::BlockEnd => {
+                        self.state = State::BlockMappingValue;
+                        Ok(empty_scalar(token.end))
+                    }
+                    _ => self.node_then(State::BlockMappingValue, true, true),
+                }
+            }
+            TokenKind::BlockEnd => Ok(self.close(&token)),
+            _ => Err(self.unfinished("did not find expected key", &token)),
+        }
+    }
+
+    fn block_mapping_value(&mut self) -> Step {
+        let token = self.peek()?;
+        let next = State::BlockMappingKey { first: false };
+        if token.kind != TokenKind::Value {
+            self.state = next;
+            return Ok(empty_scalar(token.start));
+        }
+        self.scanner.skip();
+        match self.peek()?.kind {
+            TokenKind::Key | TokenKind::Value | TokenKind::BlockEnd => {
+                self.state = next;
+                Ok(empty_scalar(token.end))
+            }
+            _ => self.node_then(next, true, true),
+        }
+    }
+
+    fn flow_sequence_entry(&mut self, first: bool) -> Step {
+        self.open(first)?;
+        let mut token = self.peek()?;
+        if token.kind != TokenKind::FlowSequenceEnd && !first {
+            if token.kind != TokenKind::FlowEntry {
+                return Err(self.unfinished("did not find expected ',' or ']'", &token));
+            }
+            self.scanner.skip();
+            token = self.peek()?;
+        }
+        match token.kind {
+            TokenKind::Key => {
+                self.state = State::FlowPairKey;
+                self.scanner.skip();
+                let event = Event::Start { anchor: None, is_mapping: true };
+                Ok(Located { event, line: token.start.line })
+            }
+            TokenKind::FlowSequenceEnd => Ok(self.close(&token)),
+            _ => self.node_then(State::FlowSequenceEntry { first: false }, false, false),
+        }
+    }
+
+    fn flow_pair_key(&mut self) -> Step {
+        let token = self.peek()?;
+        match token.kind {
+            TokenKind::Value | TokenKind::FlowEntry | TokenKind::FlowSequenceEnd => {
+                self.scanner.skip();
+                self.state = State::FlowPairValue;
+                Ok(empty_scalar(token.end))
+            }
+            _ => self.node_then(State::FlowPairValue, false, false),
+        }
+    }
+
+    fn flow_pair_value(&mut self) -> Step {
+        let mut token = self.peek()?;
+        if token.kind == TokenKind::Value {
+            self.scanner.skip();
+            token = self.peek()?;
+            if !matches!(token.kind, TokenKind::FlowEntry | TokenKind::FlowSequenceEnd) {
+                return self.node_then(State::FlowPairEnd, false, false);
+            }
+        }
+        self.state = State::FlowPairEnd;
+        Ok(empty_scalar(token.start))
+    }
+
+    fn flow_mapping_key(&mut self, first: bool) -> Step {
+        self.open(first)?;
+        let mut token = self.peek()?;
+        if token.kind != TokenKind::FlowMappingEnd && !first {
+            if token.kind != TokenKind::FlowEntry {
+                return Err(self.unfinished("did not find expected ',' or '}'", &token));
+            }
+            self.scanner.skip();
+            token = self.peek()?;
+        }
+        match token.kind {
+            TokenKind::Key => {
+                self.scanner.skip();
+                token = self.peek()?;
+                match token.kind {
+                    TokenKind::Value | TokenKind::FlowEntry | TokenKind::FlowMappingEnd => {
+                        self.state = State::FlowMappingValue { empty: false };
+                        Ok(empty_scalar(token.start))
+                    }
+                    _ => self.node_then(State::FlowMappingValue { empty: false }, false, false),
+                }
+            }
+            TokenKind::FlowMappingEnd => Ok(self.close(&token)),
+            _ => self.node_then(State::FlowMappingValue { empty: true }, false, false),
+        }
+    }
+
+    fn flow_mapping_value(&mut self, empty: bool) -> Step {
+        let mut token = self.peek()?;
+        let next = State::FlowMappingKey { first: false };
+        if !empty && token.kind == TokenKind::Value {
+            self.scanner.skip();
+            token = self.peek()?;
+            if !matches!(token.kind, TokenKind::FlowEntry | TokenKind::FlowMappingEnd) {
+                return self.node_then(next, false, false);
+            }
+        }
+        self.state = next;
+        Ok(empty_scalar(token.start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    #[test]
+    fn errors_are_those_of_go() {
+        for (text, expected) in [
+            ("{", "line 1: did not find expected node content"),
+            ("a: b: c", "mapping values are not allowed in this context"),
+            (
+                "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: [broken\n",
+                "line 4: did not find expected ',' or ']'",
+            ),
+            ("apiVersion: v1\nkind: [\n", "line 2: did not find expected node content"),
+            ("a:\n  b: c: d", "line 2: mapping values are not allowed in this context"),
+            ("a: 1\n b: 2\n", "line 2: mapping values are not allowed in this context"),
+            ("a: 1\nb\n", "line 3: could not find expected ':'"),
+            ("a: 1\n- b\n", "line 1: did not find expected key"),
+            ("- a\nb: 1\n", "line 1: did not find expected '-' indicator"),
+            ("a:\n\t- b\n", "line 2: found character that cannot start any token"),
+            ("a: 'b\n", "line 2: found unexpected end of stream"),
+            ("a: \"\\q\"\n", "found unknown escape character"),
+            ("a: {b: c\n", "line 1: did not find expected ',' or '}'"),
+            ("a: @b\n", "found character that cannot start any token"),
+            ("a: *b\n", "unknown anchor 'b' referenced"),
+            ("a: &x [*x]\n", "anchor 'x' value contains itself"),
+            ("a: !x!y z\n", "found undefined tag handle"),
+            ("a: \u{1}\n", "control characters are not allowed"),
+            ("a: |0\n  b\n", "found an indentation indicator equal to 0"),
+        ] {
+            let error = parse(text.as_bytes()).map(|document| document.raw).unwrap_err();
+            assert_eq!(error.to_string(), format!("yaml: {expected}"), "{text:?}");
         }
     }
 }

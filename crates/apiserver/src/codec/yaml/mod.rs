@@ -1,7 +1,11 @@
 //! YAML as `sigs.k8s.io/yaml` reads and prints it: version 1.1 (`yes` is a boolean), by way of JSON.
 
 mod events;
+mod print;
 mod resolve;
+mod scanner;
+
+pub use print::print;
 
 use super::json::Raw;
 use crate::field::go_quote;
@@ -73,7 +77,7 @@ enum Node {
 
 /// The nodes of a document; they refer to each other by index, so no depth can overflow the stack.
 struct Tree {
-    nodes: Vec<(Node, u64)>,
+    nodes: Vec<(Node, usize)>,
     root: Option<usize>,
 }
 

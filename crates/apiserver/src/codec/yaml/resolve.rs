@@ -177,7 +177,7 @@ pub(super) fn float_key(float: f64) -> String {
     if float.is_infinite() {
         return if float > 0.0 { ".inf".into() } else { "-.inf".into() };
     }
-    go_g(&format!("{:e}", float as f32), 21)
+    go_g(&format!("{:e}", float as f32))
 }
 
 /// A float as Go's `encoding/json` prints it. Errors: no number of JSON.
@@ -203,12 +203,14 @@ pub(super) fn json_float(float: f64) -> Result<String, String> {
     Ok(format!("{float}"))
 }
 
-/// `%g` with the shortest digits: an exponent below -4 or from `limit` on, with two digits at least.
-pub(super) fn go_g(scientific: &str, limit: i32) -> String {
+/// `strconv.FormatFloat(f, 'g', -1, …)`, given the shortest digits in scientific form: an exponent below -4 and from 6
+/// on, with two digits at least.
+pub(super) fn go_g(scientific: &str) -> String {
+    const LIMIT: i32 = 6;
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific.into() };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
-    if exponent < -4 || exponent >= limit {
+    if exponent < -4 || exponent >= LIMIT {
         let e = if exponent < 0 { '-' } else { '+' };
         return format!("{sign}{mantissa}e{e}{:02}", exponent.abs());
     }

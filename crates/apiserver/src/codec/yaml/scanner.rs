@@ -1,0 +1,851 @@
+//! The tokens of a YAML stream, and where libyaml would complain: its words are part of the API's answers
+//! (`scannerc.go`, `readerc.go` of Go's yaml package).
+
+use std::collections::VecDeque;
+
+/// A place in the stream; lines and columns from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    pub(super) index: usize,
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// Why a stream is not YAML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) text: &'static str,
+    /// Where it was found. Go counts lines differently for problems of the scanner and of the parser.
+    pub(super) at: Mark,
+    /// The beginning of what was being read.
+    pub(super) context: Mark,
+    pub(super) by_scanner: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    StreamEnd,
+    VersionDirective { major: u32, minor: u32 },
+    TagDirective { handle: String, prefix: String },
+    DocumentStart,
+    DocumentEnd,
+    BlockSequenceStart,
+    BlockMappingStart,
+    BlockEnd,
+    FlowSequenceStart,
+    FlowSequenceEnd,
+    FlowMappingStart,
+    FlowMappingEnd,
+    BlockEntry,
+    FlowEntry,
+    Key,
+    Value,
+    Alias(String),
+    Anchor(String),
+    Tag { handle: String, suffix: String },
+    Scalar { value: String, plain: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) kind: TokenKind,
+    pub(super) start: Mark,
+    pub(super) end: Mark,
+}
+
+/// A token that turns out to be a key if a `:` follows on the same line.
+#[derive(Debug, Clone, Copy, Default)]
+struct SimpleKey {
+    possible: bool,
+    required: bool,
+    token: usize,
+    mark: Mark,
+}
+
+type Scan<T> = Result<T, Problem>;
+
+pub(super) struct Scanner {
+    chars: Vec<char>,
+    mark: Mark,
+    tokens: VecDeque<Token>,
+    /// How many tokens were taken.
+    taken: usize,
+    ended: bool,
+    /// The column of the block collection at hand, -1 outside of all.
+    indent: isize,
+    indents: Vec<isize>,
+    simple_key_allowed: bool,
+    /// One for each level of flow collections, and one outside.
+    simple_keys: Vec<SimpleKey>,
+}
+
+fn is_break(c: Option<char>) -> bool {
+    matches!(c, Some('\r' | '\n' | '\u{85}' | '\u{2028}' | '\u{2029}'))
+}
+
+fn is_blank(c: Option<char>) -> bool {
+    matches!(c, Some(' ' | '\t'))
+}
+
+fn is_breakz(c: Option<char>) -> bool {
+    c.is_none() || is_break(c)
+}
+
+fn is_blankz(c: Option<char>) -> bool {
+    is_blank(c) || is_breakz(c)
+}
+
+fn is_word(c: Option<char>) -> bool {
+    c.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+impl Scanner {
+    pub(super) fn new(bytes: &[u8]) -> Scan<Self> {
+        let nowhere =
+            |text| Problem { text, at: Mark::default(), context: Mark::default(), by_scanner: false };
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let bad = bytes.get(error.valid_up_to()).copied().unwrap_or(0);
+            nowhere(match (error.error_len(), bad) {
+                (None, _) => "incomplete UTF-8 octet sequence",
+                (_, 0x80..=0xbf | 0xf8..) => "invalid leading UTF-8 octet",
+                _ => "invalid trailing UTF-8 octet",
+            })
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let readable = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+        if !text.chars().all(readable) {
+            return Err(nowhere("control characters are not allowed"));
+        }
+        Ok(Self {
+            chars: text.chars().collect(),
+            mark: Mark::default(),
+            tokens: VecDeque::new(),
+            taken: 0,
+            ended: false,
+            indent: -1,
+            indents: Vec::new(),
+            simple_key_allowed: true,
+            simple_keys: vec![SimpleKey::default()],
+        })
+    }
+
+    /// The next token, which stays where it is.
+    pub(super) fn peek(&mut self) -> Scan<&Token> {
+        while !self.ended {
+            let undecided = match self.tokens.is_empty() {
+                true => true,
+                false => self.head_may_be_key()?,
+            };
+            if !undecided {
+                break;
+            }
+            self.fetch()?;
+        }
+        // The end of the stream is never taken.
+        self.tokens.front().ok_or_else(|| self.problem(self.mark, "did not find expected <stream-end>"))
+    }
+
+    /// Takes the token that [`Self::peek`] gave.
+    pub(super) fn skip(&mut self) {
+        if self.tokens.front().is_some_and(|token| token.kind != TokenKind::StreamEnd) {
+            self.tokens.pop_front();
+            self.taken += 1;
+        }
+    }
+
+    fn problem(&self, context: Mark, text: &'static str) -> Problem {
+        Problem { text, at: self.mark, context, by_scanner: true }
+    }
+
+    fn at(&self, ahead: usize) -> Option<char> {
+        self.chars.get(self.mark.index + ahead).copied()
+    }
+
+    fn advance(&mut self) -> Option<char> {
+        let c = self.at(0)?;
+        self.mark.index += 1;
+        self.mark.column += 1;
+        Some(c)
+    }
+
+    fn advance_by(&mut self, count: usize) {
+        for _ in 0..count {
+            self.advance();
+        }
+    }
+
+    /// Takes a line break; all kinds but the Unicode separators become `\n`.
+    fn take_break(&mut self) -> Option<char> {
+        let c = self.at(0).filter(|c| is_break(Some(*c)))?;
+        self.mark.index += if c == '\r' && self.at(1) == Some('\n') { 2 } else { 1 };
+        self.mark.line += 1;
+        self.mark.column = 0;
+        Some(if matches!(c, '\u{2028}' | '\u{2029}') { c } else { '\n' })
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(Option<char>) -> bool) -> String {
+        let mut out = String::new();
+        while let Some(c) = self.at(0).filter(|c| wanted(Some(*c))) {
+            out.push(c);
+            self.advance();
+        }
+        out
+    }
+
+    fn in_flow(&self) -> bool {
+        self.simple_keys.len() > 1
+    }
+
+    fn column(&self) -> isize {
+        isize::try_from(self.mark.column).unwrap_or(isize::MAX)
+    }
+
+    fn push(&mut self, kind: TokenKind, start: Mark) {
+        self.tokens.push_back(Token { kind, start, end: self.mark });
+    }
+
+    /// Whether the token at the head may still become a key, so that the scanner must read on.
+    fn head_may_be_key(&mut self) -> Scan<bool> {
+        match self.simple_keys.iter().position(|key| key.possible && key.token == self.taken) {
+            Some(index) => self.still_valid(index),
+            None => Ok(false),
+        }
+    }
+
+    /// A simple key ends with its line, or after 1024 characters.
+    fn still_valid(&mut self, index: usize) -> Scan<bool> {
+        let key = self.simple_keys[index];
+        if !key.possible {
+            return Ok(false);
+        }
+        if key.mark.line < self.mark.line || key.mark.index + 1024 < self.mark.index {
+            if key.required {
+                return Err(self.problem(key.mark, "could not find expected ':'"));
+            }
+            self.simple_keys[index].possible = false;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn save_simple_key(&mut self) -> Scan<()> {
+        if !self.simple_key_allowed {
+            return Ok(());
+        }
+        let required = !self.in_flow() && self.indent == self.column();
+        self.remove_simple_key()?;
+        let key =
+            SimpleKey { possible: true, required, token: self.taken + self.tokens.len(), mark: self.mark };
+        if let Some(last) = self.simple_keys.last_mut() {
+            *last = key;
+        }
+        Ok(())
+    }
+
+    fn remove_simple_key(&mut self) -> Scan<()> {
+        if let Some(key) = self.simple_keys.last().filter(|key| key.possible && key.required) {
+            return Err(self.problem(key.mark, "could not find expected ':'"));
+        }
+        if let Some(key) = self.simple_keys.last_mut() {
+            key.possible = false;
+        }
+        Ok(())
+    }
+
+    /// Begins a block collection at `column` if one is needed; its token goes before the token number `before`.
+    fn roll_indent(&mut self, column: isize, before: Option<usize>, kind: TokenKind, mark: Mark) {
+        if self.in_flow() || self.indent >= column {
+            return;
+        }
+        self.indents.push(self.indent);
+        self.indent = column;
+        let token = Token { kind, start: mark, end: mark };
+        match before {
+            Some(number) => self.tokens.insert((number - self.taken).min(self.tokens.len()), token),
+            None => self.tokens.push_back(token),
+        }
+    }
+
+    /// Ends the block collections right of `column`.
+    fn unroll_indent(&mut self, column: isize) {
+        if self.in_flow() {
+            return;
+        }
+        while self.indent > column {
+            self.push(TokenKind::BlockEnd, self.mark);
+            self.indent = self.indents.pop().unwrap_or(-1);
+        }
+    }
+
+    fn fetch(&mut self) -> Scan<()> {
+        self.skip_to_next_token();
+        self.unroll_indent(self.column());
+        let Some(c) = self.at(0) else { return self.fetch_stream_end() };
+        if self.mark.column == 0 && c == '%' {
+            return self.fetch_directive();
+        }
+        if let Some(kind) = self.document_indicator() {
+            self.unroll_indent(-1);
+            self.remove_simple_key()?;
+            self.simple_key_allowed = false;
+            let start = self.mark;
+            self.advance_by(3);
+            self.push(kind, start);
+            return Ok(());
+        }
+        let next_blank = is_blankz(self.at(1));
+        let flow = self.in_flow();
+        match c {
+            '[' => self.fetch_flow_start(TokenKind::FlowSequenceStart),
+            '{' => self.fetch_flow_start(TokenKind::FlowMappingStart),
+            ']' => self.fetch_flow_end(TokenKind::FlowSequenceEnd),
+            '}' => self.fetch_flow_end(TokenKind::FlowMappingEnd),
+            ',' => {
+                self.remove_simple_key()?;
+                self.simple_key_allowed = true;
+                self.fetch_indicator(TokenKind::FlowEntry);
+                Ok(())
+            }
+            '-' if next_blank => self.fetch_block_entry(),
+            '?' if flow || next_blank => self.fetch_key(),
+            ':' if flow || next_blank => self.fetch_value(),
+            '*' | '&' => self.fetch_anchor(c == '*'),
+            '!' => self.fetch_tag(),
+            '|' | '>' if !flow => self.fetch_block_scalar(c == '|'),
+            '\'' | '"' => self.fetch_flow_scalar(c == '\''),
+            _ => {
+                let indicator = "-?:,[]{}#&*!|>'\"%@`".contains(c) || is_blankz(Some(c));
+                let plain = !indicator
+                    || (c == '-' && !is_blank(self.at(1)))
+                    || (!flow && matches!(c, '?' | ':') && !next_blank);
+                if plain {
+                    self.fetch_plain_scalar()
+                } else {
+                    Err(self.problem(self.mark, "found character that cannot start any token"))
+                }
+            }
+        }
+    }
+
+    fn skip_to_next_token(&mut self) {
+        loop {
+            while self.at(0) == Some(' ')
+                || (self.at(0) == Some('\t') && (self.in_flow() || !self.simple_key_allowed))
+            {
+                self.advance();
+            }
+            if self.at(0) == Some('#') {
+                self.take_while(|c| !is_breakz(c));
+            }
+            if self.take_break().is_none() {
+                return;
+            }
+            if !self.in_flow() {
+                self.simple_key_allowed = true;
+            }
+        }
+    }
+
+    /// `---` or `...` at the beginning of a line.
+    fn document_indicator(&self) -> Option<TokenKind> {
+        if self.mark.column != 0 || !is_blankz(self.at(3)) {
+            return None;
+        }
+        match [self.at(0)?, self.at(1)?, self.at(2)?] {
+            ['-', '-', '-'] => Some(TokenKind::DocumentStart),
+            ['.', '.', '.'] => Some(TokenKind::DocumentEnd),
+            _ => None,
+        }
+    }
+
+    fn fetch_indicator(&mut self, kind: TokenKind) {
+        let start = self.mark;
+        self.advance();
+        self.push(kind, start);
+    }
+
+    fn fetch_stream_end(&mut self) -> Scan<()> {
+        if self.mark.column != 0 {
+            self.mark.column = 0;
+            self.mark.line += 1;
+        }
+        self.unroll_indent(-1);
+        self.remove_simple_key()?;
+        self.simple_key_allowed = false;
+        self.push(TokenKind::StreamEnd, self.mark);
+        self.ended = true;
+        Ok(())
+    }
+
+    fn fetch_flow_start(&mut self, kind: TokenKind) -> Scan<()> {
+        self.save_simple_key()?;
+        self.simple_keys.push(SimpleKey::default());
+        self.simple_key_allowed = true;
+        self.fetch_indicator(kind);
+        Ok(())
+    }
+
+    fn fetch_flow_end(&mut self, kind: TokenKind) -> Scan<()> {
+        self.remove_simple_key()?;
+        if self.in_flow() {
+            self.simple_keys.pop();
+        }
+        self.simple_key_allowed = false;
+        self.fetch_indicator(kind);
+        Ok(())
+    }
+
+    fn fetch_block_entry(&mut self) -> Scan<()> {
+        if !self.in_flow() {
+            if !self.simple_key_allowed {
+                return Err(self.problem(self.mark, "block sequence entries are not allowed in this context"));
+            }
+            self.roll_indent(self.column(), None, TokenKind::BlockSequenceStart, self.mark);
+        }
+        self.remove_simple_key()?;
+        self.simple_key_allowed = true;
+        self.fetch_indicator(TokenKind::BlockEntry);
+        Ok(())
+    }
+
+    fn fetch_key(&mut self) -> Scan<()> {
+        if !self.in_flow() {
+            if !self.simple_key_allowed {
+                return Err(self.problem(self.mark, "mapping keys are not allowed in this context"));
+            }
+            self.roll_indent(self.column(), None, TokenKind::BlockMappingStart, self.mark);
+        }
+        self.remove_simple_key()?;
+        self.simple_key_allowed = !self.in_flow();
+        self.fetch_indicator(TokenKind::Key);
+        Ok(())
+    }
+
+    fn fetch_value(&mut self) -> Scan<()> {
+        let last = self.simple_keys.len() - 1;
+        if self.still_valid(last)? {
+            let key = self.simple_keys[last];
+            let token = Token { kind: TokenKind::Key, start: key.mark, end: key.mark };
+            self.tokens.insert((key.token - self.taken).min(self.tokens.len()), token);
+            let column = isize::try_from(key.mark.column).unwrap_or(isize::MAX);
+            self.roll_indent(column, Some(key.token), TokenKind::BlockMappingStart, key.mark);
+            self.simple_keys[last].possible = false;
+            self.simple_key_allowed = false;
+        } else {
+            if !self.in_flow() {
+                if !self.simple_key_allowed {
+                    return Err(self.problem(self.mark, "mapping values are not allowed in this context"));
+                }
+                self.roll_indent(self.column(), None, TokenKind::BlockMappingStart, self.mark);
+            }
+            self.simple_key_allowed = !self.in_flow();
+        }
+        self.fetch_indicator(TokenKind::Value);
+        Ok(())
+    }
+
+    fn fetch_anchor(&mut self, is_alias: bool) -> Scan<()> {
+        self.save_simple_key()?;
+        self.simple_key_allowed = false;
+        let start = self.mark;
+        self.advance();
+        let name = self.take_while(is_word);
+        let ends = is_blankz(self.at(0)) || self.at(0).is_some_and(|c| "?:,]}%@`".contains(c));
+        if name.is_empty() || !ends {
+            return Err(self.problem(start, "did not find expected alphabetic or numeric character"));
+        }
+        self.push(if is_alias { TokenKind::Alias(name) } else { TokenKind::Anchor(name) }, start);
+        Ok(())
+    }
+
+    fn fetch_tag(&mut self) -> Scan<()> {
+        self.save_simple_key()?;
+        self.simple_key_allowed = false;
+        let start = self.mark;
+        let (handle, suffix) = if self.at(1) == Some('<') {
+            self.advance_by(2);
+            let uri = self.tag_uri("", start)?;
+            if self.at(0) != Some('>') {
+                return Err(self.problem(start, "did not find the expected '>'"));
+            }
+            self.advance();
+            (String::new(), uri)
+        } else {
+            let handle = self.tag_handle(false, start)?;
+            if handle.len() > 1 && handle.ends_with('!') {
+                (handle, self.tag_uri("", start)?)
+            } else {
+                let suffix = self.tag_uri(&handle, start)?;
+                // A lone `!` is a tag of its own.
+                if suffix.is_empty() { (String::new(), "!".into()) } else { ("!".into(), suffix) }
+            }
+        };
+        if !is_blankz(self.at(0)) {
+            return Err(self.problem(start, "did not find expected whitespace or line break"));
+        }
+        self.push(TokenKind::Tag { handle, suffix }, start);
+        Ok(())
+    }
+
+    fn tag_handle(&mut self, directive: bool, start: Mark) -> Scan<String> {
+        const WRONG: &str = "did not find expected '!'";
+        if self.at(0) != Some('!') {
+            return Err(self.problem(start, WRONG));
+        }
+        self.advance();
+        let mut handle = format!("!{}", self.take_while(is_word));
+        if self.at(0) == Some('!') {
+            self.advance();
+            handle.push('!');
+        } else if directive && handle != "!" {
+            return Err(self.problem(start, WRONG));
+        }
+        Ok(handle)
+    }
+
+    /// A URI; `head` is a handle whose name turned out to be the beginning of the URI.
+    fn tag_uri(&mut self, head: &str, start: Mark) -> Scan<String> {
+        let mut bytes = head.as_bytes().get(1..).unwrap_or_default().to_vec();
+        let mut any = !head.is_empty();
+        while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$.!~*'()%".contains(*c)) {
+            any = true;
+            self.advance();
+            if c != '%' {
+                bytes.push(c as u8);
+                continue;
+            }
+            let digit = |c: Option<char>| c.and_then(|c| c.to_digit(16));
+            let (Some(high), Some(low)) = (digit(self.at(0)), digit(self.at(1))) else {
+                return Err(self.problem(start, "did not find URI escaped octet"));
+            };
+            self.advance_by(2);
+            bytes.push((high * 16 + low) as u8);
+        }
+        if !any {
+            return Err(self.problem(start, "did not find expected tag URI"));
+        }
+        String::from_utf8(bytes).map_err(|_| self.problem(start, "found an incorrect leading UTF-8 octet"))
+    }
+
+    fn fetch_directive(&mut self) -> Scan<()> {
+        self.unroll_indent(-1);
+        self.remove_simple_key()?;
+        self.simple_key_allowed = false;
+        let start = self.mark;
+        self.advance();
+        let name = self.take_while(is_word);
+        if name.is_empty() {
+            return Err(self.problem(start, "could not find expected directive name"));
+        }
+        if !is_blankz(self.at(0)) {
+            return Err(self.problem(start, "found unexpected non-alphabetical character"));
+        }
+        let kind = match name.as_str() {
+            "YAML" => {
+                self.take_while(is_blank);
+                let major = self.version_number(start)?;
+                if self.at(0) != Some('.') {
+                    return Err(self.problem(start, "did not find expected digit or '.' character"));
+                }
+                self.advance();
+                TokenKind::VersionDirective { major, minor: self.version_number(start)? }
+            }
+            "TAG" => {
+                self.take_while(is_blank);
+                let handle = self.tag_handle(true, start)?;
+                if !is_blank(self.at(0)) {
+                    return Err(self.problem(start, "did not find expected whitespace"));
+                }
+                self.take_while(is_blank);
+                let prefix = self.tag_uri("", start)?;
+                if !is_blankz(self.at(0)) {
+                    return Err(self.problem(start, "did not find expected whitespace or line break"));
+                }
+                TokenKind::TagDirective { handle, prefix }
+            }
+            _ => return Err(self.problem(start, "found unknown directive name")),
+        };
+        self.push(kind, start);
+        self.end_of_line(start)
+    }
+
+    fn version_number(&mut self, start: Mark) -> Scan<u32> {
+        let digits = self.take_while(|c| c.is_some_and(|c| c.is_ascii_digit()));
+        if digits.len() > 2 {
+            return Err(self.problem(start, "found extremely long version number"));
+        }
+        digits.parse().map_err(|_| self.problem(start, "did not find expected version number"))
+    }
+
+    /// What may stand at the end of a line: blanks and a comment.
+    fn end_of_line(&mut self, start: Mark) -> Scan<()> {
+        self.take_while(is_blank);
+        if self.at(0) == Some('#') {
+            self.take_while(|c| !is_breakz(c));
+        }
+        if !is_breakz(self.at(0)) {
+            return Err(self.problem(start, "did not find expected comment or line break"));
+        }
+        self.take_break();
+        Ok(())
+    }
+
+    fn fetch_block_scalar(&mut self, literal: bool) -> Scan<()> {
+        self.remove_simple_key()?;
+        self.simple_key_allowed = true;
+        let start = self.mark;
+        self.advance();
+        let (chomping, increment) = self.block_scalar_header(start)?;
+        self.end_of_line(start)?;
+        let mut end = self.mark;
+        let mut indent = increment.map_or(0, |n| if self.indent >= 0 { self.indent + n } else { n });
+        let mut value = String::new();
+        let (mut leading_break, mut leading_blank) = (String::new(), false);
+        let mut breaks = self.block_scalar_breaks(&mut indent, start, &mut end)?;
+        while self.column() == indent && self.at(0).is_some() {
+            let blank = is_blank(self.at(0));
+            if !literal && leading_break == "\n" && !leading_blank && !blank {
+                if breaks.is_empty() {
+                    value.push(' ');
+                }
+            } else {
+                value.push_str(&leading_break);
+            }
+            leading_break.clear();
+            value.push_str(&breaks);
+            leading_blank = blank;
+            value.push_str(&self.take_while(|c| !is_breakz(c)));
+            leading_break.extend(self.take_break());
+            breaks = self.block_scalar_breaks(&mut indent, start, &mut end)?;
+        }
+        if chomping != Some('-') {
+            value.push_str(&leading_break);
+        }
+        if chomping == Some('+') {
+            value.push_str(&breaks);
+        }
+        self.tokens.push_back(Token { kind: TokenKind::Scalar { value, plain: false }, start, end });
+        Ok(())
+    }
+
+    /// Chomping (`+`, `-`) and the indentation indicator, in either order.
+    fn block_scalar_header(&mut self, start: Mark) -> Scan<(Option<char>, Option<isize>)> {
+        let (mut chomping, mut increment) = (None, None);
+        for _ in 0..2 {
+            match self.at(0) {
+                Some(c @ ('+' | '-')) if chomping.is_none() => chomping = Some(c),
+                Some(c) if c.is_ascii_digit() && increment.is_none() => {
+                    if c == '0' {
+                        return Err(self.problem(start, "found an indentation indicator equal to 0"));
+                    }
+                    increment = c.to_digit(10).and_then(|n| isize::try_from(n).ok());
+                }
+                _ => break,
+            }
+            self.advance();
+        }
+        Ok((chomping, increment))
+    }
+
+    /// The line breaks before the next line of a block scalar; finds out its indentation if it is not known (0).
+    fn block_scalar_breaks(&mut self, indent: &mut isize, start: Mark, end: &mut Mark) -> Scan<String> {
+        let mut breaks = String::new();
+        let mut deepest = 0;
+        *end = self.mark;
+        loop {
+            while (*indent == 0 || self.column() < *indent) && self.at(0) == Some(' ') {
+                self.advance();
+            }
+            deepest = deepest.max(self.column());
+            if (*indent == 0 || self.column() < *indent) && self.at(0) == Some('\t') {
+                let text = "found a tab character where an indentation space is expected";
+                return Err(self.problem(start, text));
+            }
+            match self.take_break() {
+                Some(c) => breaks.push(c),
+                None => break,
+            }
+            *end = self.mark;
+        }
+        if *indent == 0 {
+            *indent = deepest.max(self.indent + 1).max(1);
+        }
+        Ok(breaks)
+    }
+
+    fn fetch_flow_scalar(&mut self, single: bool) -> Scan<()> {
+        self.save_simple_key()?;
+        self.simple_key_allowed = false;
+        let start = self.mark;
+        let quote = if single { '\'' } else { '"' };
+        self.advance();
+        let mut value = String::new();
+        loop {
+            if self.document_indicator().is_some() {
+                return Err(self.problem(start, "found unexpected document indicator"));
+            }
+            if self.at(0).is_none() {
+                return Err(self.problem(start, "found unexpected end of stream"));
+            }
+            let mut folding = false;
+            while let Some(c) = self.at(0).filter(|c| !is_blankz(Some(*c))) {
+                match c {
+                    '\'' if single && self.at(1) == Some('\'') => {
+                        self.advance_by(2);
+                        value.push('\'');
+                    }
+                    _ if c == quote => break,
+                    '\\' if !single && is_break(self.at(1)) => {
+                        self.advance();
+                        self.take_break();
+                        folding = true;
+                        break;
+                    }
+                    '\\' if !single => self.escape(&mut value, start)?,
+                    _ => {
+                        value.push(c);
+                        self.advance();
+                    }
+                }
+            }
+            if self.at(0) == Some(quote) {
+                break;
+            }
+            self.fold(&mut value, folding);
+        }
+        self.advance();
+        self.push(TokenKind::Scalar { value, plain: false }, start);
+        Ok(())
+    }
+
+    /// Blanks and line breaks inside a quoted scalar: blanks stay, one break becomes a space, more stay.
+    /// `folding`: an escaped break came before.
+    fn fold(&mut self, value: &mut String, mut folding: bool) {
+        let (mut blanks, mut first, mut more) = (String::new(), String::new(), String::new());
+        while is_blank(self.at(0)) || is_break(self.at(0)) {
+            if let Some(c) = self.take_break() {
+                if folding {
+                    more.push(c);
+                } else {
+                    blanks.clear();
+                    first.push(c);
+                    folding = true;
+                }
+            } else if let Some(c) = self.advance().filter(|_| !folding) {
+                blanks.push(c);
+            }
+        }
+        value.push_str(&join(folding, &blanks, &first, &more));
+    }
+
+    fn escape(&mut self, value: &mut String, start: Mark) -> Scan<()> {
+        let digits = match self.at(1) {
+            Some('x') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            _ => 0,
+        };
+        if digits == 0 {
+            let c = match self.at(1) {
+                Some('0') => '\0',
+                Some('a') => '\u{7}',
+                Some('b') => '\u{8}',
+                Some('t' | '\t') => '\t',
+                Some('n') => '\n',
+                Some('v') => '\u{b}',
+                Some('f') => '\u{c}',
+                Some('r') => '\r',
+                Some('e') => '\u{1b}',
+                Some(c @ (' ' | '"' | '\'' | '\\' | '/')) => c,
+                Some('N') => '\u{85}',
+                Some('_') => '\u{a0}',
+                Some('L') => '\u{2028}',
+                Some('P') => '\u{2029}',
+                _ => return Err(self.problem(start, "found unknown escape character")),
+            };
+            value.push(c);
+            self.advance_by(2);
+            return Ok(());
+        }
+        self.advance_by(2);
+        let mut code = 0_u32;
+        for ahead in 0..digits {
+            let Some(digit) = self.at(ahead).and_then(|c| c.to_digit(16)) else {
+                return Err(self.problem(start, "did not find expected hexdecimal number"));
+            };
+            code = code.wrapping_mul(16).wrapping_add(digit);
+        }
+        let Some(c) = char::from_u32(code) else {
+            return Err(self.problem(start, "found invalid Unicode character escape code"));
+        };
+        value.push(c);
+        self.advance_by(digits);
+        Ok(())
+    }
+
+    fn fetch_plain_scalar(&mut self) -> Scan<()> {
+        self.save_simple_key()?;
+        self.simple_key_allowed = false;
+        let start = self.mark;
+        let mut end = start;
+        let indent = self.indent + 1;
+        let mut value = String::new();
+        let (mut blanks, mut first, mut more) = (String::new(), String::new(), String::new());
+        let mut folding = false;
+        loop {
+            if self.document_indicator().is_some() || self.at(0) == Some('#') {
+                break;
+            }
+            while let Some(c) = self.at(0).filter(|c| !is_blankz(Some(*c))) {
+                let ends = (c == ':' && is_blankz(self.at(1))) || (self.in_flow() && ",?[]{}".contains(c));
+                if ends {
+                    break;
+                }
+                value.push_str(&join(folding, &blanks, &first, &more));
+                (blanks, first, more, folding) = Default::default();
+                value.push(c);
+                self.advance();
+                end = self.mark;
+            }
+            if !(is_blank(self.at(0)) || is_break(self.at(0))) {
+                break;
+            }
+            while is_blank(self.at(0)) || is_break(self.at(0)) {
+                if let Some(c) = self.take_break() {
+                    if folding {
+                        more.push(c);
+                    } else {
+                        blanks.clear();
+                        first.push(c);
+                        folding = true;
+                    }
+                    continue;
+                }
+                if folding && self.column() < indent && self.at(0) == Some('\t') {
+                    return Err(self.problem(start, "found a tab character that violates indentation"));
+                }
+                if let Some(c) = self.advance().filter(|_| !folding) {
+                    blanks.push(c);
+                }
+            }
+            if !self.in_flow() && self.column() < indent {
+                break;
+            }
+        }
+        self.tokens.push_back(Token { kind: TokenKind::Scalar { value, plain: true }, start, end });
+        if folding {
+            self.simple_key_allowed = true;
+        }
+        Ok(())
+    }
+}
+
+/// What folding makes of blanks and breaks between two pieces of text.
+fn join(folding: bool, blanks: &str, first: &str, more: &str) -> String {
+    match (folding, first, more) {
+        (false, _, _) => blanks.into(),
+        (true, "\n", "") => " ".into(),
+        (true, "\n", more) => more.into(),
+        (true, first, more) => format!("{first}{more}"),
+    }
+}

@@ -1,0 +1,412 @@
+//! CustomResourceDefinitions: defaults, what may change, names and conditions, and the way out
+//! (`apiextensions-apiserver/pkg/registry/customresourcedefinition`, `pkg/controller/{status,establish,finalizer}`).
+//! What a definition may say is in [`validation`]; the kind that it defines is in [`super::customresources`].
+
+mod go_json;
+mod openapi;
+mod structural;
+mod validation;
+
+pub(crate) use openapi::field_path;
+
+use super::{SUBRESOURCE_VERBS, Stored, stored, table};
+use crate::field::ErrorList;
+use crate::meta;
+use crate::schema::formats;
+use crate::status::{GroupResource, Status};
+use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
+use fleetpass_api::clock::rfc3339;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The finalizer that keeps a deleted definition until its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// The group of the kind.
+pub const GROUP: &str = "apiextensions.k8s.io";
+
+const PLURAL: &str = "customresourcedefinitions";
+
+/// The row of CustomResourceDefinitions.
+pub fn resource() -> Resource {
+    let facts = Stored {
+        group: GROUP,
+        version: "v1",
+        kind: "CustomResourceDefinition",
+        plural: PLURAL,
+        definition: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        namespaced: false,
+        short_names: &["crd", "crds"],
+        selectable_fields: &[],
+        columns: vec![
+            Column::name(),
+            Column::new("Created At", "date", "", "When the definition was created.", 0),
+        ],
+    };
+    let mut resource = stored(facts, Arc::new(Definitions { status: false }));
+    resource.categories = vec!["api-extensions".into()];
+    resource.subresources = vec![Subresource {
+        name: "status",
+        body: None,
+        schema: None,
+        verbs: SUBRESOURCE_VERBS,
+        handler: Handler::Update(Arc::new(Definitions { status: true })),
+        versions: None,
+    }];
+    resource
+}
+
+struct Definitions {
+    /// Whether this is the subresource `status`.
+    status: bool,
+}
+
+impl Strategy for Definitions {
+    fn default(&self, object: &mut Value) {
+        let stored = storage_version(object).map(str::to_string);
+        let spec = meta::child_mut(meta::as_map_mut(object), "spec");
+        let names = meta::child_mut(spec, "names");
+        let text = |names: &Map<String, Value>, field: &str| {
+            names.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
+        };
+        let kind = text(names, "kind");
+        if !kind.is_empty() {
+            if text(names, "singular").is_empty() {
+                names.insert("singular".into(), kind.to_lowercase().into());
+            }
+            if text(names, "listKind").is_empty() {
+                names.insert("listKind".into(), format!("{kind}List").into());
+            }
+        }
+        if spec.get("conversion").is_none_or(Value::is_null) {
+            spec.insert("conversion".into(), json!({"strategy": "None"}));
+        }
+        if let Some(service) = spec["conversion"].pointer_mut("/webhook/clientConfig/service")
+            && let Some(service) = service.as_object_mut()
+        {
+            service.entry("port").or_insert_with(|| 443.into());
+        }
+        if let Some(stored) = stored
+            && meta::list(object, &["status", "storedVersions"]).is_empty()
+        {
+            let status = meta::child_mut(meta::as_map_mut(object), "status");
+            status.insert("storedVersions".into(), json!([stored]));
+            status.entry("conditions").or_insert(Value::Null);
+            status.entry("acceptedNames").or_insert_with(|| json!({"plural": "", "kind": ""}));
+        }
+    }
+
+    fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
+        let stored: Vec<&str> = storage_version(object).into_iter().collect();
+        let mut status = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}});
+        status["storedVersions"] = if stored.is_empty() { Value::Null } else { stored.into() };
+        meta::as_map_mut(object).insert("status".into(), status);
+        meta::metadata_mut(object).insert("generation".into(), 1.into());
+    }
+
+    fn prepare_for_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        if self.status {
+            meta::keep(new, old, "spec");
+            return;
+        }
+        meta::keep(new, old, "status");
+        let changed = new.get("spec") != old.get("spec");
+        let generation = meta::generation(old) + i64::from(changed);
+        meta::metadata_mut(new).insert("generation".into(), generation.into());
+        if let Some(stored) = storage_version(new).map(Value::from)
+            && !meta::list(new, &["status", "storedVersions"]).contains(&stored)
+        {
+            let status = meta::child_mut(meta::as_map_mut(new), "status");
+            match status.get_mut("storedVersions").and_then(Value::as_array_mut) {
+                Some(versions) => versions.push(stored),
+                None => {
+                    status.insert("storedVersions".into(), json!([stored]));
+                }
+            }
+        }
+    }
+
+    fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+        validation::validate(object)
+    }
+
+    fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
+        if self.status { validation::validate_status(new) } else { validation::validate_update(new, old) }
+    }
+
+    fn warnings(&self, _ctx: &Context<'_>, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if self.status {
+            return Vec::new();
+        }
+        let before = old.map(schema_warnings).unwrap_or_default();
+        let mut warnings = schema_warnings(object);
+        warnings.retain(|w| !before.contains(w));
+        warnings
+    }
+
+    fn begin_deletion(&self, object: &mut Value) {
+        let deleted = meta::time(object, &["metadata", "deletionTimestamp"]).unwrap_or_default();
+        let generation = meta::generation(object);
+        let metadata = meta::metadata_mut(object);
+        // The deletion of a definition is no graceful one, whatever propagation it asks for: it has no grace
+        // period, is no new generation, and waits for the objects of the kind alone.
+        metadata.remove("deletionGracePeriodSeconds");
+        if generation > 1 {
+            metadata.insert("generation".into(), (generation - 1).into());
+        }
+        if let Some(finalizers) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
+            finalizers.retain(|f| f != "foregroundDeletion" && f != "orphan");
+        }
+        let finalizers = metadata.entry("finalizers").or_insert_with(|| json!([]));
+        if let Some(finalizers) = finalizers.as_array_mut()
+            && !finalizers.iter().any(|f| f == CLEANUP_FINALIZER)
+        {
+            finalizers.push(CLEANUP_FINALIZER.into());
+        }
+        let pending = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        let condition = Condition::new("Terminating", true, "InstanceDeletionPending", pending);
+        let status = meta::child_mut(meta::as_map_mut(object), "status");
+        set_condition(status, condition, deleted);
+    }
+
+    fn refuse_preconditions(
+        &self,
+        object: &Value,
+        uid: Option<&str>,
+        version: Option<&str>,
+    ) -> Option<Status> {
+        let meta_version = meta::text(object, &["metadata", "resourceVersion"]);
+        let asked = [("UID", uid, meta::uid(object)), ("ResourceVersion", version, meta_version)];
+        let (what, asked, found) = asked.into_iter().find_map(|(what, asked, found)| {
+            let asked = asked.filter(|asked| *asked != found)?;
+            Some((what, asked, found))
+        })?;
+        let resource = GroupResource { group: GROUP, resource: PLURAL };
+        let why =
+            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}");
+        Some(Status::conflict(resource, meta::name(object), why))
+    }
+
+    fn is_held(&self, object: &Value) -> bool {
+        // The first request to delete only marks; from then on the finalizer holds.
+        !meta::is_being_deleted(object)
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn cells(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
+        vec![table::name(object), object["metadata"]["creationTimestamp"].clone()]
+    }
+}
+
+fn storage_version(definition: &Value) -> Option<&str> {
+    let versions = meta::list(definition, &["spec", "versions"]);
+    versions.iter().find(|v| v["storage"] == true).map(|v| meta::text(v, &["name"]))
+}
+
+/// Formats that nobody knows, in the order of the schema, and sets whose elements are no scalars.
+fn schema_warnings(definition: &Value) -> Vec<String> {
+    let (mut unknown, mut sets) = (Vec::new(), BTreeSet::new());
+    for version in meta::list(definition, &["spec", "versions"]) {
+        openapi::walk(&version["schema"]["openAPIV3Schema"], &mut |schema| {
+            let format = meta::text(schema, &["format"]);
+            let known = match meta::text(schema, &["type"]) {
+                "" | "string" => formats::is_string_format(format),
+                "integer" => matches!(format, "int32" | "int64"),
+                "number" => matches!(format, "float" | "double"),
+                _ => false,
+            };
+            if !format.is_empty() && !known {
+                unknown.push(format!("unrecognized format {}", crate::field::go_quote(format)));
+            }
+            let items = meta::text(schema, &["items", "type"]);
+            if schema["x-kubernetes-list-type"] == "set" && matches!(items, "object" | "array") {
+                sets.insert(format!(
+                    "x-kubernetes-list-type: set for items of type {} is not supported by server-side apply or \
+                     CEL validation rules",
+                    crate::field::go_quote(items)
+                ));
+            }
+        });
+    }
+    unknown.extend(sets);
+    unknown
+}
+
+/// A condition of a definition, without its time.
+struct Condition<'a> {
+    kind: &'a str,
+    status: bool,
+    reason: &'a str,
+    message: String,
+}
+
+impl<'a> Condition<'a> {
+    fn new(kind: &'a str, status: bool, reason: &'a str, message: impl Into<String>) -> Self {
+        Self { kind, status, reason, message: message.into() }
+    }
+}
+
+/// Sets a condition; its time changes only with its status.
+fn set_condition(status: &mut Map<String, Value>, condition: Condition<'_>, now: Timestamp) {
+    if !status.get("conditions").is_some_and(Value::is_array) {
+        status.insert("conditions".into(), json!([]));
+    }
+    let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    let word = if condition.status { "True" } else { "False" };
+    let fresh = json!({"type": condition.kind, "status": word, "lastTransitionTime": rfc3339(now),
+        "reason": condition.reason, "message": condition.message});
+    match conditions.iter_mut().find(|c| c["type"] == condition.kind) {
+        None => conditions.push(fresh),
+        Some(existing) => {
+            let time = existing["lastTransitionTime"].clone();
+            let keep = existing["status"] == word && !time.is_null();
+            *existing = fresh;
+            if keep {
+                existing["lastTransitionTime"] = time;
+            }
+        }
+    }
+}
+
+/// The status of a definition after its names were compared with those that `others` have been granted, and
+/// with its own; `None` if nothing changes. A definition whose names are all accepted is established.
+/// `others` may be all definitions; those of other groups, and the definition itself, do no harm.
+pub fn naming_conditions<'a>(
+    definition: &Value,
+    others: impl IntoIterator<Item = &'a Value>,
+    now: Timestamp,
+) -> Option<Value> {
+    let group = meta::text(definition, &["spec", "group"]);
+    let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());
+    for other in others {
+        if meta::text(other, &["spec", "group"]) != group || meta::name(other) == meta::name(definition) {
+            continue;
+        }
+        claim(other, &mut resources, &mut kinds);
+    }
+    claim(definition, &mut resources, &mut kinds);
+    let requested = &definition["spec"]["names"];
+    let accepted = &definition["status"]["acceptedNames"];
+    let (names, conflict) = accept_names(requested, accepted, &resources, &kinds);
+    let mut status = definition.get("status").cloned().unwrap_or_else(|| json!({}));
+    let old = status.clone();
+    let members = meta::as_map_mut(&mut status);
+    members.insert("acceptedNames".into(), names);
+    let established = meta::list(definition, &["status", "conditions"])
+        .iter()
+        .any(|c| c["type"] == "Established" && c["status"] == "True");
+    match conflict {
+        Some((reason, message)) => {
+            set_condition(members, Condition::new("NamesAccepted", false, reason, message), now);
+            if !established {
+                let refused =
+                    Condition::new("Established", false, "NotAccepted", "not all names are accepted");
+                set_condition(members, refused, now);
+            }
+        }
+        None => {
+            set_condition(
+                members,
+                Condition::new("NamesAccepted", true, "NoConflicts", "no conflicts found"),
+                now,
+            );
+            if !established {
+                let message = "the initial names have been accepted";
+                let done = Condition::new("Established", true, "InitialNamesAccepted", message);
+                set_condition(members, done, now);
+            }
+        }
+    }
+    (status != old).then_some(status)
+}
+
+fn claim(definition: &Value, resources: &mut BTreeSet<String>, kinds: &mut BTreeSet<String>) {
+    let names = &definition["status"]["acceptedNames"];
+    let text = |field: &str| names[field].as_str().unwrap_or_default().to_string();
+    resources.extend([text("plural"), text("singular")]);
+    resources.extend(short_names(names));
+    kinds.extend([text("kind"), text("listKind")]);
+}
+
+fn short_names(names: &Value) -> Vec<String> {
+    let list = names["shortNames"].as_array();
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
+}
+
+/// The names that are granted now, and the last conflict, if any.
+fn accept_names(
+    requested: &Value,
+    accepted: &Value,
+    resources: &BTreeSet<String>,
+    kinds: &BTreeSet<String>,
+) -> (Value, Option<(&'static str, String)>) {
+    let mut names = meta::as_map_mut(&mut accepted.clone()).clone();
+    let mut conflict = None;
+    let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_string();
+    let in_use = |name: &str| format!("{} is already in use", crate::field::go_quote(name));
+    let mut single = |field: &str, reason, used: &BTreeSet<String>, names: &mut Map<String, Value>| {
+        let (wanted, has) = (text(requested, field), text(accepted, field));
+        if wanted != has && used.contains(&wanted) {
+            conflict = Some((reason, in_use(&wanted)));
+        } else {
+            names.insert(field.into(), wanted.into());
+        }
+    };
+    single("plural", "PluralConflict", resources, &mut names);
+    single("singular", "SingularConflict", resources, &mut names);
+    let (wanted, has) = (short_names(requested), short_names(accepted));
+    let taken: Vec<String> =
+        wanted.iter().filter(|n| !has.contains(n) && resources.contains(*n)).map(|n| in_use(n)).collect();
+    let mut short_conflict = None;
+    match taken.as_slice() {
+        [] if wanted.is_empty() => {
+            names.remove("shortNames");
+        }
+        [] => {
+            names.insert("shortNames".into(), wanted.into());
+        }
+        [one] => short_conflict = Some(("ShortNamesConflict", one.clone())),
+        many => short_conflict = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
+    }
+    let mut kind_conflict = None;
+    for (field, reason) in [("kind", "KindConflict"), ("listKind", "ListKindConflict")] {
+        let (wanted, has) = (text(requested, field), text(accepted, field));
+        if wanted != has && kinds.contains(&wanted) {
+            kind_conflict = Some((reason, in_use(&wanted)));
+        } else {
+            names.insert(field.into(), wanted.into());
+        }
+    }
+    match requested.get("categories").filter(|c| c.as_array().is_some_and(|c| !c.is_empty())) {
+        Some(categories) => names.insert("categories".into(), categories.clone()),
+        None => names.remove("categories"),
+    };
+    for field in ["singular", "listKind"] {
+        if names.get(field).is_some_and(|n| n == "") {
+            names.remove(field);
+        }
+    }
+    (names.into(), kind_conflict.or(short_conflict).or(conflict))
+}
+
+/// The status of a definition whose objects are being deleted now (`crd_finalizer.go`).
+pub fn deletion_in_progress(definition: &Value, now: Timestamp) -> Value {
+    let mut status = definition.get("status").cloned().unwrap_or_else(|| json!({}));
+    let condition = Condition::new(
+        "Terminating",
+        true,
+        "InstanceDeletionInProgress",
+        "CustomResource deletion is in progress",
+    );
+    set_condition(meta::as_map_mut(&mut status), condition, now);
+    status
+}
+
+#[cfg(test)]
+#[path = "customresourcedefinitions_tests.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+//! create on kinds that are not stored: reviews, and subresources such as `token`.
+
+use super::handler::Reply;
+use super::resource::{Call, format_of, write_options};
+use crate::codec::body::{self, Target};
+use crate::codec::negotiate;
+use crate::codec::options::{self, Write};
+use crate::meta;
+use crate::patch::manager;
+use crate::registry::track_action;
+use crate::resources::namespaces;
+use crate::schema::Schema;
+use crate::status::{GroupResource, Status};
+use crate::strategy::{Action, ActionRequest, Backing, Context, Handler};
+use crate::validation::prepare;
+use bytes::Bytes;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Reads the body, lets the action answer, and sends that.
+pub(super) async fn create(
+    call: &Call<'_>,
+    read: impl Future<Output = Result<Bytes, Status>> + Send,
+) -> Result<Reply, Status> {
+    let (action, target, schema) = parts(call)?;
+    let asked = call.asked;
+    let form = call.form()?;
+    let media = negotiate::input(asked.content_type(), &[])?;
+    let bytes = read.await?;
+    let query = options::write(asked.query.pairs(), Write::Create)?;
+    let format = format_of(media, false)?;
+    let decoded = body::decode_builtin(&bytes, format, target, schema, query.field_validation)?;
+    let mut object = decoded.value;
+    call.warn(decoded.warnings);
+    action.default(&mut object);
+    let options = write_options(&query);
+    let info = &asked.info;
+    let namespace = if call.row.resource.namespaced { info.namespace.as_str() } else { "" };
+    prepare::match_namespace(&mut object, namespace)?;
+    let manager = manager(&options.field_manager, asked.user_agent());
+    track_action(target, schema, &info.subresource, &manager, asked.now, &mut object);
+    let registry = &call.inner.registry;
+    registry.fresh().await?;
+    if call.subresource.is_some() && !namespace.is_empty() {
+        let gr = GroupResource { group: &call.row.resource.group, resource: &call.row.resource.plural };
+        let name = meta::admission_name(&info.name, &object);
+        namespaces::admit_into(&**registry, namespace, true, gr, name)?;
+    }
+    let ctx = Context {
+        user: &asked.user,
+        now: asked.now,
+        namespace,
+        name: if call.subresource.is_some() { &info.name } else { "" },
+        version: target.version,
+        dry_run: options.dry_run,
+        live: &**registry,
+        authorizer: &*call.inner.authorizer,
+    };
+    let (answer, warnings) = action.create(ActionRequest { ctx, object, options: &options }).await?;
+    let bytes = form.tree(&answer)?;
+    Ok(Reply::new(201, form.accepted.media.as_str(), bytes).warned(warnings))
+}
+
+/// The action that the path names, and the kind of its body.
+fn parts<'a>(call: &Call<'a>) -> Result<(&'a Arc<dyn Action>, Target<'a>, &'a Arc<Schema>), Status> {
+    if let Some(subresource) = call.subresource
+        && let (Handler::Create(action), Some((group, version, kind)), Some(schema)) =
+            (&subresource.handler, subresource.body, &subresource.schema)
+    {
+        return Ok((action, Target { group, version, kind }, schema));
+    }
+    match &call.row.resource.backing {
+        Backing::Virtual(action) if call.subresource.is_none() => {
+            let resource = &call.row.resource;
+            let target = Target { group: &resource.group, version: &call.version.name, kind: &resource.kind };
+            Ok((action, target, &call.version.schema))
+        }
+        _ => Err(Status::method_not_allowed()),
+    }
+}

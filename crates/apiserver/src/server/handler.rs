@@ -1,0 +1,293 @@
+//! One request's way: who asks, may they, where does it go; and how a refusal is answered.
+
+use super::body::{self, Body, BoxError};
+use super::listener::Peer;
+use super::render;
+use super::{Inner, nonresource, resource};
+use crate::alias::{self, Alias};
+use crate::authn::{Facts, Unauthenticated};
+use crate::authz::{Attributes, impersonation, messages};
+use crate::codec::negotiate::{self, Output};
+use crate::request::{Query, RequestInfo};
+use crate::status::Status;
+use crate::user::UserInfo;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// The user of a request that comes from inside the process, without a socket.
+#[derive(Debug, Clone)]
+pub struct InProcess(pub Arc<UserInfo>);
+
+/// A request that knows who asks and for what.
+pub(super) struct Asked {
+    pub(super) info: RequestInfo,
+    pub(super) query: Query,
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) user: Arc<UserInfo>,
+    pub(super) now: Timestamp,
+}
+
+impl Asked {
+    /// A header as text; what is no text is taken as absent.
+    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(super) fn accept(&self) -> Option<&str> {
+        self.header(ACCEPT)
+    }
+
+    pub(super) fn content_type(&self) -> Option<&str> {
+        self.header(CONTENT_TYPE)
+    }
+
+    pub(super) fn user_agent(&self) -> &str {
+        self.header(USER_AGENT).unwrap_or_default()
+    }
+}
+
+/// An answer before it is put on the wire.
+pub(super) struct Reply {
+    pub(super) code: u16,
+    pub(super) content_type: &'static str,
+    pub(super) body: Body,
+    pub(super) warnings: Vec<String>,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Reply {
+    pub(super) fn new(code: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        Self { code, content_type, body: body::full(bytes), warnings: Vec::new(), headers: Vec::new() }
+    }
+
+    pub(super) fn text(code: u16, text: impl Into<Bytes>) -> Self {
+        let mut reply = Self::new(code, "text/plain; charset=utf-8", text);
+        reply
+            .headers
+            .push((HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")));
+        reply
+    }
+
+    /// The plain 404 of a path that leads nowhere.
+    pub(super) fn no_such_path() -> Self {
+        Self::text(404, "404 page not found\n")
+    }
+
+    pub(super) fn warned(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+}
+
+/// What a request failed with, and what it should be warned of all the same.
+pub(super) struct Failure {
+    pub(super) status: Status,
+    pub(super) warnings: Vec<String>,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self { status, warnings: Vec::new() }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle<B>(inner: &Arc<Inner>, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let started = tokio::time::Instant::now();
+    let (parts, body) = request.into_parts();
+    let head = parts.method == Method::HEAD;
+    let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).map(String::from);
+    let mut measured = super::metrics::Measured::begin(&inner.metrics);
+    let reply = match answer(inner, parts, body, &mut measured).await {
+        Ok(reply) => reply,
+        Err(failure) => refusal(&failure, accept.as_deref()),
+    };
+    measured.end(reply.code, started.elapsed());
+    response(reply, head)
+}
+
+async fn answer<B>(
+    inner: &Arc<Inner>,
+    parts: http::request::Parts,
+    body: B,
+    measured: &mut super::metrics::Measured<'_>,
+) -> Result<Reply, Failure>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let now = inner.registry.now();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let mut body = Some(body);
+    let mut known_body = None;
+    let path = match alias::resolve(parts.method.as_str(), parts.uri.path()) {
+        None => parts.uri.path().to_string(),
+        Some(Alias::Path(path)) => path,
+        Some(Alias::NamespaceInBody) => {
+            // Only who could be let in anyway makes the server read a body.
+            authenticate(inner, &parts, now)?;
+            let bytes = match body.take() {
+                Some(body) => body::read(body).await?,
+                None => Bytes::new(),
+            };
+            let path = resource::collection_of_alias(&bytes, &parts.headers)?;
+            known_body = Some(bytes);
+            path
+        }
+    };
+    let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
+    measured.about(&info);
+    let (user, mut warnings) = authenticate(inner, &parts, now)?;
+    let failed = |status: Status, warnings: &Vec<String>| Failure { status, warnings: warnings.clone() };
+    let user = impersonate(inner, &parts.headers, &info, user).map_err(|s| failed(s, &warnings))?;
+    let mut asked = Asked { info, query, method: parts.method, headers: parts.headers, user, now };
+    impersonation::remove_headers(&mut asked.headers);
+    authorize(inner, &asked).map_err(|s| failed(s, &warnings))?;
+    let _slot = inner.limits.enter(&asked).map_err(|s| failed(s, &warnings))?;
+    let read = async move {
+        match (known_body, body) {
+            (Some(bytes), _) => Ok(bytes),
+            (None, Some(body)) => body::read(body).await,
+            (None, None) => Ok(Bytes::new()),
+        }
+    };
+    let result = if asked.info.is_resource {
+        resource::serve(inner, &asked, read).await
+    } else {
+        nonresource::serve(inner, &asked).map_err(Failure::from)
+    };
+    match result {
+        Ok(mut reply) => {
+            warnings.append(&mut reply.warnings);
+            reply.warnings = warnings;
+            Ok(reply)
+        }
+        Err(mut failure) => {
+            warnings.append(&mut failure.warnings);
+            failure.warnings = warnings;
+            Err(failure)
+        }
+    }
+}
+
+/// Who asks; without credentials anonymous. Bad credentials are refused.
+fn authenticate(
+    inner: &Inner,
+    parts: &http::request::Parts,
+    now: Timestamp,
+) -> Result<(Arc<UserInfo>, Vec<String>), Failure> {
+    if let Some(InProcess(user)) = parts.extensions.get::<InProcess>() {
+        return Ok((user.clone(), Vec::new()));
+    }
+    let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
+    let facts = Facts {
+        authorization: parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+        certificate,
+        audiences: None,
+        now,
+        live: &*inner.registry,
+    };
+    match inner.authenticator.authenticate(&facts) {
+        Ok(found) => Ok((Arc::new(found.user), found.warnings)),
+        Err(Unauthenticated::NoCredentials { warnings }) => Ok((Arc::new(UserInfo::anonymous()), warnings)),
+        Err(Unauthenticated::Invalid(why)) => {
+            let address = parts.extensions.get::<Peer>().map(|peer| peer.address);
+            tracing::debug!(?address, why, "authentication failed");
+            Err(Status::unauthorized().into())
+        }
+    }
+}
+
+fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {
+    if !info.is_resource {
+        return Attributes::path(user, &info.verb, &info.path);
+    }
+    let mut attributes = Attributes::resource(user, &info.verb, &info.group, &info.resource)
+        .in_namespace(&info.namespace)
+        .named(&info.name)
+        .of_subresource(&info.subresource)
+        .of_version(&info.version);
+    attributes.path = &info.path;
+    attributes
+}
+
+fn impersonate(
+    inner: &Inner,
+    headers: &HeaderMap,
+    info: &RequestInfo,
+    user: Arc<UserInfo>,
+) -> Result<Arc<UserInfo>, Status> {
+    let attributes = attributes(info, &user);
+    let first = inner.recent_impersonations.get(&user.name);
+    let Some(found) = impersonation::impersonate(headers, &attributes, first, &*inner.authorizer)? else {
+        return Ok(user);
+    };
+    inner.recent_impersonations.set(&user.name, found.mode);
+    Ok(Arc::new(found.user))
+}
+
+fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
+    let attributes = attributes(&asked.info, &asked.user);
+    let decision = inner.authorizer.authorize(&attributes);
+    if decision.allowed {
+        return Ok(());
+    }
+    if !decision.evaluation_error.is_empty() {
+        return Err(Status::internal(decision.evaluation_error));
+    }
+    Err(messages::forbidden(&attributes, &decision.reason))
+}
+
+/// A `Status` in the encoding that the client accepts.
+fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
+    let accepted = Output { media: negotiate::output_status(accept), form: None, pretty: false };
+    let status = &failure.status;
+    let bytes = render::encode(&status.to_json(), accepted);
+    let mut reply = Reply::new(status.code, accepted.media.as_str(), bytes).warned(failure.warnings.clone());
+    if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
+        reply.headers.push((RETRY_AFTER, seconds.into()));
+    }
+    reply
+}
+
+fn response(reply: Reply, head: bool) -> Response<Body> {
+    let body = if head { body::full(Bytes::new()) } else { reply.body };
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        http::StatusCode::from_u16(reply.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        headers.insert(AUDIT_ID, id);
+    }
+    let mut seen = Vec::new();
+    for warning in reply.warnings {
+        if !seen.contains(&warning) {
+            if let Ok(value) = warning_value(&warning) {
+                headers.append(WARNING, value);
+            }
+            seen.push(warning);
+        }
+    }
+    for (name, value) in reply.headers {
+        headers.insert(name, value);
+    }
+    response
+}
+
+/// A `Warning` header: agent and text (`NewWarningHeader` in `k8s.io/apimachinery/pkg/util/net/http.go`).
+fn warning_value(text: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes())
+}

@@ -1,0 +1,149 @@
+//! Paths that are no resources: health, version, discovery, OIDC documents, metrics.
+
+use super::Inner;
+use super::handler::{Asked, Reply};
+use crate::authn::oidc;
+use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
+use crate::discovery;
+use crate::server::render;
+use crate::status::Status;
+use http::Method;
+use http::header::{CACHE_CONTROL, HeaderValue};
+use serde_json::{Value, json};
+
+/// Answers a request for a path that names no resource.
+pub(super) fn serve(inner: &Inner, asked: &Asked) -> Result<Reply, Status> {
+    let path = asked.info.path.as_str();
+    if let Some(answer) = inner.health.answer(path, &asked.query) {
+        return Ok(Reply::text(answer.code, answer.text));
+    }
+    let trimmed = path.trim_end_matches('/');
+    match trimmed {
+        "/version" => {
+            allow_get(asked)?;
+            document(asked, &version())
+        }
+        oidc::CONFIGURATION_PATH | oidc::JWKS_PATH => {
+            allow_get(asked)?;
+            issuer_document(inner, asked, trimmed)
+        }
+        "/metrics" => {
+            allow_get(asked)?;
+            let text = inner.metrics.text(&inner.registry.cache().counts());
+            Ok(Reply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+        }
+        "/api" | "/apis" => {
+            allow_get(asked)?;
+            root(inner, asked, trimmed == "/api")
+        }
+        "" => {
+            allow_get(asked)?;
+            document(asked, &json!({"paths": paths(inner)}))
+        }
+        _ => discovery_below(inner, asked, trimmed),
+    }
+}
+
+fn allow_get(asked: &Asked) -> Result<(), Status> {
+    match asked.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+const PLAIN: Output = Output { media: MediaType::Json, form: None, pretty: false };
+
+fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
+    let endpoint = Endpoint { custom: false, table: false, watchable: false };
+    negotiate::route(asked.accept(), endpoint, asked.method.as_str(), false)?;
+    // Discovery has one form; whoever asks for a Table first gets the document.
+    let output =
+        negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
+    let output = Output { form: None, ..output };
+    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)))
+}
+
+/// The version of the Kubernetes API that is served; the build is ours.
+fn version() -> Value {
+    json!({"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": concat!("v1.36.0+fleetpass-", env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": concat!("linux", "/", "amd64")})
+}
+
+fn issuer_document(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, Status> {
+    let Some(oidc) = &inner.oidc else { return Ok(Reply::no_such_path()) };
+    let document = oidc.serve(path, asked.accept(), &inner.accounts, asked.now)?;
+    let mut reply = Reply::new(200, document.content_type, document.body);
+    reply.headers.push((CACHE_CONTROL, HeaderValue::from_static(oidc::CACHE_CONTROL)));
+    Ok(reply)
+}
+
+fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
+    let table = inner.registry.catalog().table();
+    if let Some((_, version)) = negotiate::aggregated_discovery(asked.accept()) {
+        let content_type = match version {
+            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        };
+        let mut value = discovery::aggregated(&table, core);
+        value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
+        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)));
+    }
+    if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
+    {
+        return Err(negotiate::not_acceptable_discovery());
+    }
+    let value =
+        if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&table) };
+    document(asked, &value)
+}
+
+/// `/api/VERSION`, `/apis/GROUP`, `/apis/GROUP/VERSION`.
+fn discovery_below(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, Status> {
+    let table = inner.registry.catalog().table();
+    let parts: Vec<&str> = path[1..].split('/').collect();
+    let (found, group) = match parts.as_slice() {
+        ["api", version] => (discovery::resource_list(&table, "", version), ""),
+        ["apis", group] => (discovery::group(&table, group), *group),
+        ["apis", group, version] => (discovery::resource_list(&table, group, version), *group),
+        _ => return Ok(Reply::no_such_path()),
+    };
+    match found {
+        Some(value) => {
+            allow_get(asked)?;
+            document(asked, &value)
+        }
+        // A group that is compiled in answers for itself; all others are simply not there.
+        None if table.is_builtin_group(group) => Err(Status::unknown_path()),
+        None => Ok(Reply::no_such_path()),
+    }
+}
+
+/// The paths that `/` lists.
+fn paths(inner: &Inner) -> Vec<String> {
+    let table = inner.registry.catalog().table();
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+        "/.well-known/openid-configuration",
+    ]
+    .map(String::from)
+    .to_vec();
+    for row in table.rows().filter(|row| !row.resource.group.is_empty()) {
+        paths.push(format!("/apis/{}", row.resource.group));
+        paths
+            .extend(row.resource.versions.iter().map(|v| format!("/apis/{}/{}", row.resource.group, v.name)));
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}

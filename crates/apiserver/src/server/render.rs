@@ -1,0 +1,272 @@
+//! Answers: objects and lists in the form that the client accepts: as they are, as a Table, as metadata alone; in
+//! JSON or YAML (`k8s.io/apiserver/pkg/endpoints/handlers/response.go`). No I/O.
+
+use crate::cache::{self, Head, Object};
+use crate::catalog::Row;
+use crate::codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
+use crate::codec::yaml;
+use crate::field::go_quote;
+use crate::meta;
+use crate::registry::{Listed, present};
+use crate::request::{Query, api_version};
+use crate::status::Status;
+use crate::strategy::Version;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// Which object stands beside the cells of a Table row (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum IncludeObject {
+    /// None.
+    None,
+    /// Its metadata.
+    #[default]
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+/// How to answer a request for one kind.
+#[derive(Clone, Copy)]
+pub(super) struct Form<'a> {
+    pub(super) row: &'a Row,
+    pub(super) version: &'a Version,
+    pub(super) accepted: Output,
+    pub(super) include: IncludeObject,
+    pub(super) now: Timestamp,
+}
+
+/// The `includeObject` of a request that wants a Table.
+pub(super) fn include_object(query: &Query, accepted: Output) -> Result<IncludeObject, Status> {
+    if !matches!(accepted.form, Some((Shape::Table, _))) {
+        return Ok(IncludeObject::default());
+    }
+    match query.get("includeObject").unwrap_or_default() {
+        "" | "Metadata" => Ok(IncludeObject::Metadata),
+        "Object" => Ok(IncludeObject::Object),
+        "None" => Ok(IncludeObject::None),
+        other => Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', \
+             'None', or empty",
+            go_quote(other)
+        ))),
+    }
+}
+
+/// A tree in the accepted encoding.
+pub(super) fn encode(value: &Value, accepted: Output) -> Bytes {
+    match accepted.media {
+        MediaType::Yaml => yaml::print(value).into(),
+        MediaType::Json | MediaType::Protobuf if accepted.pretty => {
+            let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+            text.push(b'\n');
+            text.into()
+        }
+        MediaType::Json | MediaType::Protobuf => {
+            let mut text = cache::encode(value);
+            text.push(b'\n');
+            text.into()
+        }
+    }
+}
+
+impl Form<'_> {
+    fn api_version(&self) -> String {
+        api_version(&self.row.resource.group, &self.version.name)
+    }
+
+    fn is_plain(&self) -> bool {
+        self.accepted.media == MediaType::Json && self.accepted.form.is_none() && !self.accepted.pretty
+    }
+
+    /// A stored object; JSON clients get its bytes.
+    pub(super) fn stored(&self, object: &Object) -> Result<Bytes, Status> {
+        if self.is_plain() && self.row.is_uniform(object.revision) && self.row.resource.view.is_none() {
+            let mut out = Vec::new();
+            let api_version = self.api_version();
+            object.write(Head::Full { kind: &self.row.resource.kind, api_version: &api_version }, &mut out);
+            out.push(b'\n');
+            return Ok(out.into());
+        }
+        self.tree(&present(self.row, &self.version.name, object))
+    }
+
+    /// An object as a tree.
+    pub(super) fn tree(&self, object: &Value) -> Result<Bytes, Status> {
+        self.transformed(object).map(|value| encode(value.as_ref().unwrap_or(object), self.accepted))
+    }
+
+    /// The object in the form that is wanted; `None`: as it is.
+    pub(super) fn transformed(&self, object: &Value) -> Result<Option<Value>, Status> {
+        Ok(Some(match self.accepted.form {
+            None => return Ok(None),
+            Some((Shape::PartialObjectMetadata, version)) => partial(object, version),
+            Some((Shape::PartialObjectMetadataList, _)) => {
+                return Err(Status::not_acceptable(
+                    "you requested PartialObjectMetadataList, but the requested object is not a list",
+                ));
+            }
+            Some((Shape::Table, version)) => {
+                let mut metadata = Map::new();
+                let resource_version = meta::text(object, &["metadata", "resourceVersion"]);
+                if !resource_version.is_empty() {
+                    metadata.insert("resourceVersion".into(), resource_version.into());
+                }
+                self.table(version, metadata, vec![self.table_row(object, version)], true)
+            }
+        }))
+    }
+
+    /// A Table; watch events after the first leave out its columns.
+    pub(super) fn table(
+        &self,
+        version: MetaVersion,
+        metadata: Map<String, Value>,
+        rows: Vec<Value>,
+        columns: bool,
+    ) -> Value {
+        let definitions = columns.then(|| {
+            let columns = self.version.columns.iter();
+            columns
+                .map(|c| {
+                    json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
+                        "priority": c.priority})
+                })
+                .collect::<Vec<Value>>()
+        });
+        json!({"kind": "Table", "apiVersion": version.api_version(), "metadata": metadata,
+            "columnDefinitions": definitions, "rows": rows})
+    }
+
+    /// A row of a Table.
+    pub(super) fn table_row(&self, object: &Value, version: MetaVersion) -> Value {
+        let cells = self.row.strategy().map(|s| s.cells(object, self.now)).unwrap_or_default();
+        let shown = match self.include {
+            IncludeObject::None => Value::Null,
+            IncludeObject::Metadata => partial(object, version),
+            IncludeObject::Object => object.clone(),
+        };
+        json!({"cells": cells, "object": shown})
+    }
+
+    /// A list.
+    pub(super) fn list(&self, listed: &Listed) -> Result<Bytes, Status> {
+        if self.is_plain() {
+            return Ok(self.plain_list(listed));
+        }
+        let mut metadata =
+            Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
+        if !listed.continue_token.is_empty() || self.prints_continue() {
+            metadata.insert("continue".into(), listed.continue_token.clone().into());
+        }
+        if let Some(remaining) = listed.remaining {
+            metadata.insert("remainingItemCount".into(), remaining.into());
+        }
+        let trees = listed.objects.iter().map(|object| present(self.row, &self.version.name, object));
+        let value = match self.accepted.form {
+            None => {
+                let items: Vec<Value> = trees.map(|tree| self.item(tree)).collect();
+                json!({"kind": self.row.resource.list_kind, "apiVersion": self.api_version(), "metadata": metadata,
+                    "items": items})
+            }
+            Some((Shape::PartialObjectMetadata, _)) => {
+                return Err(Status::not_acceptable(format!(
+                    "you requested PartialObjectMetadata, but the requested object is a list ({})",
+                    self.go_list_type()
+                )));
+            }
+            Some((Shape::PartialObjectMetadataList, version)) => {
+                let items: Vec<Value> = trees.map(|tree| partial(&tree, version)).collect();
+                let items = if items.is_empty() { Value::Null } else { items.into() };
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
+                    "metadata": metadata, "items": items})
+            }
+            Some((Shape::Table, version)) => {
+                let rows = trees.map(|tree| self.table_row(&tree, version)).collect();
+                self.table(version, metadata, rows, true)
+            }
+        };
+        Ok(encode(&value, self.accepted))
+    }
+
+    /// Lists of custom resources print an empty `continue` too (`UnstructuredList`).
+    fn prints_continue(&self) -> bool {
+        self.row.resource.custom && self.accepted.form.is_none()
+    }
+
+    /// How Go names the type of the list in an error.
+    fn go_list_type(&self) -> String {
+        if self.row.resource.custom {
+            return "*unstructured.UnstructuredList".into();
+        }
+        let group = self.row.resource.group.split('.').next().unwrap_or_default();
+        let package = if group.is_empty() { "core" } else { group };
+        format!("*{package}.{}", self.row.resource.list_kind)
+    }
+
+    /// Items of the lists of built-in kinds carry no kind of their own.
+    fn item(&self, mut tree: Value) -> Value {
+        if !self.row.resource.custom
+            && let Some(members) = tree.as_object_mut()
+        {
+            members.remove("kind");
+            members.remove("apiVersion");
+        }
+        tree
+    }
+
+    fn plain_list(&self, listed: &Listed) -> Bytes {
+        let bytes: usize = listed.objects.iter().map(|o| o.size() + 96).sum();
+        let mut out = Vec::with_capacity(bytes + 256);
+        let api_version = self.api_version();
+        let resource = &self.row.resource;
+        let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
+        if !listed.continue_token.is_empty() || self.prints_continue() {
+            metadata["continue"] = listed.continue_token.clone().into();
+        }
+        if let Some(remaining) = listed.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        let (kind, version) = (Value::from(resource.list_kind.as_str()), Value::from(api_version.as_str()));
+        out.extend_from_slice(
+            format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{metadata},\"items\":[")
+                .as_bytes(),
+        );
+        let head = if resource.custom {
+            Head::Full { kind: &resource.kind, api_version: &api_version }
+        } else {
+            Head::Item
+        };
+        for (i, object) in listed.objects.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            if self.row.is_uniform(object.revision) && resource.view.is_none() {
+                object.write(head, &mut out);
+            } else {
+                out.extend(cache::encode(&self.item(present(self.row, &self.version.name, object))));
+            }
+        }
+        out.extend_from_slice(b"]}\n");
+        out.into()
+    }
+}
+
+/// An object's metadata alone.
+pub(super) fn partial(object: &Value, version: MetaVersion) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(),
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({}))})
+}
+
+/// What a deletion answers for kinds that do not answer the object: a success with the object's UID.
+pub(super) fn deleted(row: &Row, name: &str, object: &Value) -> Value {
+    let mut details = Map::new();
+    details.insert("name".into(), name.into());
+    if !row.resource.group.is_empty() {
+        details.insert("group".into(), row.resource.group.clone().into());
+    }
+    details.insert("kind".into(), row.resource.plural.clone().into());
+    details.insert("uid".into(), meta::uid(object).into());
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}

@@ -1,0 +1,244 @@
+//! Starting: what every server has before it answers its first request.
+
+use super::health::{Check, Health};
+use super::limits::Limits;
+use super::metrics::Metrics;
+use super::{ApiServer, Inner};
+use crate::authn::Authenticator;
+use crate::authn::oidc::Oidc;
+use crate::authn::service_account::{Config, NoIssuer, ServiceAccounts};
+use crate::authn::tokenfile::TokenFile;
+use crate::authz::impersonation::Recent;
+use crate::authz::rbac::Index;
+use crate::authz::union::Union;
+use crate::authz::{Authorizer, bootstrap};
+use crate::cache::{Cache, Event, EventKind, Subscriber, split_key};
+use crate::catalog::Catalog;
+use crate::definitions::Definitions;
+use crate::registry::Registry;
+use crate::resources;
+use crate::schema::openapi::builtin;
+use crate::status::Status;
+use crate::strategy::{Resource, WriteOptions};
+use crate::user::{SYSTEM_MASTERS, UserInfo};
+use fleetpass_api::clock::SharedClock;
+use fleetpass_store::Store;
+use fleetpass_token::claims::Lifetimes;
+use fleetpass_token::ring::KeyRing;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Requests under way at once, as kube-apiserver (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
+const READING: usize = 400;
+const MUTATING: usize = 200;
+
+/// What a server is made of.
+pub struct Options {
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// The keys of service-account tokens.
+    pub key_ring: KeyRing,
+    /// `--service-account-issuer`: the first issues, all are accepted.
+    pub issuers: Vec<String>,
+    /// `--api-audiences`; empty: the first issuer.
+    pub api_audiences: Vec<String>,
+    /// How long tokens live.
+    pub lifetimes: Lifetimes,
+    /// `--token-auth-file`.
+    pub token_users: TokenFile,
+    /// Host and port at which clients reach the server, for discovery and OIDC documents.
+    pub external_address: String,
+    /// `--service-account-jwks-uri`.
+    pub jwks_uri: Option<String>,
+    /// CRDs that are put in place at every start; those that are there are brought up to date.
+    pub crds: Vec<Value>,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be read or written.
+    #[error("the store cannot be used: {0}")]
+    Store(#[from] fleetpass_store::Error),
+    /// No issuer was given.
+    #[error("--service-account-issuer is missing: tokens need an issuer")]
+    NoIssuer,
+    /// What every server has cannot be put in place.
+    #[error("{what} cannot be put in place: {status}")]
+    Refused {
+        /// Which object.
+        what: String,
+        /// Why.
+        status: Status,
+    },
+}
+
+impl From<NoIssuer> for StartError {
+    fn from(_: NoIssuer) -> Self {
+        Self::NoIssuer
+    }
+}
+
+/// The user on whose behalf the server itself writes.
+pub(crate) fn system_user() -> UserInfo {
+    UserInfo {
+        name: "system:apiserver".into(),
+        groups: vec![SYSTEM_MASTERS.into(), crate::user::ALL_AUTHENTICATED.into()],
+        ..UserInfo::default()
+    }
+}
+
+pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<ApiServer, StartError> {
+    let api_audiences = if options.api_audiences.is_empty() {
+        options.issuers.iter().take(1).cloned().collect()
+    } else {
+        options.api_audiences
+    };
+    let config = Config {
+        issuers: options.issuers,
+        api_audiences: api_audiences.clone(),
+        lifetimes: options.lifetimes,
+    };
+    let oidc = config.issuers.first().and_then(|issuer| {
+        Oidc::new(issuer, options.jwks_uri.as_deref(), &options.external_address)
+            .map_err(|error| tracing::warn!(%error, "OIDC discovery is not served"))
+            .ok()
+    });
+    let accounts = Arc::new(ServiceAccounts::new(config, options.key_ring)?);
+    let authenticator =
+        Arc::new(Authenticator::new(options.token_users, Some(accounts.clone()), api_audiences));
+    let catalog = Arc::new(Catalog::new(builtin_rows(&accounts, &authenticator)));
+    let index = Arc::new(Index::new());
+    let authorizer: Arc<dyn Authorizer> = Arc::new(Union::masters_and_rbac(index.clone()));
+    let definitions = Definitions::new(catalog.clone());
+    let subscribers = vec![rbac_subscriber(index), definitions.subscriber()];
+    let cache = Cache::start(options.store.clone(), subscribers, stop.clone()).await?;
+    let registry =
+        Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
+    tokio::spawn(definitions.clone().run(registry.clone(), stop.clone()));
+    put_in_place(&registry, options.crds).await?;
+    let inner = Inner {
+        health: health(&registry),
+        registry,
+        authenticator,
+        accounts,
+        authorizer,
+        recent_impersonations: Recent::new(),
+        oidc,
+        limits: Limits::new(READING, MUTATING),
+        metrics: Metrics::new(),
+        external_address: options.external_address,
+        stop,
+    };
+    Ok(ApiServer { inner: Arc::new(inner) })
+}
+
+/// The rows that are compiled in.
+fn builtin_rows(accounts: &Arc<ServiceAccounts>, authenticator: &Arc<Authenticator>) -> Vec<Resource> {
+    let schema = |kind: &str| builtin(&format!("io.k8s.api.authentication.v1.{kind}"));
+    let mut service_accounts =
+        resources::serviceaccounts::resource(resources::token_request::action(accounts.clone()));
+    let token = resources::token_request::subresource(schema("TokenRequest"), accounts.clone());
+    service_accounts.subresources.retain(|subresource| subresource.name != "token");
+    service_accounts.subresources.push(token);
+    vec![
+        resources::namespaces::resource(),
+        service_accounts,
+        resources::secrets::resource(),
+        resources::configmaps::resource(),
+        resources::pods::resource(),
+        resources::nodes::resource(),
+        resources::events::resource(),
+        resources::events::events_group_resource(),
+        resources::leases::resource(),
+        resources::certificatesigningrequests::resource(),
+        resources::roles::resource(),
+        resources::rolebindings::resource(),
+        resources::clusterroles::resource(),
+        resources::clusterrolebindings::resource(),
+        resources::token_review::resource(schema("TokenReview"), authenticator.clone(), true),
+        resources::self_subject_review::resource(schema("SelfSubjectReview")),
+        resources::subjectaccessreviews::resource(),
+        resources::selfsubjectaccessreviews::resource(),
+        resources::localsubjectaccessreviews::resource(),
+        resources::selfsubjectrulesreviews::resource(),
+        resources::customresourcedefinitions::resource(),
+    ]
+}
+
+/// Keeps the RBAC index up to date: a binding holds from the moment at which its creation is answered.
+fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
+    Box::new(move |prefix: &str, event: &Event| {
+        let resource = prefix.strip_prefix("/registry/").unwrap_or_default();
+        if !matches!(resource, "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings") {
+            return;
+        }
+        let (_, (namespace, name)) = split_key(&event.object.key);
+        let object = (event.kind != EventKind::Deleted).then(|| event.object.value());
+        index.apply(resource, namespace, name, object.as_ref());
+    })
+}
+
+fn health(registry: &Arc<Registry>) -> Health {
+    let registry = Arc::downgrade(registry);
+    let cache = move || match registry.upgrade() {
+        Some(registry) if registry.cache().is_following() => Ok(()),
+        Some(_) => Err("the watch cache does not follow the store".to_string()),
+        None => Err("the server has stopped".to_string()),
+    };
+    Health::new(Vec::new(), vec![Check { name: "watch-cache", check: Arc::new(cache) }])
+}
+
+/// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date.
+async fn put_in_place(registry: &Arc<Registry>, crds: Vec<Value>) -> Result<(), StartError> {
+    let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    let namespaces = namespaces.into_iter().map(|object| ensure(registry, "", "namespaces", object, keep));
+    let rbac = bootstrap::objects().into_iter().map(|(resource, object)| {
+        ensure(registry, crate::authz::rbac::GROUP, resource, object, bootstrap::reconcile)
+    });
+    futures::future::try_join_all(namespaces).await?;
+    // All at once: the store commits them in a few groups.
+    futures::future::try_join_all(rbac).await?;
+    let crds = crds.into_iter().map(|object| {
+        ensure(
+            registry,
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            object,
+            crate::definitions::renew,
+        )
+    });
+    futures::future::try_join_all(crds).await?;
+    Ok(())
+}
+
+/// What is there stays.
+fn keep(existing: Option<&Value>, desired: &Value) -> Option<Value> {
+    existing.is_none().then(|| desired.clone())
+}
+
+/// Brings one object into the state that `reconcile` asks for.
+async fn ensure(
+    registry: &Arc<Registry>,
+    group: &str,
+    plural: &str,
+    desired: Value,
+    reconcile: fn(Option<&Value>, &Value) -> Option<Value>,
+) -> Result<(), StartError> {
+    use crate::strategy::Live;
+    let name = crate::meta::name(&desired).to_string();
+    let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
+    let existing = Live::get(&**registry, group, plural, "", &name);
+    let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
+    let user = system_user();
+    let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
+    let replace = existing.is_some() && crate::meta::uid(&wanted).is_empty();
+    registry
+        .write_own(group, plural, &name, wanted, existing.is_some(), replace, &user, &options)
+        .await
+        .map_err(refused)
+}

@@ -1,0 +1,181 @@
+//! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops.
+
+use super::Inner;
+use super::body;
+use super::handler::Reply;
+use super::render::Form;
+use super::resource::Call;
+use crate::cache::{Event, EventKind, Object};
+use crate::catalog::Row;
+use crate::codec::negotiate::{self, Form as Shape, MediaType};
+use crate::registry::{Scope, WatchItem, Watching, present};
+use crate::request::api_version;
+use crate::status::Status;
+use crate::strategy::{Strategy, Version, WriteOptions};
+use crate::user::UserInfo;
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Begins a watch and answers with its stream.
+pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Result<Reply, Status> {
+    let asked = call.asked;
+    let output = negotiate::output_stream(asked.accept(), call.endpoint())?;
+    let form = call.form_of(output)?;
+    let mut options = call.list_options(&**strategy)?;
+    if !asked.info.name.is_empty() && asked.info.parts.len() > 1 {
+        options.fields.require("metadata.name", &asked.info.name);
+    }
+    let write = WriteOptions::default();
+    let mut scope = call.scope(&**strategy, &write);
+    scope.name = "";
+    let watching = call.inner.registry.watch(&scope, &options).await?;
+    let stream = Stream {
+        inner: call.inner.clone(),
+        row: call.row.clone(),
+        version: call.version.clone(),
+        strategy: strategy.clone(),
+        namespace: scope.namespace.to_string(),
+        user: asked.user.clone(),
+        write: WriteOptions::default(),
+        form: FormFacts { accepted: form.accepted, include: form.include },
+        watching,
+        first: true,
+        over: false,
+    };
+    stream.inner.metrics.watches.inc();
+    let content_type = match output.media {
+        MediaType::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    let mut reply = Reply::new(200, content_type, Bytes::new());
+    if asked.method != Method::HEAD {
+        reply.body = body::stream(futures::stream::unfold(stream, Stream::next));
+    }
+    Ok(reply)
+}
+
+struct FormFacts {
+    accepted: negotiate::Output,
+    include: super::render::IncludeObject,
+}
+
+/// A watch that is being sent; it owns all it needs, for it outlives its request.
+struct Stream {
+    inner: Arc<Inner>,
+    row: Arc<Row>,
+    version: Version,
+    strategy: Arc<dyn Strategy>,
+    namespace: String,
+    user: Arc<UserInfo>,
+    write: WriteOptions,
+    form: FormFacts,
+    watching: Watching,
+    first: bool,
+    over: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.inner.metrics.watches.dec();
+    }
+}
+
+impl Stream {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if self.over {
+            return None;
+        }
+        let inner = self.inner.clone();
+        let item = {
+            let scope = Scope {
+                row: &self.row,
+                version: &self.version,
+                user: &self.user,
+                namespace: &self.namespace,
+                name: "",
+                subresource: "",
+                strategy: &*self.strategy,
+                options: &self.write,
+                user_agent: "",
+                now: inner.registry.now(),
+            };
+            tokio::select! {
+                item = self.watching.next(&inner.registry, &scope) => item?,
+                () = inner.stop.cancelled() => return None,
+            }
+        };
+        let line = self.line(item);
+        self.first = false;
+        Some((line, self))
+    }
+
+    fn api_version(&self) -> String {
+        api_version(&self.row.resource.group, &self.version.name)
+    }
+
+    fn line(&mut self, item: WatchItem) -> Bytes {
+        match item {
+            WatchItem::Object { kind, object, shared } => self.object(kind, &object, shared.as_deref()),
+            WatchItem::Bookmark { revision, initial_events_end } => {
+                let mut metadata = json!({"resourceVersion": revision.to_string()});
+                if initial_events_end {
+                    metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+                }
+                let object = json!({"kind": self.row.resource.kind, "apiVersion": self.api_version(),
+                    "metadata": metadata});
+                self.event("BOOKMARK", object)
+            }
+            WatchItem::Error(status) => {
+                self.over = true;
+                line("ERROR", &status.to_json())
+            }
+        }
+    }
+
+    fn object(&self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
+        let as_stored = self.row.is_uniform(object.revision) && self.row.resource.view.is_none();
+        if as_stored && self.form.accepted.form.is_none() {
+            let (name, version) = (self.row.resource.kind.as_str(), self.api_version());
+            return match shared {
+                Some(event) => event.line(name, &version),
+                None => crate::cache::event_line(kind.as_str(), object, name, &version),
+            };
+        }
+        self.event(kind.as_str(), present(&self.row, &self.version.name, object))
+    }
+
+    /// An event with an object in the form that the client wants.
+    fn event(&self, kind: &str, object: Value) -> Bytes {
+        let form = Form {
+            row: &self.row,
+            version: &self.version,
+            accepted: self.form.accepted,
+            include: self.form.include,
+            now: self.inner.registry.now(),
+        };
+        let shown = match self.form.accepted.form {
+            Some((Shape::Table, version)) => {
+                let mut metadata = Map::new();
+                if let Some(revision) = object.pointer("/metadata/resourceVersion") {
+                    metadata.insert("resourceVersion".into(), revision.clone());
+                }
+                form.table(version, metadata, vec![form.table_row(&object, version)], self.first)
+            }
+            // Whoever asks for lists of metadata gets events of metadata.
+            Some((Shape::PartialObjectMetadataList | Shape::PartialObjectMetadata, version)) => {
+                super::render::partial(&object, version)
+            }
+            None => object,
+        };
+        line(kind, &shown)
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    let mut out = format!("{{\"type\":\"{kind}\",\"object\":").into_bytes();
+    out.extend(crate::cache::encode(object));
+    out.extend_from_slice(b"}\n");
+    out.into()
+}

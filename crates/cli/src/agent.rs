@@ -1,0 +1,178 @@
+//! `fleetpass agent`, and the agents of `fleetpass up`.
+
+use crate::args::{AgentArgs, EndpointAddress};
+use crate::clients::{Loaded, Source};
+use crate::signals::stop_on_signal;
+use anyhow::Context as _;
+use fleetpass_agent::{Agent, Endpoint, Options, serve};
+use fleetpass_api::{clock, names};
+use fleetpass_hub::{Scope, ttl};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How often the kubeconfigs are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long to wait for an address that the agent's former life may still hold.
+const REBIND: Duration = Duration::from_millis(100);
+
+/// An agent, and where it finds its two sides.
+pub struct Job {
+    /// The hub.
+    pub hub: Source,
+    /// The cluster.
+    pub spoke: Source,
+    /// How it works; where the cluster's CA bundle comes from is found in `spoke`.
+    pub options: Options,
+    /// Whether it deletes accounts on the hub whose time is over, as the upstream addon's agent does.
+    pub ephemeral_identity: bool,
+    /// What it serves, and where.
+    pub endpoints: Vec<(Endpoint, EndpointAddress)>,
+}
+
+/// Runs the agent of one cluster until a signal.
+///
+/// # Errors
+///
+/// A kubeconfig or an address cannot be used.
+pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let hub = Source::kubectl(args.kubeconfig, std::env::var_os("KUBECONFIG"), home)
+        .context("the hub is not known: give its kubeconfig with --kubeconfig")?;
+    let spoke = args.spoke_kubeconfig.map_or(Source::InCluster, |path| Source::Files(vec![path]));
+    let mut options = Options::new(args.cluster_name, clock::system());
+    options.agent_namespace = match args.namespace.filter(|namespace| !namespace.is_empty()) {
+        Some(namespace) => namespace,
+        None if spoke == Source::InCluster => spoke.load().await?.config.default_namespace,
+        None => names::DEFAULT_AGENT_NAMESPACE.to_owned(),
+    };
+    options.lease = args.lease_health_check;
+    let endpoints = vec![
+        (Endpoint::Metrics, args.metrics_bind_address),
+        (Endpoint::Probes, args.health_probe_bind_address),
+    ];
+    let ephemeral_identity = args.feature_gates.ephemeral_identity;
+    Job { hub, spoke, options, ephemeral_identity, endpoints }.run(stop).await
+}
+
+impl Job {
+    /// Works until stopped. When a kubeconfig, or a certificate that it names, changes, the agent begins anew with it;
+    /// if it cannot be used, the agent goes on with what it has.
+    ///
+    /// # Errors
+    ///
+    /// A kubeconfig or an address cannot be used, or the options make no sense.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut sides = Some(self.load().await?);
+        let mut listeners = Some(self.listen().await?);
+        while let Some((hub, spoke)) = sides.take() {
+            let listeners = match listeners.take() {
+                Some(listeners) => listeners,
+                None => self.listen_again(&stop).await,
+            };
+            sides = self.live(hub, spoke, listeners, &stop).await?;
+        }
+        Ok(())
+    }
+
+    async fn load(&self) -> anyhow::Result<(Loaded, Loaded)> {
+        let hub = self.hub.load().await.context("the hub cannot be reached")?;
+        let spoke = self.spoke.load().await.context("the cluster cannot be reached")?;
+        Ok((hub, spoke))
+    }
+
+    async fn listen(&self) -> anyhow::Result<Vec<(Endpoint, TcpListener)>> {
+        let mut listeners = Vec::new();
+        for (endpoint, EndpointAddress(addresses)) in &self.endpoints {
+            if addresses.is_empty() {
+                continue;
+            }
+            let flag = match endpoint {
+                Endpoint::Metrics => "--metrics-bind-address",
+                Endpoint::Probes => "--health-probe-bind-address",
+            };
+            let listener = TcpListener::bind(addresses.as_slice()).await.with_context(|| {
+                format!(
+                    "cannot listen on {}; choose another address with {flag}, or 0 for none",
+                    addresses[0]
+                )
+            })?;
+            listeners.push((*endpoint, listener));
+        }
+        Ok(listeners)
+    }
+
+    async fn listen_again(&self, stop: &CancellationToken) -> Vec<(Endpoint, TcpListener)> {
+        loop {
+            match self.listen().await {
+                Ok(listeners) => return listeners,
+                Err(_) if stop.is_cancelled() => return Vec::new(),
+                Err(error) => {
+                    tracing::warn!("{error:#}");
+                    tokio::time::sleep(REBIND).await;
+                }
+            }
+        }
+    }
+
+    /// One life of the agent; what the next one begins with, if there is one.
+    async fn live(
+        &self,
+        hub: Loaded,
+        spoke: Loaded,
+        listeners: Vec<(Endpoint, TcpListener)>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<(Loaded, Loaded)>> {
+        let client = |side: &Loaded| kube::Client::try_from(side.config.clone());
+        let hub_client = client(&hub).context("the kubeconfig of the hub cannot be used")?;
+        let spoke_client = client(&spoke).context("the kubeconfig of the cluster cannot be used")?;
+        let options = Options { ca: spoke.ca.clone(), ..self.options.clone() };
+        let (agent, handle) =
+            Agent::new(hub_client.clone(), spoke_client, options).context("the agent cannot start")?;
+        // An agent that ends lets the probes end too, not the other way round.
+        let end = stop.child_token();
+        let mut helpers = JoinSet::new();
+        for (endpoint, listener) in listeners {
+            helpers.spawn(serve(listener, endpoint, handle.clone(), end.clone()));
+        }
+        if self.ephemeral_identity {
+            let scope = Scope::Cluster(self.options.cluster.clone());
+            helpers.spawn(ttl::run(hub_client, scope, self.options.clock.clone(), end.clone()));
+        }
+        let mut running = std::pin::pin!(agent.run(end.clone()));
+        let next = tokio::select! {
+            () = &mut running => None,
+            next = self.next_sides(&hub, &spoke) => Some(next),
+        };
+        end.cancel();
+        if next.is_some() {
+            running.await;
+        }
+        while helpers.join_next().await.is_some() {}
+        Ok(next)
+    }
+
+    /// Waits until a file has changed and all of them can be used.
+    async fn next_sides(&self, hub: &Loaded, spoke: &Loaded) -> (Loaded, Loaded) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if !hub.is_outdated() && !spoke.is_outdated() {
+                continue;
+            }
+            match self.load().await {
+                Ok(sides) => {
+                    tracing::info!(
+                        cluster = self.options.cluster,
+                        "a kubeconfig changed: beginning anew with it"
+                    );
+                    return sides;
+                }
+                Err(error) => {
+                    tracing::warn!("a kubeconfig changed and cannot be used, going on as before: {error:#}")
+                }
+            }
+        }
+    }
+}

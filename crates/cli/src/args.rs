@@ -1,0 +1,330 @@
+//! The command line. Flags that mean the same as kube-apiserver's or the upstream addon agent's have their names.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use fleetpass_api::GoDuration;
+use fleetpass_api::features::FeatureGates;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// A fresh, valid token for a service account on any cluster of a fleet
+///
+/// A hub that speaks the Kubernetes API, and an agent for each managed cluster. For every ManagedServiceAccount in a
+/// cluster's namespace on the hub, the agent keeps a ServiceAccount on its cluster and a token for it in a Secret on
+/// the hub, renewed before it expires.
+#[derive(Debug, Parser)]
+#[command(name = "fleetpass", version, styles = STYLES, max_term_width = 100)]
+#[command(after_help = "Begin with `fleetpass up`: a hub, two clusters and their agents, in one process.")]
+#[command(
+    after_long_help = "Begin with `fleetpass up`: a hub, two clusters and their agents, in one process.\n\n\
+    Environment:\n  \
+      RUST_LOG  what is logged, e.g. debug or fleetpass_agent=debug,warn\n  \
+      NO_COLOR  no colour, whatever its value"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a hub, some clusters and their agents, in one process
+    ///
+    /// Every cluster is an API server of its own with its own store, certificate authority and signing key. A sample
+    /// ManagedServiceAccount is created for each, and each token is proved: it is shown to its cluster, which is asked
+    /// whose it is. Everything keeps running until Ctrl-C or SIGTERM. The state lies in the data directory: a second
+    /// `up` continues where the first one stopped.
+    Up(UpArgs),
+    /// Run the hub: an API server with its controllers
+    ///
+    /// Certificates and keys that are not given are made at the first start and kept in the data directory. A kubeconfig
+    /// for the administrator is written to DATA_DIR/admin.kubeconfig.
+    Hub(Box<HubArgs>),
+    /// Run the agent of one cluster
+    ///
+    /// It keeps a token on the hub for every ManagedServiceAccount in its cluster's namespace there. Hub and cluster may
+    /// each be a Fleetpass or any Kubernetes (1.22 or later). Kubeconfigs are read again when they change.
+    Agent(AgentArgs),
+}
+
+/// The arguments of `fleetpass up`.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "Examples:\n  \
+    fleetpass up\n  \
+    fleetpass up --clusters 5 --port 7443\n  \
+    fleetpass up --data-dir \"$(mktemp -d)\" --port 0 --exit-when-ready\n  \
+    kubectl --kubeconfig .fleetpass/hub.kubeconfig get managedserviceaccounts -A")]
+pub struct UpArgs {
+    /// How many clusters: cluster1, cluster2, …
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub clusters: u16,
+    /// Where the state and the kubeconfigs lie
+    #[arg(long, value_name = "DIR", default_value = ".fleetpass")]
+    pub data_dir: PathBuf,
+    /// The hub's port; the clusters take the next ones. With 0, each takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub port: u16,
+    /// Stop with exit code 0 once every token is proved
+    #[arg(long)]
+    pub exit_when_ready: bool,
+}
+
+/// The arguments of `fleetpass hub`.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "Examples:\n  \
+    fleetpass hub\n  \
+    fleetpass hub --data-dir /var/lib/fleetpass --bind-address 0.0.0.0 --token-auth-file tokens.csv\n  \
+    kubectl --kubeconfig .fleetpass/hub/admin.kubeconfig get namespaces")]
+pub struct HubArgs {
+    /// Where the hub keeps its objects, certificates and keys
+    #[arg(long, value_name = "DIR", default_value = ".fleetpass/hub")]
+    pub data_dir: PathBuf,
+
+    /// The address to listen on; 0.0.0.0 or :: for all
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = "Serving")]
+    pub bind_address: IpAddr,
+    /// The port of HTTPS; with 0, a free one
+    #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = "Serving")]
+    pub secure_port: u16,
+    /// The serving certificate and its chain (PEM), instead of one that is made. Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file", help_heading = "Serving")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of --tls-cert-file (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file", help_heading = "Serving")]
+    pub tls_private_key_file: Option<PathBuf>,
+
+    /// Further authorities (PEM) for client certificates: common name is the user, organizations are groups
+    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Static bearer tokens, a CSV file: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
+    pub token_auth_file: Option<PathBuf>,
+    /// The audiences of the API, separated by commas. Default: the issuers
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Authentication")]
+    pub api_audiences: Vec<String>,
+
+    /// The issuer of service-account tokens. May be repeated: the first issues, all are accepted
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ISSUER, value_parser = issuer)]
+    #[arg(help_heading = "Service-account tokens")]
+    pub service_account_issuer: Vec<String>,
+    /// The private key (PEM) that signs tokens, instead of one that is made
+    #[arg(long, value_name = "FILE", help_heading = "Service-account tokens")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Further keys (PEM, public or private) that verify tokens. May be repeated
+    #[arg(long, value_name = "FILE", help_heading = "Service-account tokens")]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// The longest lifetime of a token, e.g. 24h; requests for more get this. 1h to 2^32 s
+    #[arg(long, value_name = "DURATION", value_parser = max_token_expiration)]
+    #[arg(help_heading = "Service-account tokens")]
+    pub service_account_max_token_expiration: Option<Duration>,
+
+    /// Whether Secrets are encrypted on disk, with the key in DATA_DIR/encryption.key
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Storage")]
+    pub encrypt_secrets: bool,
+    /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
+    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
+    pub feature_gates: FeatureGates,
+}
+
+/// The arguments of `fleetpass agent`.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "Examples:\n  \
+    fleetpass agent --cluster-name cluster1 --kubeconfig hub.kubeconfig --spoke-kubeconfig cluster1.kubeconfig\n  \
+    fleetpass agent --cluster-name cluster1 --kubeconfig /etc/hub/kubeconfig   (in a pod of the cluster)")]
+pub struct AgentArgs {
+    /// The name of the cluster: its namespace on the hub
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub cluster_name: String,
+    /// The kubeconfig of the hub. Default: the file(s) of $KUBECONFIG, else ~/.kube/config
+    #[arg(long, value_name = "FILE", env = "HUB_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig of the cluster. Default: the service account of the pod that the agent runs in
+    #[arg(long, value_name = "FILE")]
+    pub spoke_kubeconfig: Option<PathBuf>,
+    /// The namespace of the service accounts on the cluster. Default: the pod's, else
+    /// open-cluster-management-agent-addon
+    #[arg(long = "namespace", value_name = "NAME", env = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Where /metrics is served; :PORT for all addresses, 0 for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38080", value_parser = endpoint)]
+    pub metrics_bind_address: EndpointAddress,
+    /// Where /healthz and /readyz are served; :PORT for all addresses, 0 for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38081", value_parser = endpoint)]
+    pub health_probe_bind_address: EndpointAddress,
+    /// Renew a Lease in the agent's namespace while the agent is well
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub lease_health_check: bool,
+    /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
+    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
+    pub feature_gates: FeatureGates,
+    /// For manifests of the upstream agent, which say `--leader-elect=false`: there is no election
+    #[arg(long, value_name = "BOOL", value_parser = no_election, hide = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub leader_elect: Option<bool>,
+}
+
+/// The issuer unless told otherwise, as kubeadm sets it up.
+pub(crate) const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// Where something is served: `None` for nowhere. Several addresses are tried in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointAddress(pub Vec<std::net::SocketAddr>);
+
+/// `host:port` with an IP address, `:port` for all addresses, `0` or nothing for nowhere, as controller-runtime
+/// (`pkg/metrics/server`) reads it.
+fn endpoint(text: &str) -> Result<EndpointAddress, String> {
+    if text.is_empty() || text == "0" {
+        return Ok(EndpointAddress(Vec::new()));
+    }
+    if let Some(port) = text.strip_prefix(':') {
+        let port = port.parse::<u16>().map_err(|_| format!("{port:?} is no port"))?;
+        let any: [IpAddr; 2] =
+            [std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()];
+        return Ok(EndpointAddress(any.map(|ip| (ip, port).into()).into()));
+    }
+    let text =
+        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let address = text.parse().map_err(|_| "expected IP:PORT, :PORT, or 0".to_owned())?;
+    Ok(EndpointAddress(vec![address]))
+}
+
+/// `pkg/kubeapiserver/options/authentication.go` (kubernetes): no empty issuer, and a colon only in a URL.
+fn issuer(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("must not be empty".into());
+    }
+    if text.contains(':') && text.parse::<http::Uri>().is_err() {
+        return Err("contains a ':' but is not a valid URL".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// Bounds of kube-apiserver (`pkg/controlplane/apiserver/options/options.go`).
+fn max_token_expiration(text: &str) -> Result<Duration, String> {
+    let duration: GoDuration =
+        text.parse().map_err(|error: fleetpass_api::duration::ParseError| error.to_string())?;
+    let nanos = u64::try_from(duration.as_nanos()).map_err(|_| "must not be negative".to_owned())?;
+    let duration = Duration::from_nanos(nanos);
+    if duration < Duration::from_secs(3600) || duration > Duration::from_secs(1 << 32) {
+        return Err("must be between 1 hour and 2^32 seconds".into());
+    }
+    Ok(duration)
+}
+
+fn no_election(text: &str) -> Result<bool, String> {
+    match text {
+        "false" => Ok(false),
+        _ => Err("leader election is not supported: run one agent for each cluster".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let words = std::iter::once("fleetpass").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_has_its_defaults() {
+        let Command::Up(args) = parse("up").unwrap() else { panic!() };
+        assert_eq!((args.clusters, args.port, args.exit_when_ready), (2, 6443, false));
+        assert_eq!(args.data_dir, PathBuf::from(".fleetpass"));
+        let Command::Up(args) = parse("up --clusters 5 --port 0 --data-dir d --exit-when-ready").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((args.clusters, args.port, args.exit_when_ready), (5, 0, true));
+    }
+
+    #[test]
+    fn the_hub_takes_the_flags_of_kube_apiserver() {
+        let line = "hub --data-dir D --bind-address 127.0.0.1 --secure-port 6443 --tls-cert-file c \
+            --tls-private-key-file k --client-ca-file ca --token-auth-file F --service-account-issuer https://a \
+            --service-account-issuer b --service-account-signing-key-file s --service-account-key-file v1 \
+            --service-account-key-file v2 --service-account-max-token-expiration 24h0m0s --api-audiences x,y \
+            --feature-gates=EphemeralIdentity=true --encrypt-secrets=false";
+        let Command::Hub(args) = parse(line).unwrap() else { panic!() };
+        assert_eq!(args.service_account_issuer, ["https://a", "b"]);
+        assert_eq!(args.api_audiences, ["x", "y"]);
+        assert_eq!(args.service_account_key_file, [PathBuf::from("v1"), PathBuf::from("v2")]);
+        assert_eq!(args.service_account_max_token_expiration, Some(Duration::from_secs(86_400)));
+        assert!(args.feature_gates.ephemeral_identity && !args.encrypt_secrets);
+        let Command::Hub(args) = parse("hub").unwrap() else { panic!() };
+        assert_eq!(args.service_account_issuer, [DEFAULT_ISSUER]);
+        assert!(args.bind_address.is_loopback() && args.encrypt_secrets && args.api_audiences.is_empty());
+    }
+
+    #[test]
+    fn the_agent_takes_the_flags_of_the_addon() {
+        // As the addon's manifests start it.
+        let line = "agent --leader-elect=false --cluster-name=cluster1 --kubeconfig=/etc/hub/kubeconfig \
+            --lease-health-check=true --feature-gates=EphemeralIdentity=true --metrics-bind-address=:38080 \
+            --health-probe-bind-address=0 --spoke-kubeconfig s";
+        let Command::Agent(args) = parse(line).unwrap() else { panic!() };
+        assert_eq!(args.cluster_name, "cluster1");
+        assert_eq!(args.kubeconfig, Some("/etc/hub/kubeconfig".into()));
+        assert!(args.lease_health_check && args.feature_gates.ephemeral_identity);
+        assert_eq!(
+            args.metrics_bind_address,
+            endpoint("[::]:38080")
+                .map(|mut a| {
+                    a.0.push(([0, 0, 0, 0], 38080).into());
+                    a
+                })
+                .unwrap()
+        );
+        assert_eq!(args.health_probe_bind_address.0, []);
+        let Command::Agent(args) = parse("agent --cluster-name a --lease-health-check").unwrap() else {
+            panic!()
+        };
+        assert!(args.lease_health_check);
+        assert_eq!(args.metrics_bind_address, endpoint("localhost:38080").unwrap());
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        for (line, words) in [
+            ("up --clusters 0", "1..=100"),
+            ("up --port 65536", "65536"),
+            ("hub --tls-cert-file c", "--tls-private-key-file"),
+            ("hub --tls-private-key-file k", "--tls-cert-file"),
+            ("hub --bind-address localhost", "invalid IP address"),
+            ("hub --service-account-issuer=", "must not be empty"),
+            ("hub --service-account-issuer=a:b:c", "not a valid URL"),
+            ("hub --service-account-max-token-expiration 59m", "between 1 hour and 2^32 seconds"),
+            ("hub --service-account-max-token-expiration=-2h", "must not be negative"),
+            ("hub --service-account-max-token-expiration 2000000h", "between 1 hour and 2^32 seconds"),
+            ("hub --service-account-max-token-expiration soon", "soon"),
+            ("hub --feature-gates=Nonsense=true", "unrecognized feature gate: Nonsense"),
+            ("hub --etcd-servers x", "unexpected argument"),
+            ("agent", "--cluster-name"),
+            ("agent --cluster-name=", "--cluster-name"),
+            ("agent --cluster-name a --leader-elect", "not supported"),
+            ("agent --cluster-name a --metrics-bind-address here", "IP:PORT"),
+            ("agent --cluster-name a --metrics-bind-address :99999", "no port"),
+            ("", "Usage"),
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| "accepted".into());
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Clients: from kubeconfigs as kubectl reads them, or from the service account of a pod.
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use fleetpass_agent::CaSource;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+
+/// Where the configuration of a client comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Kubeconfigs, merged: of each name the first one counts.
+    Files(Vec<PathBuf>),
+    /// The service account of the pod that this process runs in.
+    InCluster,
+}
+
+/// What a [`Source`] gave.
+pub struct Loaded {
+    /// How to reach the server, and as whom.
+    pub config: kube::Config,
+    /// Where the certificates that the client trusts come from.
+    pub ca: CaSource,
+    /// The files that were read.
+    files: Vec<PathBuf>,
+    fingerprint: u64,
+}
+
+impl Source {
+    /// kubectl's rules (`clientcmd.NewDefaultClientConfigLoadingRules` in client-go): the file that was named, or
+    /// those of `KUBECONFIG`, or `~/.kube/config`.
+    pub fn kubectl(
+        named: Option<PathBuf>,
+        environment: Option<OsString>,
+        home: Option<PathBuf>,
+    ) -> Option<Self> {
+        if let Some(named) = named {
+            return Some(Self::Files(vec![named]));
+        }
+        let list: Vec<PathBuf> = environment
+            .map(|value| std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect())
+            .unwrap_or_default();
+        if !list.is_empty() {
+            return Some(Self::Files(list));
+        }
+        home.map(|home| Self::Files(vec![home.join(".kube/config")]))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// A file is missing, malformed or incomplete, or this is no pod.
+    pub async fn load(&self) -> anyhow::Result<Loaded> {
+        match self {
+            Self::Files(paths) => load_files(paths).await,
+            Self::InCluster => {
+                let config = kube::Config::incluster().context(
+                    "this is no pod of a cluster: give the cluster's kubeconfig with --spoke-kubeconfig",
+                )?;
+                let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
+                // Token and CA are read again by the client itself.
+                Ok(Loaded { config, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
+            }
+        }
+    }
+}
+
+impl Loaded {
+    /// Whether one of the files has another content now.
+    pub fn is_outdated(&self) -> bool {
+        fingerprint(&self.files) != self.fingerprint
+    }
+}
+
+async fn load_files(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
+    let mut merged = Kubeconfig::default();
+    let mut found = false;
+    for path in paths {
+        // Of several files kubectl passes over those that are missing.
+        if paths.len() > 1 && !path.exists() {
+            continue;
+        }
+        let file = Kubeconfig::read_from(path)
+            .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?;
+        merged = merged.merge(file).context("the kubeconfigs cannot be merged")?;
+        found = true;
+    }
+    let shown = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    anyhow::ensure!(found, "none of the kubeconfigs exists: {shown}");
+    let mut files = paths.to_vec();
+    let (cluster, user) = current(&merged);
+    files.extend(cluster.iter().filter_map(|c| c.certificate_authority.as_ref()).map(PathBuf::from));
+    let of_user = |user: &kube::config::AuthInfo| [user.client_certificate.clone(), user.client_key.clone()];
+    files.extend(user.iter().flat_map(of_user).flatten().map(PathBuf::from));
+    // Before it is read, so that a change in between is seen later.
+    let fingerprint = fingerprint(&files);
+    let ca = cluster.map_or(Ok(CaSource::ConfigMap), ca_source)?;
+    let config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
+    Ok(Loaded { config, ca, files, fingerprint })
+}
+
+/// Cluster and user of the current context.
+fn current(config: &Kubeconfig) -> (Option<kube::config::Cluster>, Option<kube::config::AuthInfo>) {
+    let name = config.current_context.as_deref().unwrap_or_default();
+    let context = config.contexts.iter().find(|c| c.name == name).and_then(|c| c.context.as_ref());
+    let Some(context) = context else { return (None, None) };
+    let cluster = config.clusters.iter().find(|c| c.name == context.cluster).and_then(|c| c.cluster.clone());
+    let user = config.auth_infos.iter().find(|u| Some(&u.name) == context.user.as_ref());
+    (cluster, user.and_then(|u| u.auth_info.clone()))
+}
+
+/// The data counts before the file, as for kubectl. Without either, the cluster itself has to say what its CA is.
+fn ca_source(cluster: kube::config::Cluster) -> anyhow::Result<CaSource> {
+    match (cluster.certificate_authority_data, cluster.certificate_authority) {
+        (Some(data), _) if !data.is_empty() => {
+            let pem = base64::engine::general_purpose::STANDARD.decode(data);
+            Ok(CaSource::Pem(pem.context("certificate-authority-data of the kubeconfig is not base64")?))
+        }
+        (_, Some(path)) if !path.is_empty() => Ok(CaSource::File(path.into())),
+        _ => Ok(CaSource::ConfigMap),
+    }
+}
+
+fn fingerprint(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in files {
+        // A kubeconfig may hold keys.
+        let content = std::fs::read(path).ok().map(zeroize::Zeroizing::new);
+        content.as_ref().map(|content| content.as_slice()).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_then_the_environment_then_home() {
+        let files = |paths: &[&str]| Some(Source::Files(paths.iter().map(PathBuf::from).collect()));
+        for (named, environment, home, expected) in [
+            (Some("a"), Some("b:c"), Some("/h"), files(&["a"])),
+            (None, Some("b::c"), Some("/h"), files(&["b", "c"])),
+            (None, Some(""), Some("/h"), files(&["/h/.kube/config"])),
+            (None, Some(":"), None, None),
+            (None, None, None, None),
+        ] {
+            let environment = environment.map(OsString::from);
+            assert_eq!(Source::kubectl(named.map(Into::into), environment, home.map(Into::into)), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn relative_paths_are_relative_to_the_file_and_changes_are_seen() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let authority =
+            crate::pki::Authority::open(dir.path(), "test", fleetpass_api::clock::system().now()).unwrap();
+        std::fs::write(dir.path().join("my-ca.pem"), authority.certificate_pem()).unwrap();
+        let path = dir.path().join("config");
+        let text = "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1', certificate-authority: my-ca.pem}}]\n\
+                    users: [{name: u, user: {token: t}}]\n\
+                    contexts: [{name: x, context: {cluster: c, user: u}}]\n\
+                    current-context: x\n";
+        std::fs::write(&path, text).unwrap();
+        let missing = dir.path().join("missing");
+        let loaded = Source::Files(vec![missing.clone(), path]).load().await.unwrap();
+        assert_eq!(loaded.config.cluster_url.to_string(), "https://127.0.0.1:1/");
+        assert_eq!(loaded.ca, CaSource::File(dir.path().join("my-ca.pem")));
+        assert!(!loaded.is_outdated());
+        std::fs::write(dir.path().join("my-ca.pem"), "").unwrap();
+        assert!(loaded.is_outdated());
+
+        let error = Source::Files(vec![missing]).load().await.err().unwrap();
+        assert!(format!("{error:#}").contains("missing"), "{error:#}");
+    }
+}

@@ -1,0 +1,133 @@
+//! The only place that touches the API server and the controllers: how they are started, and with what.
+
+use anyhow::Context as _;
+use fleetpass_api::clock::SharedClock;
+use fleetpass_api::features::FeatureGates;
+use fleetpass_apiserver::authn::tokenfile::TokenFile;
+use fleetpass_apiserver::server::{ApiServer, Options};
+use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
+use fleetpass_hub::Scope;
+use fleetpass_store::Store;
+use fleetpass_token::claims::Lifetimes;
+use fleetpass_token::ring::KeyRing;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What makes one control plane differ from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It knows ManagedServiceAccounts and looks after them.
+    Hub(FeatureGates),
+    /// It is a managed cluster.
+    Cluster,
+}
+
+/// How tokens are issued and checked.
+pub struct Tokens {
+    /// The keys of service-account tokens.
+    pub ring: KeyRing,
+    /// The issuers: the first issues, all are accepted.
+    pub issuers: Vec<String>,
+    /// The audiences of the API.
+    pub api_audiences: Vec<String>,
+    /// The longest lifetime of a token, if it is limited.
+    pub max_expiration: Option<Duration>,
+    /// Static bearer tokens.
+    pub users: TokenFile,
+}
+
+/// A running API server without its listener.
+pub struct ControlPlane(ApiServer);
+
+impl ControlPlane {
+    /// Starts an API server on a store. `external_address` is `host:port`, for the documents that lead verifiers of
+    /// its tokens to its keys.
+    ///
+    /// # Errors
+    ///
+    /// What is in the store cannot be served, or the options make no sense.
+    pub async fn start(
+        role: Role,
+        store: Arc<dyn Store>,
+        clock: SharedClock,
+        tokens: Tokens,
+        external_address: String,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let crds = match role {
+            Role::Hub(_) => vec![serde_json::from_str(fleetpass_api::account::CRD_JSON)?],
+            Role::Cluster => Vec::new(),
+        };
+        let options = Options {
+            store,
+            clock,
+            key_ring: tokens.ring,
+            issuers: tokens.issuers,
+            api_audiences: tokens.api_audiences,
+            lifetimes: Lifetimes {
+                max_seconds: tokens
+                    .max_expiration
+                    .map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
+                ..Lifetimes::default()
+            },
+            token_users: tokens.users,
+            external_address,
+            jwks_uri: None,
+            crds,
+        };
+        ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
+    }
+
+    /// A client without a socket, to whom everything is allowed: kube-apiserver's loopback user
+    /// (`user.APIServerUser` in k8s.io/apiserver).
+    pub fn client(&self) -> kube::Client {
+        let user = UserInfo {
+            name: "system:apiserver".into(),
+            groups: vec![SYSTEM_MASTERS.into(), ALL_AUTHENTICATED.into()],
+            ..UserInfo::default()
+        };
+        kube::Client::new(self.0.client_service(user), "default")
+    }
+
+    /// Serves the listener until the server is stopped.
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let server = self.0.clone();
+        async move { server.serve(listener, tls).await }
+    }
+
+    /// Starts the controllers that belong to the role. `trust` are the certificates (PEM) that the server's clients
+    /// trust.
+    pub fn start_controllers(
+        &self,
+        role: Role,
+        trust: &str,
+        clock: &SharedClock,
+        stop: &CancellationToken,
+    ) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let mut options = fleetpass_controllers::Options::default();
+        options.root_ca = Some(trust.to_owned());
+        // The grace is for servers that have not noticed a deletion yet; there is only this one.
+        options.namespace_grace = Duration::ZERO;
+        let controllers = fleetpass_controllers::run(self.client(), options, clock.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = controllers.await {
+                tracing::error!(%error, "the controllers have ended");
+            }
+        });
+        if let Role::Hub(features) = role {
+            tasks.spawn(fleetpass_hub::orphans::run(self.client(), Scope::All, stop.clone()));
+            if features.ephemeral_identity {
+                tasks.spawn(fleetpass_hub::ttl::run(self.client(), Scope::All, clock.clone(), stop.clone()));
+            }
+        }
+        tasks
+    }
+}

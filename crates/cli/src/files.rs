@@ -1,0 +1,190 @@
+//! Files of a data directory: private to their owner, and there whole or not at all.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// The largest file that is read: certificates, keys and kubeconfigs are far smaller.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A file that cannot be used: which, why, and what to do about it. Nothing was changed. Never quotes the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file or directory.
+    pub file: PathBuf,
+    /// What is wrong, as the rest of a sentence that begins with the file's name.
+    pub problem: String,
+    /// What an operator can do; empty where the problem says it all.
+    pub remedy: String,
+}
+
+impl Fault {
+    /// A fault of `file`.
+    pub fn new(file: &Path, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), problem: problem.into(), remedy: remedy.into() }
+    }
+
+    fn io<'a>(action: &'a str, file: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |error| Self::new(file, format!("cannot be {action}: {error}"), "")
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.file.display(), self.problem)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Who may have rights to a file that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The owner alone: it holds a key that this program made.
+    OwnerOnly,
+    /// Anybody: how an operator keeps the files that he names is his business.
+    Any,
+}
+
+/// The content of a file, wiped from memory when dropped; `None` if there is no such file.
+///
+/// # Errors
+///
+/// It is not a regular file, it cannot be read, it is larger than a mebibyte, or others have rights to it although
+/// `access` says that they must not.
+pub fn read(path: &Path, access: Access) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(Fault::io("opened", path))?,
+    };
+    // Of the open file, not of the path: nobody can swap it in between.
+    let metadata = file.metadata().map_err(Fault::io("inspected", path))?;
+    if !metadata.is_file() {
+        return Err(Fault::new(path, "is not a regular file", "give the path of a file"));
+    }
+    if access == Access::OwnerOnly && open_to_others(&metadata) {
+        let remedy = "make it private (chmod 600), and replace it if they may have read it";
+        return Err(Fault::new(path, "holds a key, and others than its owner have rights to it", remedy));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(Fault::new(path, "is larger than 1 MiB", "give the path of a PEM or YAML file"));
+    }
+    let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
+    file.take(MAX_BYTES).read_to_end(&mut content).map_err(Fault::io("read", path))?;
+    Ok(Some(content))
+}
+
+/// As [`read`], for a file that has to be there.
+///
+/// # Errors
+///
+/// As [`read`], and if there is no such file.
+pub fn read_required(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    read(path, access)?.ok_or_else(|| Fault::new(path, "does not exist", ""))
+}
+
+/// Replaces the file or creates it, mode 0600. It is durable when this returns; whatever happens before, the file
+/// has its old content or the new one.
+///
+/// # Errors
+///
+/// The operating system refuses; the old content stays.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{:08x}.tmp", random_u32(path)?));
+    let written = write_new(&temporary, content)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_directory(path.parent().unwrap_or(Path::new("."))));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        Fault::io("written", path)(error)
+    })
+}
+
+/// Creates the directory and its parents, mode 0700, where they do not exist.
+///
+/// # Errors
+///
+/// The operating system refuses, or something else has that name.
+pub fn create_directory(path: &Path) -> Result<(), Fault> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(Fault::io("created", path))
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    // Elsewhere than on Unix a directory cannot be opened as a file, and a rename is durable by itself.
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+fn random_u32(path: &Path) -> Result<u32, Fault> {
+    getrandom::u32()
+        .map_err(|error| Fault::new(path, format!("cannot be written: no randomness: {error}"), ""))
+}
+
+#[cfg(unix)]
+fn open_to_others(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    metadata.mode() & 0o077 != 0
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn written_files_are_private_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        create_directory(&inner).unwrap();
+        create_directory(&inner).unwrap();
+        let path = inner.join("key");
+        for content in ["first", "second, longer", ""] {
+            write(&path, content.as_bytes()).unwrap();
+            assert_eq!(**read_required(&path, Access::OwnerOnly).unwrap(), *content.as_bytes());
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&inner)), (0o600, 0o700));
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn what_cannot_be_trusted_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert_eq!(read(&path, Access::OwnerOnly), Ok(None));
+        assert!(read_required(&path, Access::Any).unwrap_err().to_string().ends_with("key does not exist"));
+        assert!(read(dir.path(), Access::Any).unwrap_err().problem.contains("regular file"));
+        write(&path, b"secret").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let fault = read(&path, Access::OwnerOnly).unwrap_err();
+        assert!(fault.to_string().contains("chmod 600") && !fault.to_string().contains("secret"), "{fault}");
+        assert!(read(&path, Access::Any).unwrap().is_some());
+        fs::write(&path, vec![b'x'; MAX_BYTES as usize + 1]).unwrap();
+        assert!(read(&path, Access::Any).is_err());
+        let fault = write(&dir.path().join("missing/key"), b"").unwrap_err();
+        assert!(fault.problem.starts_with("cannot be written"), "{fault}");
+    }
+}

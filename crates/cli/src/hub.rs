@@ -1,0 +1,54 @@
+//! `fleetpass hub`.
+
+use crate::args::HubArgs;
+use crate::control_plane::Role;
+use crate::net;
+use crate::plane::{self, CertificateFiles, Plane, Settings};
+use crate::signals::stop_on_signal;
+use fleetpass_api::clock;
+
+/// Runs the hub until a signal.
+///
+/// # Errors
+///
+/// It cannot start, or a part of it ended.
+pub async fn run(args: HubArgs) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let listener = net::bind(args.bind_address, args.secure_port, "--secure-port").await?;
+    let settings = settings(args);
+    let kubeconfig = settings.kubeconfig.clone();
+    let starting = Plane::start(settings, listener, clock::system());
+    let mut plane = tokio::select! {
+        started = starting => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    tracing::info!(url = plane.url, kubeconfig = %kubeconfig.display(), "the hub is ready");
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        error = plane.failed() => Err(error),
+    };
+    tracing::info!("the hub is stopping");
+    plane::stop(vec![plane]).await;
+    result
+}
+
+fn settings(args: HubArgs) -> Settings {
+    Settings {
+        name: "hub".into(),
+        kubeconfig: args.data_dir.join("admin.kubeconfig"),
+        directory: args.data_dir,
+        role: Role::Hub(args.feature_gates),
+        certificate: args
+            .tls_cert_file
+            .zip(args.tls_private_key_file)
+            .map(|(chain, key)| CertificateFiles { chain, key }),
+        client_ca_file: args.client_ca_file,
+        token_auth_file: args.token_auth_file,
+        issuers: args.service_account_issuer,
+        api_audiences: args.api_audiences,
+        max_token_expiration: args.service_account_max_token_expiration,
+        signing_key_file: args.service_account_signing_key_file,
+        key_files: args.service_account_key_file,
+        encrypt_secrets: args.encrypt_secrets,
+    }
+}

@@ -1,0 +1,96 @@
+//! Logs: for people on a terminal, JSON lines otherwise; always on standard error.
+
+use crate::console;
+use std::io::{self, IsTerminal as _};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What is logged unless `RUST_LOG` says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// What a service has to tell: state changes, warnings, errors.
+    Service,
+    /// Warnings and errors: something else is speaking to the user.
+    Warnings,
+}
+
+impl Verbosity {
+    fn directives(self) -> &'static str {
+        match self {
+            Self::Service => "info,kube=warn,hyper=warn,h2=warn,rustls=warn,tower=warn",
+            // Our own controllers say it when a side is away; kube's watchers would say it a second time.
+            Self::Warnings => "warn,kube_client=error,kube_runtime=error",
+        }
+    }
+}
+
+/// Starts logging, once for the process. `rust_log` is the value of the environment variable.
+///
+/// # Errors
+///
+/// `rust_log` is no list of directives, or logging was started before.
+pub fn start(verbosity: Verbosity, rust_log: Option<&str>) -> anyhow::Result<()> {
+    let filter = filter(verbosity, rust_log)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(StandardError);
+    let started = if io::stderr().is_terminal() {
+        builder.with_ansi(console::colours_wanted()).try_init()
+    } else {
+        builder.json().flatten_event(true).with_ansi(false).try_init()
+    };
+    started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
+}
+
+fn filter(verbosity: Verbosity, rust_log: Option<&str>) -> anyhow::Result<EnvFilter> {
+    match rust_log.filter(|text| !text.trim().is_empty()) {
+        Some(text) => EnvFilter::try_new(text).map_err(|error| {
+            anyhow::anyhow!("the environment variable RUST_LOG={text:?} is refused: {error}")
+        }),
+        None => Ok(EnvFilter::new(verbosity.directives())),
+    }
+}
+
+/// Standard error; a progress display on the same terminal steps aside for each line.
+struct StandardError;
+
+impl<'a> MakeWriter<'a> for StandardError {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+impl io::Write for StandardError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        console::aside(|| io::stderr().lock().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_wins_and_nonsense_is_an_error() {
+        for (rust_log, expected) in [
+            (None, "info"),
+            (Some(" "), "info"),
+            (Some("debug"), "debug"),
+            (Some("fleetpass_store=trace"), "trace"),
+        ] {
+            let filter = filter(Verbosity::Service, rust_log).unwrap();
+            let level = filter.max_level_hint().map(|level| level.to_string());
+            assert_eq!(level.as_deref(), Some(expected), "{rust_log:?}");
+        }
+        assert_eq!(
+            filter(Verbosity::Warnings, None).unwrap().max_level_hint(),
+            Some(tracing::level_filters::LevelFilter::WARN)
+        );
+        let error = filter(Verbosity::Service, Some("a=b=c")).unwrap_err().to_string();
+        assert!(error.contains("RUST_LOG"), "{error}");
+    }
+}

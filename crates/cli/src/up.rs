@@ -1,0 +1,382 @@
+//! `fleetpass up`: a hub, clusters and their agents, in one process.
+
+use crate::agent::Job;
+use crate::args::{DEFAULT_ISSUER, UpArgs};
+use crate::clients::Source;
+use crate::console::Console;
+use crate::control_plane::Role;
+use crate::keep::{Ensure, keep_fresh};
+use crate::kubeconfig::Wanted;
+use crate::net;
+use crate::pki::ClientSubject;
+use crate::plane::{self, Plane, Settings};
+use crate::proof::{Proof, Target, prove};
+use crate::signals::stop_on_signal;
+use anyhow::Context as _;
+use fleetpass_agent::{Options, spoke_manifests};
+use fleetpass_api::clock::{self, SharedClock};
+use fleetpass_api::features::FeatureGates;
+use fleetpass_api::{ManagedServiceAccount, names};
+use fleetpass_hub::join;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The name of the account that is created for each cluster.
+const SAMPLE: &str = "my-sample";
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Starts everything, proves every token, and runs until a signal, or with `--exit-when-ready` until all is proved.
+///
+/// # Errors
+///
+/// Something cannot start, a token does not come, or a part ended.
+pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let began = Instant::now();
+    let console = Console::new();
+    let listeners = net::bind_row(LOOPBACK, args.port, args.clusters + 1, "--port").await?;
+    let heading = format!("hub and {} in {}", count(args.clusters), args.data_dir.display());
+    console.line(&format!("\n{} {}\n", console.strong("fleetpass"), console.faint(&heading)));
+    let clock = clock::system();
+    let mut planes = Vec::new();
+    let started = tokio::select! {
+        started = start_planes(&args.data_dir, listeners, &clock, &console, &mut planes) => started.map(|()| true),
+        () = stop.cancelled() => Ok(false),
+    };
+    let result = match started {
+        Ok(true) => {
+            let mut agents = Agents::default();
+            let result = with_planes(&args, &console, &clock, &stop, began, &mut planes, &mut agents).await;
+            let step = console.step("stopping");
+            agents.stop().await;
+            drop(step);
+            result
+        }
+        Ok(false) => interrupted(&args),
+        Err(error) => Err(error),
+    };
+    plane::stop(planes).await;
+    if result.is_ok() && !args.exit_when_ready {
+        console.line(&format!("Stopped. The state is in {}.", args.data_dir.display()));
+    }
+    result
+}
+
+fn interrupted(args: &UpArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(!args.exit_when_ready, "stopped before all was proved");
+    Ok(())
+}
+
+/// Joins the clusters, starts the agents, proves the tokens, and waits.
+async fn with_planes(
+    args: &UpArgs,
+    console: &Console,
+    clock: &SharedClock,
+    stop: &CancellationToken,
+    began: Instant,
+    planes: &mut [Plane],
+    agents: &mut Agents,
+) -> anyhow::Result<()> {
+    let proofs = {
+        let ready = get_ready(&args.data_dir, console, clock, planes, agents);
+        tokio::select! {
+            proofs = ready => proofs?,
+            () = stop.cancelled() => return interrupted(args),
+        }
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    for line in summary(console, &args.data_dir, &proofs, seconds, args.exit_when_ready) {
+        console.line(&line);
+    }
+    if args.exit_when_ready {
+        return Ok(());
+    }
+    let failures = planes.iter_mut().map(|plane| Box::pin(plane.failed()));
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        (error, ..) = futures::future::select_all(failures) => Err(error),
+        error = agents.failed() => Err(error),
+    }
+}
+
+/// Starts the hub, then the clusters side by side. Those that started are in `planes` also when another one did not.
+async fn start_planes(
+    directory: &Path,
+    listeners: Vec<TcpListener>,
+    clock: &SharedClock,
+    console: &Console,
+    planes: &mut Vec<Plane>,
+) -> anyhow::Result<()> {
+    let mut rest: Vec<_> = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(index, listener)| (settings(directory, index), listener))
+        .collect();
+    // The lock on the hub's store is the lock on the whole directory: nothing else is touched without it.
+    let clusters = rest.split_off(1);
+    for (doing, batch) in [("starting the hub", rest), ("starting the clusters", clusters)] {
+        let step = console.step(doing);
+        let starting = batch.into_iter().map(|(settings, listener)| async {
+            let name = settings.name.clone();
+            Plane::start(settings, listener, clock.clone())
+                .await
+                .with_context(|| format!("{name} cannot start"))
+        });
+        let started = futures::future::join_all(starting).await;
+        drop(step);
+        let mut failure = None;
+        for plane in started {
+            match plane {
+                Ok(plane) => {
+                    let age = if plane.continued { "continued" } else { "new" };
+                    console.done(&plane.name, &format!("{}  {}", plane.url, console.faint(age)));
+                    planes.push(plane);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The hub has index 0, the clusters count from 1.
+fn settings(directory: &Path, index: usize) -> Settings {
+    let (name, role) = match index {
+        0 => ("hub".to_owned(), Role::Hub(FeatureGates { ephemeral_identity: true })),
+        index => (format!("cluster{index}"), Role::Cluster),
+    };
+    Settings {
+        directory: directory.join(&name),
+        kubeconfig: directory.join(format!("{name}.kubeconfig")),
+        name,
+        role,
+        certificate: None,
+        client_ca_file: None,
+        token_auth_file: None,
+        issuers: vec![DEFAULT_ISSUER.into()],
+        api_audiences: Vec::new(),
+        max_token_expiration: None,
+        signing_key_file: None,
+        key_files: Vec::new(),
+        encrypt_secrets: true,
+    }
+}
+
+async fn get_ready(
+    directory: &Path,
+    console: &Console,
+    clock: &SharedClock,
+    planes: &[Plane],
+    agents: &mut Agents,
+) -> anyhow::Result<Vec<Proof>> {
+    let Some((hub, clusters)) = planes.split_first() else { return Ok(Vec::new()) };
+    let step = console.step("joining the clusters");
+    for cluster in clusters {
+        let job = join_cluster(directory, clock, hub, cluster, agents)
+            .await
+            .with_context(|| format!("{} cannot join the hub", cluster.name))?;
+        agents.start(job);
+    }
+    step.done("agents", &format!("one for each of {}", count(clusters.len())));
+
+    let step = console.step("waiting for the tokens");
+    // As a user would: with the kubeconfig, over the network.
+    let loaded = Source::Files(vec![directory.join("hub.kubeconfig")]).load().await?;
+    let client = Client::try_from(loaded.config)?;
+    let targets: Vec<_> = clusters.iter().map(Target::of).collect();
+    let proving = targets.iter().map(|target| async {
+        create_sample(&client, &target.cluster).await?;
+        prove(&client, target, SAMPLE).await
+    });
+    let proofs = tokio::select! {
+        proofs = futures::future::try_join_all(proving) => proofs?,
+        error = agents.failed() => return Err(error),
+    };
+    step.done("tokens", &format!("{} of {} proved", proofs.len(), targets.len()));
+    Ok(proofs)
+}
+
+/// Gives the agent its rights on both sides, and certificates to use them with.
+async fn join_cluster(
+    directory: &Path,
+    clock: &SharedClock,
+    hub: &Plane,
+    cluster: &Plane,
+    agents: &mut Agents,
+) -> anyhow::Result<Job> {
+    let joined = join::join(&hub.client(), &cluster.name).await?;
+    let subject = json!({"kind": "User", "name": joined.user});
+    join::ensure(&cluster.client(), &spoke_manifests(names::DEFAULT_AGENT_NAMESPACE, &subject)).await?;
+    let directory = directory.join("agents").join(&cluster.name);
+    crate::files::create_directory(&directory)?;
+    let mut side = |file: &str, plane: &Plane, groups: Vec<String>| -> anyhow::Result<PathBuf> {
+        let wanted = Wanted {
+            path: directory.join(file),
+            cluster: plane.name.clone(),
+            server: plane.url.clone(),
+            trust: plane.trust.clone(),
+            subject: ClientSubject { user: joined.user.clone(), groups },
+            authority: plane.authority.clone(),
+        };
+        wanted.ensure(clock.now())?;
+        let path = wanted.path.clone();
+        agents.keep(Box::new(move |now| Ok(wanted.ensure(now)?)), clock);
+        Ok(path)
+    };
+    Ok(Job {
+        hub: Source::Files(vec![side("hub.kubeconfig", hub, joined.groups.clone())?]),
+        spoke: Source::Files(vec![side("cluster.kubeconfig", cluster, Vec::new())?]),
+        options: Options::new(&cluster.name, clock.clone()),
+        ephemeral_identity: false,
+        endpoints: Vec::new(),
+    })
+}
+
+async fn create_sample(hub: &Client, cluster: &str) -> anyhow::Result<()> {
+    let accounts: Api<ManagedServiceAccount> = Api::namespaced(hub.clone(), cluster);
+    match accounts.create(&PostParams::default(), &ManagedServiceAccount::new(cluster, SAMPLE)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("the ManagedServiceAccount {cluster}/{SAMPLE}")),
+    }
+}
+
+/// The agents, and what keeps their certificates fresh.
+#[derive(Default)]
+struct Agents {
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Agents {
+    fn start(&mut self, job: Job) {
+        self.tasks.spawn(job.run(self.stop.clone()));
+    }
+
+    fn keep(&mut self, item: Ensure, clock: &SharedClock) {
+        let keeping = keep_fresh(vec![item], clock.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            keeping.await;
+            Ok(())
+        });
+    }
+
+    /// Waits until an agent ends that should not.
+    async fn failed(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Err(error))) => error.context("an agent ended"),
+            Some(Ok(Ok(()))) => anyhow::anyhow!("an agent ended unexpectedly"),
+            Some(Err(error)) => anyhow::Error::new(error).context("an agent ended"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Agents end by themselves within their grace.
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What there is now, and what to try next.
+fn summary(
+    console: &Console,
+    directory: &Path,
+    proofs: &[Proof],
+    seconds: f64,
+    leaving: bool,
+) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    lines.push("Every token was shown to its cluster, which answered whose it is:".into());
+    lines.push(String::new());
+    for proof in proofs {
+        let cluster = console.strong(&format!("{:<10}", proof.cluster));
+        lines.push(format!("  {cluster}  {}", proof.user));
+        let origin = format!("Secret {}/{SAMPLE} on the hub, expires {}", proof.cluster, proof.expires);
+        lines.push(format!("  {:<10}  {}", "", console.faint(&origin)));
+    }
+    lines.push(String::new());
+    let shown = |name: &str| shell_word(&directory.join(format!("{name}.kubeconfig")));
+    lines.push(format!("Ready in {seconds:.1} s. Kubeconfigs:"));
+    lines.push(String::new());
+    lines.push(format!("  {}", shown("hub")));
+    lines.extend(proofs.iter().map(|proof| format!("  {}", shown(&proof.cluster))));
+    lines.push(String::new());
+    if leaving {
+        return lines;
+    }
+    if let Some(first) = proofs.first() {
+        let (hub, cluster) = (shown("hub"), &first.cluster);
+        lines.push("Try:".into());
+        lines.push(String::new());
+        lines.push(format!("  kubectl --kubeconfig {hub} get managedserviceaccounts -A"));
+        lines.push(format!(
+            "  kubectl --kubeconfig {hub} -n {cluster} describe managedserviceaccount {SAMPLE}"
+        ));
+        lines.push(format!(
+            "  kubectl --kubeconfig {} -n {} get serviceaccounts",
+            shown(cluster),
+            names::DEFAULT_AGENT_NAMESPACE
+        ));
+        lines.push(format!(
+            "  kubectl --kubeconfig {hub} -n {cluster} delete secret {SAMPLE}   # a fresh one comes"
+        ));
+        lines.push(String::new());
+    }
+    lines.push(console.faint("Ctrl-C stops everything; the state stays."));
+    lines
+}
+
+fn count(clusters: impl TryInto<u64>) -> String {
+    match clusters.try_into().unwrap_or(u64::MAX) {
+        1 => "1 cluster".into(),
+        n => format!("{n} clusters"),
+    }
+}
+
+/// A path as one word of a shell command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_a_shell() {
+        for (path, word) in [
+            (".fleetpass/hub.kubeconfig", ".fleetpass/hub.kubeconfig"),
+            ("/tmp/my dir/a", "'/tmp/my dir/a'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+
+    #[test]
+    fn every_plane_has_its_own_directory_and_kubeconfig() {
+        let directory = Path::new("d");
+        let (hub, second) = (settings(directory, 0), settings(directory, 2));
+        assert!(matches!(hub.role, Role::Hub(_)) && second.role == Role::Cluster);
+        assert_eq!(hub.kubeconfig, Path::new("d/hub.kubeconfig"));
+        assert_eq!((second.name.as_str(), second.directory.as_path()), ("cluster2", Path::new("d/cluster2")));
+    }
+}

@@ -1,0 +1,293 @@
+//! Garbage collection by `metadata.ownerReferences`: objects go when their last owner is gone.
+//!
+//! # Flow
+//! The metadata of every object passes through the [`graph`], which tells what should be looked at; for that the server
+//! is asked again, and [`rules`] say what is to be done. Background deletion is what happens to the dependents of an
+//! object that is gone; with the finalizer `foregroundDeletion` an object waits for those dependents that block it; with
+//! `orphan` its dependents forget it first. (The behaviour of `pkg/controller/garbagecollector` in Kubernetes.)
+//!
+//! # Guarantees
+//! - Nothing is deleted because of what a watch said or did not say: the object and each of its owners are read first,
+//!   and the deletion has the object's UID and resource version as preconditions.
+//! - An owner of a kind that the server does not know is never taken for gone.
+//! - Nothing is decided before all resources were listed once, or [`FIRST_LISTS`] have passed.
+//! - Dependents are orphaned wherever the server has them: they are listed, not only remembered.
+//!
+//! # Caveats
+//! - An owner in another namespace does not exist; an object of the cluster that names an owner in a namespace is left
+//!   alone. Both as Kubernetes has it.
+//! - An owner of a resource that cannot be watched is looked at when its dependent changes, not when it goes.
+
+pub(crate) mod graph;
+pub(crate) mod rules;
+
+use crate::Error;
+use crate::discovery::ResourceType;
+use crate::live::{self, api};
+use crate::monitor::{Event, Observer, Resources, is_watched};
+use crate::queue::{Backlog, Next, Queue, queue, work};
+use graph::{FOREGROUND, Graph, ORPHAN, Place, Uid, Work, group_of};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
+use kube::core::DynamicObject;
+use kube::{Api, Client};
+use rules::{OwnerState, Verdict, judge, owner_state};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// For how long the first lists of all resources are awaited.
+const FIRST_LISTS: Duration = Duration::from_secs(30);
+/// How many objects are looked at at once.
+const WORKERS: usize = 16;
+
+/// The graph as the observer and the workers share it.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Graph>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Graph> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The half that listens.
+struct Listener {
+    graph: Shared,
+    queue: Queue<Work>,
+}
+
+impl Observer for Listener {
+    fn observe(&self, resource: &Arc<ResourceType>, event: &Event) {
+        let mut graph = self.graph.lock();
+        let work = match event {
+            Event::Init => {
+                graph.list_begins(resource);
+                return;
+            }
+            Event::InitApply(object) => graph.exists(resource, &object.metadata, true),
+            Event::InitDone => graph.list_ends(resource),
+            Event::Apply(object) => graph.exists(resource, &object.metadata, false),
+            Event::Delete(object) => graph.deleted(resource, &object.metadata),
+        };
+        drop(graph);
+        work.into_iter().for_each(|work| self.queue.add(work));
+    }
+
+    fn forget(&self, resource: &Arc<ResourceType>) {
+        let work = self.graph.lock().forget(resource);
+        work.into_iter().for_each(|work| self.queue.add(work));
+    }
+}
+
+/// The half that acts.
+pub(crate) struct Collector {
+    client: Client,
+    resources: Resources,
+    graph: Shared,
+    queue: Queue<Work>,
+}
+
+/// The collector, its backlog, and what must observe the resources.
+pub(crate) fn collector(
+    client: Client,
+    resources: Resources,
+) -> (Collector, Backlog<Work>, Box<dyn Observer>) {
+    let (queue, backlog) = queue();
+    let graph = Shared::default();
+    let listener = Listener { graph: graph.clone(), queue: queue.clone() };
+    (Collector { client, resources, graph, queue }, backlog, Box::new(listener))
+}
+
+/// Collects until `stop`. `synced` tells when all resources were listed once.
+pub(crate) async fn run(
+    collector: Collector,
+    backlog: Backlog<Work>,
+    mut synced: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        result = tokio::time::timeout(FIRST_LISTS, synced.wait_for(|synced| *synced)) => {
+            if result.is_err() {
+                tracing::warn!("not all resources could be listed; collecting garbage of the others");
+            }
+        }
+    }
+    work("garbage", backlog, WORKERS, stop, |work| collector.attend(work)).await;
+}
+
+impl Collector {
+    async fn attend(&self, work: Work) -> Result<Next, Error> {
+        match work {
+            Work::Check(uid) => self.check(uid).await?,
+            Work::Orphan(uid) => self.orphan(uid).await?,
+        }
+        Ok(Next::Wait)
+    }
+
+    fn objects(&self, place: &Place) -> Api<DynamicObject> {
+        let namespace = place.resource.namespaced.then_some(place.namespace.as_str());
+        api(&self.client, &place.resource.api, namespace)
+    }
+
+    /// The object as the server has it now; if it is gone the graph is told.
+    async fn latest(&self, uid: Uid, place: &Place) -> Result<Option<ObjectMeta>, Error> {
+        let latest = live::metadata(&self.objects(place), &place.name).await?;
+        let latest = latest.filter(|meta| meta.uid.as_deref().map(Uid::of) == Some(uid));
+        if latest.is_none() {
+            let work = self.graph.lock().removed(uid);
+            work.into_iter().for_each(|work| self.queue.add(work));
+        }
+        Ok(latest)
+    }
+
+    async fn check(&self, uid: Uid) -> Result<(), Error> {
+        let Some(view) = self.graph.lock().doubtful(uid) else { return Ok(()) };
+        if view.deleting && !view.foreground {
+            return Ok(());
+        }
+        let Some(latest) = self.latest(uid, &view.place).await? else { return Ok(()) };
+        if view.foreground {
+            for (dependent, waits) in &view.blocking {
+                if !waits {
+                    self.queue.add(Work::Check(*dependent));
+                }
+            }
+            return if view.blocking.is_empty() {
+                self.unfinalize(&view.place, &latest, FOREGROUND).await
+            } else {
+                Ok(())
+            };
+        }
+        let references = latest.owner_references.clone().unwrap_or_default();
+        let mut owners = Vec::with_capacity(references.len());
+        for reference in &references {
+            match self.owner(&view.place, reference).await? {
+                Some(state) => owners.push((reference, state)),
+                None => {
+                    tracing::debug!(
+                        object = view.place.name,
+                        "an object of the cluster names an owner in a namespace"
+                    );
+                    return Ok(());
+                }
+            }
+        }
+        match judge(&latest, &owners, view.has_dependents, view.dependent_waits) {
+            Verdict::Keep => Ok(()),
+            Verdict::Release(uids) => self.release(&view.place, &latest, &uids).await,
+            Verdict::Delete(policy) => self.delete(&view.place, &latest, policy).await,
+            Verdict::BreakCircle => {
+                let unblocked: Vec<_> = references.iter().cloned().map(unblocking).collect();
+                let patch = json!({"metadata": {"uid": latest.uid, "ownerReferences": unblocked}});
+                live::merge(&self.objects(&view.place), &view.place.name, &patch).await?;
+                // Its resource version has changed: only the UID can be a precondition now.
+                let latest = ObjectMeta { resource_version: None, ..latest };
+                self.delete(&view.place, &latest, PropagationPolicy::Foreground).await
+            }
+        }
+    }
+
+    /// What the server says about the owner; none if an object of the cluster names an owner in a namespace.
+    async fn owner(&self, place: &Place, reference: &OwnerReference) -> Result<Option<OwnerState>, Error> {
+        let resources = self.resources.current();
+        let Some(resource) = resources.kind(group_of(&reference.api_version), &reference.kind) else {
+            let kind = format!("{} {}", reference.api_version, reference.kind);
+            return Err(Error::UnknownKind(kind));
+        };
+        if resource.namespaced && place.namespace.is_empty() {
+            return Ok(None);
+        }
+        let namespace = resource.namespaced.then_some(place.namespace.as_str());
+        let found = live::metadata(&api(&self.client, &resource.api, namespace), &reference.name).await?;
+        Ok(Some(owner_state(reference, found.as_ref())))
+    }
+
+    async fn delete(
+        &self,
+        place: &Place,
+        latest: &ObjectMeta,
+        policy: PropagationPolicy,
+    ) -> Result<(), Error> {
+        tracing::debug!(
+            resource = place.resource.api.plural,
+            place.namespace,
+            place.name,
+            ?policy,
+            "deleting garbage"
+        );
+        let preconditions =
+            Preconditions { uid: latest.uid.clone(), resource_version: latest.resource_version.clone() };
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        live::delete(&self.objects(place), &place.name, &params).await
+    }
+
+    /// Takes the references to owners with these UIDs away from an object.
+    async fn release(&self, place: &Place, latest: &ObjectMeta, uids: &[String]) -> Result<(), Error> {
+        let owners = latest.owner_references.iter().flatten();
+        let kept: Vec<_> = owners.filter(|owner| !uids.contains(&owner.uid)).collect();
+        let patch = guarded(latest, "ownerReferences", json!(kept));
+        live::merge(&self.objects(place), &place.name, &patch).await.map(drop)
+    }
+
+    async fn unfinalize(&self, place: &Place, latest: &ObjectMeta, finalizer: &str) -> Result<(), Error> {
+        let held = latest.finalizers.iter().flatten();
+        let kept: Vec<_> = held.filter(|held| *held != finalizer).collect();
+        if kept.len() == latest.finalizers.as_ref().map_or(0, Vec::len) {
+            return Ok(());
+        }
+        let patch = guarded(latest, "finalizers", json!(kept));
+        live::merge(&self.objects(place), &place.name, &patch).await.map(drop)
+    }
+
+    async fn orphan(&self, uid: Uid) -> Result<(), Error> {
+        let Some((place, mut dependents)) = self.graph.lock().orphans(uid) else { return Ok(()) };
+        let Some(latest) = self.latest(uid, &place).await? else { return Ok(()) };
+        let Some(owner) = latest.uid.as_deref() else { return Ok(()) };
+        // What is not orphaned now would be deleted in a moment: a dependent that no watch has told yet is found here.
+        let resources = self.resources.current();
+        for resource in resources.resources.iter().filter(|resource| is_watched(resource)) {
+            if place.resource.namespaced && !resource.namespaced {
+                continue;
+            }
+            let namespace = place.resource.namespaced.then_some(place.namespace.as_str());
+            for meta in live::list(&self.client, &resource.api, namespace, None).await? {
+                if meta.owner_references.iter().flatten().any(|reference| reference.uid == owner) {
+                    dependents.push(Place {
+                        resource: resource.clone(),
+                        namespace: meta.namespace.unwrap_or_default(),
+                        name: meta.name.unwrap_or_default(),
+                    });
+                }
+            }
+        }
+        for dependent in dependents {
+            let objects = self.objects(&dependent);
+            if let Some(meta) = live::metadata(&objects, &dependent.name).await?
+                && meta.owner_references.iter().flatten().any(|reference| reference.uid == owner)
+            {
+                self.release(&dependent, &meta, &[owner.to_owned()]).await?;
+            }
+        }
+        self.unfinalize(&place, &latest, ORPHAN).await
+    }
+}
+
+/// A merge patch of one member of metadata that fails if the object has changed since `latest`.
+fn guarded(latest: &ObjectMeta, member: &str, value: Value) -> Value {
+    let mut metadata = json!({"uid": latest.uid, "resourceVersion": latest.resource_version});
+    metadata[member] = value;
+    json!({"metadata": metadata})
+}
+
+fn unblocking(mut reference: OwnerReference) -> OwnerReference {
+    reference.block_owner_deletion = reference.block_owner_deletion.map(|_| false);
+    reference
+}

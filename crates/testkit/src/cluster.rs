@@ -1,0 +1,105 @@
+//! A control plane in a test: over memory, on a free loopback port, with users whose tokens are known.
+
+use anyhow::{Context, Result};
+use fleetpass_api::clock::{self, SharedClock};
+use fleetpass_apiserver::authn::tokenfile::TokenFile;
+use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
+use fleetpass_apiserver::server::{ApiServer, Options};
+use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
+use fleetpass_store::{MemoryStore, Store};
+use fleetpass_token::claims::Lifetimes;
+use fleetpass_token::key::{KeyKind, SigningKey};
+use fleetpass_token::ring::KeyRing;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::ExposeSecret as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The token of the administrator (group `system:masters`).
+pub const ADMIN_TOKEN: &str = "admintoken";
+
+/// The users of a test cluster: an administrator and one without rights.
+const TOKENS: &str = "admintoken,admin,admin,\"system:masters\"\nalicetoken,alice,alice-uid,\"devs\"\n";
+
+/// A control plane that runs until it is dropped.
+pub struct Cluster {
+    /// The API server.
+    pub server: ApiServer,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The certificate to trust, PEM.
+    pub ca_pem: String,
+    /// Where its objects are.
+    pub store: Arc<dyn Store>,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    /// Starts one with the machine's clock and an ES256 key.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Arc::new(MemoryStore::default()), clock::system()).await
+    }
+
+    /// Starts one over a store.
+    pub async fn start_with(store: Arc<dyn Store>, clock: SharedClock) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let key = SigningKey::generate_pem(KeyKind::P256)?;
+        let stop = CancellationToken::new();
+        let options = Options {
+            store: store.clone(),
+            clock,
+            key_ring: KeyRing::from_pem(key.expose_secret().as_bytes(), &[] as &[&[u8]])?,
+            issuers: vec!["https://kubernetes.default.svc".into()],
+            api_audiences: Vec::new(),
+            lifetimes: Lifetimes::default(),
+            token_users: TokenFile::parse(TOKENS)?,
+            external_address: address.to_string(),
+            jwks_uri: None,
+            crds: vec![serde_json::from_str(fleetpass_api::account::CRD_JSON).context("our own CRD")?],
+        };
+        let clock = options.clock.clone();
+        let server = ApiServer::start(options, stop.clone()).await?;
+        let keys = KeyPair::generate()?;
+        let certificate =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.serialize_der()));
+        let serving = ServingCertificate::new(vec![certificate.der().clone()], private)?;
+        let tls = server_config(serving, &[])?;
+        let system = UserInfo {
+            name: "system:kube-controller-manager".into(),
+            groups: vec![SYSTEM_MASTERS.into()],
+            ..UserInfo::default()
+        };
+        let client = kube::Client::new(server.client_service(system), "default");
+        let mut controllers = fleetpass_controllers::Options::default();
+        controllers.root_ca = Some(certificate.pem());
+        let authority =
+            fleetpass_controllers::CertificateAuthority::from_pem(&certificate.pem(), &keys.serialize_pem())?;
+        controllers.client_authority = Some(Arc::new(authority));
+        tokio::spawn(fleetpass_controllers::run(client, controllers, clock, stop.clone()));
+        let serve = server.clone();
+        tokio::spawn(async move { serve.serve(listener, tls).await });
+        Ok(Self { server, address, ca_pem: certificate.pem(), store, stop })
+    }
+
+    /// Waits until `condition` holds, up to ten seconds.
+    pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !condition().await {
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "not within ten seconds: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -5,6 +5,7 @@ use super::handler::{Asked, Reply};
 use crate::authn::oidc;
 use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
 use crate::discovery;
+use crate::openapi;
 use crate::server::render;
 use crate::status::Status;
 use http::Method;
@@ -40,6 +41,8 @@ pub(super) fn serve(inner: &Inner, asked: &Asked) -> Result<Reply, Status> {
             allow_get(asked)?;
             document(asked, &json!({"paths": paths(inner)}))
         }
+        "/openapi/v2" | "/openapi/v3" => openapi_document(inner, asked),
+        path if path.starts_with("/openapi/v3/") => openapi_document(inner, asked),
         _ => discovery_below(inner, asked, trimmed),
     }
 }
@@ -60,7 +63,7 @@ fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
     let output =
         negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
     let output = Output { form: None, ..output };
-    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)))
+    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
 }
 
 /// The version of the Kubernetes API that is served; the build is ours.
@@ -80,6 +83,23 @@ fn issuer_document(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, St
     Ok(reply)
 }
 
+/// The OpenAPI documents, as they are made: with their own headers, and compressed if the client likes.
+fn openapi_document(inner: &Inner, asked: &Asked) -> Result<Reply, Status> {
+    allow_get(asked)?;
+    let request = openapi::Request {
+        path: &asked.info.path,
+        hash: asked.query.get("hash"),
+        accept: asked.accept(),
+        if_none_match: asked.header(http::header::IF_NONE_MATCH),
+        gzip: asked.header(http::header::ACCEPT_ENCODING).is_some_and(|encodings| encodings.contains("gzip")),
+    };
+    let table = inner.registry.catalog().table();
+    let (parts, body) = openapi::serve(&request, &table, &inner.openapi)?.into_parts();
+    let mut reply = Reply::new(parts.status.as_u16(), "application/json", body);
+    reply.headers.extend(parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value))));
+    Ok(reply)
+}
+
 fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
     let table = inner.registry.catalog().table();
     if let Some((_, version)) = negotiate::aggregated_discovery(asked.accept()) {
@@ -89,7 +109,7 @@ fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
         };
         let mut value = discovery::aggregated(&table, core);
         value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
-        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)));
+        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)?));
     }
     if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
     {
@@ -131,6 +151,8 @@ fn paths(inner: &Inner) -> Vec<String> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",
         "/version",

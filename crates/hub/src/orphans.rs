@@ -38,7 +38,6 @@ pub async fn run(client: Client, scope: Scope, shutdown: CancellationToken) {
     let labels = format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE);
     let api: Api<SecretMeta> = scope.api(client.clone());
     Controller::new(api, watcher::Config::default().labels(&labels))
-        .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(
             reconcile,
             |secret, error, _| {
@@ -47,6 +46,8 @@ pub async fn run(client: Client, scope: Scope, shutdown: CancellationToken) {
             },
             Arc::new(client),
         )
+        // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
+        .take_until(shutdown.cancelled_owned())
         .for_each(|_| std::future::ready(()))
         .await;
 }

@@ -47,7 +47,6 @@ struct Context {
 pub async fn run(client: Client, scope: Scope, clock: SharedClock, shutdown: CancellationToken) {
     let api: Api<ManagedServiceAccount> = scope.api(client.clone());
     Controller::new(api, watcher::Config::default())
-        .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(
             reconcile,
             |account, error, _| {
@@ -56,6 +55,8 @@ pub async fn run(client: Client, scope: Scope, clock: SharedClock, shutdown: Can
             },
             Arc::new(Context { client, clock }),
         )
+        // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
+        .take_until(shutdown.cancelled_owned())
         .for_each(|_| std::future::ready(()))
         .await;
 }

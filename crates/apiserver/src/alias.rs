@@ -9,6 +9,9 @@
 /// The media type that the document gives to YAML bodies.
 pub const MEDIA_TYPE: &str = "managedserviceaccount/yaml";
 
+/// The API group of ManagedServiceAccounts, whose document this is.
+pub const GROUP: &str = "authentication.open-cluster-management.io";
+
 const COLLECTION: &str = "/apis/multicluster.openshift.io/v1alpha1/ManagedServiceAccounts";
 const ITEMS: &str = "/cluster.open-cluster-management.io/v1alpha1/namespaces/";
 const RESOURCE: &str = "/managedserviceaccounts";

@@ -1,5 +1,6 @@
 //! The table of kinds: built-in rows that never change, and rows that come and go with CRDs.
 
+use crate::status::GroupResource;
 use crate::strategy::{Resource, Strategy, Subresource, Version};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -43,6 +44,11 @@ impl Row {
     /// The strategy of a stored kind.
     pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
         self.resource.strategy()
+    }
+
+    /// Group and plural, as messages print them.
+    pub fn gr(&self) -> GroupResource<'_> {
+        GroupResource { group: &self.resource.group, resource: &self.resource.plural }
     }
 
     /// Whether an object written at `revision` is stored in the form in which it is shown.

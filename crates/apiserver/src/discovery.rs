@@ -3,9 +3,9 @@
 
 use crate::catalog::{Row, Table};
 use crate::request::api_version;
+use crate::resources::customresources::compare_versions;
 use base64::Engine;
 use serde_json::{Map, Value, json};
-use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 /// The order in which compiled-in groups are listed; custom groups follow by name.
@@ -36,43 +36,11 @@ fn groups(table: &Table) -> Vec<(String, Vec<String>)> {
         }
     }
     for (_, versions) in &mut groups {
-        versions.sort_by(|a, b| compare_versions(a, b));
+        versions.sort_by(|a, b| compare_versions(b, a));
     }
     let rank = |name: &str| GROUP_ORDER.iter().position(|g| *g == name).unwrap_or(GROUP_ORDER.len());
     groups.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     groups
-}
-
-/// The order of versions: GA before beta before alpha, higher numbers first, other names last by alphabet
-/// (`k8s.io/apimachinery/pkg/version/helpers.go`).
-pub fn compare_versions(a: &str, b: &str) -> Ordering {
-    match (kube_version(a), kube_version(b)) {
-        (Some(a), Some(b)) => Reverse(a).cmp(&Reverse(b)),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) => a.cmp(b),
-    }
-}
-
-/// `v2beta1` → (2, 1 for beta, 1): comparable, greater is preferred.
-fn kube_version(text: &str) -> Option<(u64, u8, u64)> {
-    let number = |digits: &str| -> Option<u64> {
-        let plain =
-            !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| digits.parse().ok()).flatten()
-    };
-    let rest = text.strip_prefix('v')?;
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let major = number(&rest[..end])?;
-    let (stage, minor) = match &rest[end..] {
-        "" => (2, 0),
-        tail => match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
-            (Some(minor), _) => (1, number(minor)?),
-            (_, Some(minor)) => (0, number(minor)?),
-            _ => return None,
-        },
-    };
-    Some((major, stage, minor))
 }
 
 /// `/api`.
@@ -222,7 +190,7 @@ mod tests {
     fn versions_are_ordered_by_stability() {
         let mut versions =
             vec!["foo10", "v1", "v10beta3", "v3beta1", "v12alpha1", "v10", "v11alpha2", "foo1", "v2", "v0"];
-        versions.sort_by(|a, b| compare_versions(a, b));
+        versions.sort_by(|a, b| compare_versions(b, a));
         assert_eq!(
             versions,
             ["v10", "v2", "v1", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10", "v0",]

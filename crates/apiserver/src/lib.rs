@@ -14,6 +14,7 @@ mod definitions;
 pub mod discovery;
 pub mod field;
 pub mod meta;
+pub mod openapi;
 pub mod patch;
 pub mod registry;
 pub mod request;

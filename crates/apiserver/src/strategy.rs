@@ -98,6 +98,11 @@ pub trait Strategy: Send + Sync + 'static {
     ) -> Option<Status> {
         None
     }
+    /// Whether managed fields are kept for writes that are no apply. A real server fails to, without a word, for
+    /// kinds whose Go types its field manager cannot convert (CertificateSigningRequests in 1.36).
+    fn tracks_fields(&self) -> bool {
+        true
+    }
     /// What else changes when an object has got its `deletionTimestamp` and stays for now.
     fn begin_deletion(&self, _object: &mut Value) {}
     /// Whether something of the kind itself holds a deleted object, beside `metadata.finalizers` and the grace

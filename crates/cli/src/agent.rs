@@ -45,7 +45,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let mut options = Options::new(args.cluster_name, clock::system());
     options.agent_namespace = match args.namespace.filter(|namespace| !namespace.is_empty()) {
         Some(namespace) => namespace,
-        None if spoke == Source::InCluster => spoke.load().await.context(NO_SPOKE)?.config.default_namespace,
+        None if spoke == Source::InCluster => spoke.load().await?.config.default_namespace,
         None => names::DEFAULT_AGENT_NAMESPACE.to_owned(),
     };
     options.lease = args.lease_health_check;
@@ -56,8 +56,6 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let ephemeral_identity = args.feature_gates.ephemeral_identity;
     Job { hub, spoke, options, ephemeral_identity, endpoints }.run(stop).await
 }
-
-const NO_SPOKE: &str = "the cluster is not known: give its kubeconfig with --spoke-kubeconfig";
 
 impl Job {
     /// Works until stopped. When a kubeconfig, or a certificate that it names, changes, the agent begins anew with it;

@@ -58,7 +58,7 @@ impl Source {
             Self::Files(paths) => load_files(paths).await,
             Self::InCluster => {
                 let config = kube::Config::incluster().context(
-                    "this is no pod of a cluster with a service account; name a kubeconfig instead",
+                    "this is no pod of a cluster: give the cluster's kubeconfig with --spoke-kubeconfig",
                 )?;
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
                 // Token and CA are read again by the client itself.
@@ -94,7 +94,7 @@ async fn load_files(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
     let (cluster, user) = current(&merged);
     files.extend(cluster.iter().filter_map(|c| c.certificate_authority.as_ref()).map(PathBuf::from));
     let of_user = |user: &kube::config::AuthInfo| [user.client_certificate.clone(), user.client_key.clone()];
-    files.extend(user.iter().flat_map(|user| of_user(user)).flatten().map(PathBuf::from));
+    files.extend(user.iter().flat_map(of_user).flatten().map(PathBuf::from));
     // Before it is read, so that a change in between is seen later.
     let fingerprint = fingerprint(&files);
     let ca = cluster.map_or(Ok(CaSource::ConfigMap), ca_source)?;

@@ -68,7 +68,9 @@ impl ControlPlane {
             issuers: tokens.issuers,
             api_audiences: tokens.api_audiences,
             lifetimes: Lifetimes {
-                max_seconds: tokens.max_expiration.map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
+                max_seconds: tokens
+                    .max_expiration
+                    .map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
                 ..Lifetimes::default()
             },
             token_users: tokens.users,
@@ -112,6 +114,8 @@ impl ControlPlane {
         let mut tasks = JoinSet::new();
         let mut options = fleetpass_controllers::Options::default();
         options.root_ca = Some(trust.to_owned());
+        // The grace is for servers that have not noticed a deletion yet; there is only this one.
+        options.namespace_grace = Duration::ZERO;
         let controllers = fleetpass_controllers::run(self.client(), options, clock.clone(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = controllers.await {

@@ -279,7 +279,7 @@ impl Given {
             None => TokenFile::default(),
         };
         let certificate = settings.certificate.as_ref().map(CertificateFiles::read).transpose();
-        let client_cas = settings.client_ca_file.as_ref().map(read_certificates).transpose();
+        let client_cas = settings.client_ca_file.as_deref().map(read_certificates).transpose();
         Ok(Self {
             certificate: certificate.context("--tls-cert-file and --tls-private-key-file")?,
             client_cas: client_cas.context("--client-ca-file")?.unwrap_or_default(),
@@ -321,7 +321,7 @@ impl CertificateFiles {
     }
 }
 
-fn read_certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Fault> {
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let pem = files::read_required(path, Access::Any)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     certificates

@@ -250,3 +250,50 @@ impl Due {
         AFTER_CHANGE.iter().for_each(|delay| self.plan(*delay));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(resources: &[ResourceType], failed: &[&str]) -> Discovered {
+        Discovered {
+            resources: resources.iter().cloned().map(Arc::new).collect(),
+            failed: failed.iter().map(|version| ((*version).into(), "down".into())).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn watches_follow_discovery_but_outlive_a_group_that_does_not_answer() {
+        let client = crate::mock::server(|_| crate::mock::Answer::not_found());
+        let (sender, _changes) = mpsc::channel(1);
+        let mut watches = Watches { client, sender, running: HashMap::new() };
+        let secrets = ResourceType::of("", "Secret", "secrets", true);
+        let events = ResourceType::of("events.k8s.io", "Event", "events", true);
+        let teams = ResourceType::of("example.com", "Team", "teams", true);
+        assert!(watches.follow(&found(&[secrets.clone(), events, teams.clone()], &[])).is_empty());
+        let mut running: Vec<_> = watches.running.keys().map(|(_, plural)| plural.as_str()).collect();
+        running.sort_unstable();
+        assert_eq!(running, ["secrets", "teams"]);
+        assert!(watches.follow(&found(&[secrets.clone()], &["example.com/v1"])).is_empty());
+        let gone = watches.follow(&found(&[secrets], &[]));
+        assert_eq!(gone.iter().map(|resource| resource.api.plural.as_str()).collect::<Vec<_>>(), ["teams"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn discovery_follows_a_change_until_what_is_announced_is_served() {
+        let mut due = Due::default();
+        due.wait().await;
+        due.succeeded(true);
+        let start = tokio::time::Instant::now();
+        due.changed();
+        due.changed();
+        let mut passes = Vec::new();
+        while passes.len() < 4 {
+            due.wait().await;
+            due.succeeded(true);
+            passes.push(start.elapsed());
+        }
+        assert_eq!(passes[..3], AFTER_CHANGE);
+        assert!(passes[3] >= REDISCOVER);
+    }
+}

@@ -118,7 +118,12 @@ pub(crate) async fn work<K, E, Run>(
                         let failed = failures.entry(key.clone()).or_default();
                         let delay = retry_delay(*failed);
                         *failed = failed.saturating_add(1);
-                        tracing::warn!(controller = name, ?key, %error, ?delay, "failed; will try again");
+                        // One failure is often only someone else's write that came first.
+                        if *failed == 1 {
+                            tracing::debug!(controller = name, ?key, %error, "failed; will try again");
+                        } else {
+                            tracing::warn!(controller = name, ?key, %error, ?delay, "failed again; will try again");
+                        }
                         again.add_after(key, delay);
                     }
                     Err(_) => {

@@ -65,7 +65,8 @@ impl Cluster {
         let clock = options.clock.clone();
         let server = ApiServer::start(options, stop.clone()).await?;
         let keys = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
+        let certificate =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.self_signed(&keys)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.serialize_der()));
         let serving = ServingCertificate::new(vec![certificate.der().clone()], private)?;
         let tls = server_config(serving, &[])?;
@@ -77,6 +78,9 @@ impl Cluster {
         let client = kube::Client::new(server.client_service(system), "default");
         let mut controllers = fleetpass_controllers::Options::default();
         controllers.root_ca = Some(certificate.pem());
+        let authority =
+            fleetpass_controllers::CertificateAuthority::from_pem(&certificate.pem(), &keys.serialize_pem())?;
+        controllers.client_authority = Some(Arc::new(authority));
         tokio::spawn(fleetpass_controllers::run(client, controllers, clock, stop.clone()));
         let serve = server.clone();
         tokio::spawn(async move { serve.serve(listener, tls).await });

@@ -34,9 +34,16 @@ async fn recorded_conversations_go_as_with_kube_apiserver() -> anyhow::Result<()
         match (outcome.differences.is_empty(), listed.contains(&outcome.id)) {
             (true, false) => passed += 1,
             (false, true) => {}
-            (true, true) => wrong.push(format!("{} passes now: take it off the list of exceptions", outcome.id)),
+            (true, true) => {
+                wrong.push(format!("{} passes now: take it off the list of exceptions", outcome.id))
+            }
             (false, false) => {
-                wrong.push(format!("{} {}\n    {}", outcome.id, outcome.label, outcome.differences.join("\n    ")));
+                wrong.push(format!(
+                    "{} {}\n    {}",
+                    outcome.id,
+                    outcome.label,
+                    outcome.differences.join("\n    ")
+                ));
             }
         }
     }

@@ -297,7 +297,10 @@ fn coerce_object(
         .filter_map(|key| Some(((*key).to_string(), value.get(*key)?.clone())))
         .collect();
     if gvk.group == target.group && gvk.kind == target.kind {
-        unknown.extend(coerce(value, &gvk.version)?);
+        // The schema's reading meets the unknown fields of the metadata once more.
+        let found = coerce(value, &gvk.version)?;
+        let new: Vec<String> = found.into_iter().filter(|path| !unknown.contains(path)).collect();
+        unknown.extend(new);
     }
     if let Value::Object(object) = value {
         object.extend(identity);

@@ -162,7 +162,8 @@ pub fn apply(
 /// but an apply. `new` may bring its own `managedFields`: well-formed entries are taken as the truth, an empty list
 /// (or one empty entry) forgets all owners, anything else is ignored. Objects without owners stay so.
 ///
-/// An object that does not fit the schema keeps the owners of `live`: refusing it is the part of validation.
+/// An object that does not fit the schema loses its owners, as with a real server (`FieldManager.UpdateNoErrors`):
+/// refusing it is the part of validation.
 pub fn update(target: &Target<'_>, live: Option<&Value>, new: &mut Value, manager: &str) {
     let live_list = live.and_then(managed_fields);
     let from_live = || Managed::decode(live_list).unwrap_or_default();
@@ -182,7 +183,7 @@ pub fn update(target: &Target<'_>, live: Option<&Value>, new: &mut Value, manage
     let old = live.map_or_else(|| target.empty_object(), |live| target.printed(live));
     let list = match track(target, &old, &target.printed(new), managed, manager) {
         Ok(managed) => managed.encode(),
-        Err(_) => live_list.cloned(),
+        Err(_) => None,
     };
     set_managed_fields(new, list);
 }

@@ -86,7 +86,7 @@ impl Registry {
         });
         errors.extend(strategy.validate(&ctx, object));
         if !errors.is_empty() {
-            return Err(scope.invalid(meta::name(object), &errors));
+            return Err(scope.invalid(object, &errors));
         }
         strategy.admit_final(&ctx, object, None)?;
         let warnings = strategy.warnings(&ctx, object, None);

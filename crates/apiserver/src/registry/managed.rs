@@ -52,11 +52,17 @@ fn manager_of(scope: &Scope<'_>) -> String {
 
 /// Makes the manager of the request the owner of all that a new object sets.
 pub(super) fn track_create(scope: &Scope<'_>, object: &mut Value) {
+    if !scope.strategy.tracks_fields() {
+        return;
+    }
     with_target(scope, |target| apply::update(target, None, object, &manager_of(scope)));
 }
 
 /// Makes the manager of the request the owner of what an update changes.
 pub(super) fn track_update(scope: &Scope<'_>, old: &Value, object: &mut Value) {
+    if !scope.strategy.tracks_fields() {
+        return;
+    }
     with_target(scope, |target| apply::update(target, Some(old), object, &manager_of(scope)));
 }
 
@@ -95,5 +101,13 @@ pub(crate) fn track_action(
         known: &[],
         now,
     };
-    apply::update(&target, None, object, manager);
+    // What Go prints although it is not set belongs to nobody.
+    let mut set = object.clone();
+    if let Some(members) = set.get_mut("spec").and_then(Value::as_object_mut) {
+        members.retain(|_, value| !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)));
+    }
+    apply::update(&target, None, &mut set, manager);
+    if let Some(list) = set["metadata"].get_mut("managedFields").map(Value::take) {
+        crate::meta::metadata_mut(object).insert("managedFields".into(), list);
+    }
 }

@@ -94,13 +94,15 @@ impl<'a> Scope<'a> {
         Status::not_found(self.gr(), self.name)
     }
 
-    fn invalid(&self, name: &str, errors: &crate::field::ErrorList) -> Status {
-        Status::invalid(&self.row.resource.group, &self.row.resource.kind, name, errors)
-    }
-
-    /// The version in which managed fields are recorded.
-    fn api_version(&self) -> String {
-        api_version(&self.row.resource.group, &self.version.name)
+    /// 422 about an object: it is spoken of under the kind that its body names, which for custom resources may be
+    /// the error itself.
+    fn invalid(&self, object: &Value, errors: &crate::field::ErrorList) -> Status {
+        let kind = match crate::meta::text(object, &["kind"]) {
+            "" => self.row.resource.kind.as_str(),
+            kind => kind,
+        };
+        let name = if self.name.is_empty() { crate::meta::name(object) } else { self.name };
+        Status::invalid(&self.row.resource.group, kind, name, errors)
     }
 }
 

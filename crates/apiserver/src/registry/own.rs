@@ -59,7 +59,7 @@ impl Registry {
             Some(Handler::Update(strategy)) => strategy.clone(),
             _ => row.strategy().cloned().ok_or_else(Status::method_not_allowed)?,
         };
-        let options = WriteOptions { dry_run: false, field_manager: "fleetpass".into() };
+        let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
         let scope = self.own_scope(&row, &*strategy, &name, subresource, user, &options);
         self.update(&scope, object).await.map(|_| ())
     }
@@ -103,7 +103,7 @@ impl Registry {
             subresource,
             strategy,
             options,
-            user_agent: "fleetpass",
+            user_agent: "kube-apiserver",
             now: self.now(),
         }
     }

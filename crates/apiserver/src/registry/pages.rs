@@ -3,11 +3,16 @@
 
 use crate::status::Status;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, NO_PAD};
 use fleetpass_store::Revision;
 use serde::{Deserialize, Serialize};
 
 const VERSION: &str = "meta.k8s.io/v1";
+
+/// Go does not insist on zero bits after the last byte.
+const CONFIG: GeneralPurposeConfig = NO_PAD.with_decode_allow_trailing_bits(true);
+const ENGINE: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, CONFIG);
 
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
@@ -24,7 +29,7 @@ pub(super) fn encode(revision: Revision, last: &str) -> String {
         rv: i64::try_from(revision).unwrap_or(i64::MAX),
         start: format!("{last}\0"),
     };
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    ENGINE.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
 /// The revision (`None`: whatever is newest) and what the page begins behind.
@@ -32,7 +37,7 @@ pub(super) fn decode(text: &str) -> Result<(Option<Revision>, String), Status> {
     let refuse = |why: String| {
         Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
     };
-    let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| {
+    let bytes = ENGINE.decode(text.trim_end_matches('=')).map_err(|e| {
         let at = match e {
             base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
             _ => text.len(),

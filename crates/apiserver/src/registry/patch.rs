@@ -100,6 +100,9 @@ fn decode_patched(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = patched.clone();
     let refuse = |why: &str| patch::undecodable(request.kind, &request.document, &patched, why);
+    if !scope.row.resource.custom {
+        check_kind(scope, &patched).map_err(|why| refuse(&why))?;
+    }
     let found = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(|e| refuse(&e))?;
     strict.extend(found);
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
@@ -112,11 +115,22 @@ fn decode_patched(
     Ok((object, strict))
 }
 
+/// A patch cannot turn an object of a built-in kind into one of another kind or version.
+fn check_kind(scope: &Scope<'_>, patched: &Value) -> Result<(), String> {
+    let resource = &scope.row.resource;
+    let (kind, version) = (meta::text(patched, &["kind"]), meta::text(patched, &["apiVersion"]));
+    let expected = crate::request::api_version(&resource.group, &scope.version.name);
+    if kind == resource.kind && version == expected {
+        return Ok(());
+    }
+    Err(format!("the patched object is {version}, Kind={kind}, not {expected}, Kind={}", resource.kind))
+}
+
 /// An apply cannot choose the UID of a new object.
 fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
     let path = Path::new("metadata.uid");
     let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
-    scope.invalid(scope.name, &vec![error.clone(), error])
+    scope.invalid(object, &vec![error.clone(), error])
 }
 
 /// Neither a patch nor a PUT may turn an object into another one: its name and namespace are those of the path.

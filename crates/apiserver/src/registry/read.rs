@@ -44,17 +44,23 @@ impl Registry {
         let limit = if query.resource_version == "0" { 0 } else { usize::try_from(query.limit).unwrap_or(0) };
         let mut listed =
             Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
-        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref());
+        let in_scope = !scope.row.resource.namespaced || !scope.namespace.is_empty();
+        let only =
+            query.fields.required_value("metadata.name").filter(|_| in_scope).map(|name| scope.key(name));
+        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref())
+            // Who asks for one name looks at one key, and there is no page behind it.
+            .filter(|object| only.as_ref().is_none_or(|key| object.key == *key));
         for object in candidates.by_ref() {
-            if selective && !self.selects(scope, query, object) {
-                continue;
-            }
+            // A page ends where it is full; whether anything that follows is selected, nobody has looked yet.
             if limit > 0 && listed.objects.len() == limit {
                 let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
                 let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
                 listed.continue_token = pages::encode(revision, last);
                 listed.remaining = (!selective).then(|| 1 + candidates.count());
                 break;
+            }
+            if selective && !self.selects(scope, query, object) {
+                continue;
             }
             listed.objects.push(object.clone());
         }

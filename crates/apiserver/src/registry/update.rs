@@ -42,14 +42,17 @@ impl Registry {
     pub async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
         super::patch::check_identity(scope, &mut body)?;
         let asked = body_resource_version(&body)?;
+        let uid = meta::uid(&body).to_string();
         self.fresh().await?;
         if self.cache.get(&scope.key(scope.name)).is_none() {
-            if !scope.strategy.allow_create_on_update() || asked.is_some() {
+            if !scope.strategy.allow_create_on_update() {
                 return Err(scope.not_found());
             }
+            meta::metadata_mut(&mut body).remove("resourceVersion");
             return self.create(scope, body).await;
         }
-        self.change(scope, asked, |_| {
+        self.change(scope, asked, |old| {
+            check_uid(scope, &uid, old)?;
             Ok(Change { object: body.clone(), tracking: Tracking::Update, warnings: Vec::new() })
         })
         .await
@@ -98,7 +101,6 @@ impl Registry {
         change: Change,
     ) -> Result<Written, Status> {
         let Change { mut object, tracking, mut warnings } = change;
-        check_uid(scope, &object, &old, &stored.key)?;
         let strategy = scope.strategy;
         let given = if asked.is_some() { asked } else { body_resource_version(&object)? };
         match given {
@@ -108,7 +110,8 @@ impl Registry {
             None if !strategy.allow_unconditional_update() => {
                 let path = field::Path::new("metadata.resourceVersion");
                 let error = field::Error::invalid(&path, 0, "must be specified for an update");
-                return Err(scope.invalid(scope.name, &vec![error]));
+                let resource = &scope.row.resource;
+                return Err(Status::invalid(&resource.group, &resource.plural, scope.name, &vec![error]));
             }
             _ => set_resource_version(&mut object, stored.revision),
         }
@@ -130,7 +133,7 @@ impl Registry {
         errors.extend(metadata::validate_update(&object, old));
         errors.extend(strategy.validate_update(&ctx, &object, old));
         if !errors.is_empty() {
-            return Err(scope.invalid(scope.name, &errors));
+            return Err(scope.invalid(&object, &errors));
         }
         strategy.admit_final(&ctx, &object, Some(old))?;
         warnings.extend(strategy.warnings(&ctx, &object, Some(old)));
@@ -178,12 +181,13 @@ pub(super) fn is_let_go(strategy: &dyn Strategy, object: &Value) -> bool {
         && !strategy.is_held(object)
 }
 
-/// A UID in the body is a precondition.
-fn check_uid(scope: &Scope<'_>, object: &Value, old: &Value, key: &str) -> Result<(), Status> {
-    let (asked, found) = (meta::uid(object), meta::uid(old));
+/// A UID in the body of a PUT is a precondition.
+fn check_uid(scope: &Scope<'_>, asked: &str, old: &Value) -> Result<(), Status> {
+    let found = meta::uid(old);
     if asked.is_empty() || asked == found {
         return Ok(());
     }
+    let key = scope.key(scope.name);
     let why = format!(
         "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
          failed: UID in precondition: {asked}, UID in object meta: {found}"

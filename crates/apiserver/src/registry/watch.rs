@@ -86,7 +86,7 @@ impl Registry {
                 let selected = range(&objects, prefix, scope.namespace, None)
                     .filter(|object| selects(scope, &query.labels, &query.fields, object));
                 watching.initial = selected.cloned().collect();
-                if query.allow_watch_bookmarks && query.send_initial_events == Some(true) {
+                if query.allow_watch_bookmarks {
                     watching.initial_end = Some(revision);
                 }
             }

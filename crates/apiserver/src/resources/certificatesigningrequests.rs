@@ -72,6 +72,10 @@ enum Part {
 struct Requests(Part);
 
 impl Strategy for Requests {
+    fn tracks_fields(&self) -> bool {
+        false
+    }
+
     fn prepare_for_create(&self, ctx: &Context<'_>, object: &mut Value) {
         let object = meta::as_map_mut(object);
         object.insert("status".into(), json!({}));

@@ -13,6 +13,7 @@ use super::{SUBRESOURCE_VERBS, Stored, stored, table};
 use crate::field::ErrorList;
 use crate::meta;
 use crate::schema::formats;
+use crate::status::{GroupResource, Status};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_api::clock::rfc3339;
 use jiff::Timestamp;
@@ -26,13 +27,15 @@ pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io"
 /// The group of the kind.
 pub const GROUP: &str = "apiextensions.k8s.io";
 
+const PLURAL: &str = "customresourcedefinitions";
+
 /// The row of CustomResourceDefinitions.
 pub fn resource() -> Resource {
     let facts = Stored {
         group: GROUP,
         version: "v1",
         kind: "CustomResourceDefinition",
-        plural: "customresourcedefinitions",
+        plural: PLURAL,
         definition: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
         namespaced: false,
         short_names: &["crd", "crds"],
@@ -145,9 +148,17 @@ impl Strategy for Definitions {
 
     fn begin_deletion(&self, object: &mut Value) {
         let deleted = meta::time(object, &["metadata", "deletionTimestamp"]).unwrap_or_default();
+        let generation = meta::generation(object);
         let metadata = meta::metadata_mut(object);
-        // The deletion of a definition is no graceful one.
+        // The deletion of a definition is no graceful one, whatever propagation it asks for: it has no grace
+        // period, is no new generation, and waits for the objects of the kind alone.
         metadata.remove("deletionGracePeriodSeconds");
+        if generation > 1 {
+            metadata.insert("generation".into(), (generation - 1).into());
+        }
+        if let Some(finalizers) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
+            finalizers.retain(|f| f != "foregroundDeletion" && f != "orphan");
+        }
         let finalizers = metadata.entry("finalizers").or_insert_with(|| json!([]));
         if let Some(finalizers) = finalizers.as_array_mut()
             && !finalizers.iter().any(|f| f == CLEANUP_FINALIZER)
@@ -158,6 +169,24 @@ impl Strategy for Definitions {
         let condition = Condition::new("Terminating", true, "InstanceDeletionPending", pending);
         let status = meta::child_mut(meta::as_map_mut(object), "status");
         set_condition(status, condition, deleted);
+    }
+
+    fn refuse_preconditions(
+        &self,
+        object: &Value,
+        uid: Option<&str>,
+        version: Option<&str>,
+    ) -> Option<Status> {
+        let meta_version = meta::text(object, &["metadata", "resourceVersion"]);
+        let asked = [("UID", uid, meta::uid(object)), ("ResourceVersion", version, meta_version)];
+        let (what, asked, found) = asked.into_iter().find_map(|(what, asked, found)| {
+            let asked = asked.filter(|asked| *asked != found)?;
+            Some((what, asked, found))
+        })?;
+        let resource = GroupResource { group: GROUP, resource: PLURAL };
+        let why =
+            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}");
+        Some(Status::conflict(resource, meta::name(object), why))
     }
 
     fn is_held(&self, object: &Value) -> bool {

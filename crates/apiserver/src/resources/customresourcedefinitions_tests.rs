@@ -151,9 +151,12 @@ fn deletion_waits_for_the_objects() {
     assert!(main().is_held(&definition));
     definition["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z".into();
     definition["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+    definition["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    definition["metadata"]["generation"] = 3.into();
     main().begin_deletion(&mut definition);
     assert_eq!(definition["metadata"]["finalizers"], json!([CLEANUP_FINALIZER]));
     assert_eq!(definition["metadata"].get("deletionGracePeriodSeconds"), None);
+    assert_eq!(meta::generation(&definition), 2);
     let status = deletion_in_progress(&definition, now());
     assert_eq!(
         conditions(&status),

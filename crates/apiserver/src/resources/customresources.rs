@@ -11,7 +11,7 @@ use crate::status::{GroupResource, Status};
 use crate::strategy::{
     Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
 };
-use crate::validation::names;
+use crate::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
@@ -400,11 +400,15 @@ impl Strategy for Objects {
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
-        let errors = self.kind.validate_type(ctx, new);
-        match self.rules(ctx) {
-            Some(version) if errors.is_empty() => self.validate_changed(version, new, old),
-            _ => errors,
+        let mut errors = self.kind.validate_type(ctx, new);
+        if errors.is_empty() {
+            // What is wrong with metadata is said once by the registry and once more here, as a real server does.
+            errors.extend(metadata::validate_update(new, old));
+            if let Some(version) = self.rules(ctx) {
+                errors.extend(self.validate_changed(version, new, old));
+            }
         }
+        errors
     }
 
     fn show(&self, object: &mut Value, version: &str) {
@@ -415,13 +419,6 @@ impl Strategy for Objects {
         // An object is kept, and answered, as the schema of the stored version has it.
         if let Some(stored) = self.kind.versions.get(&self.kind.storage_version) {
             custom::refresh(object, &stored.schema);
-        }
-    }
-
-    fn begin_deletion(&self, object: &mut Value) {
-        let generation = meta::generation(object);
-        if generation > 0 {
-            meta::metadata_mut(object).insert("generation".into(), (generation + 1).into());
         }
     }
 

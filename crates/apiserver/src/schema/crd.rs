@@ -3,7 +3,7 @@
 //! `ConvertJSONSchemaProps` (`pkg/apiserver/validation/validation.go`).
 
 use super::validation::{Pattern, Rule, ValueValidation};
-use super::{ListType, Schema, Type, formats};
+use super::{About, ListType, Schema, Type, formats};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -45,7 +45,22 @@ pub fn schema(props: &Value) -> Schema {
     if !validation.is_empty() {
         out.validation = Some(Box::new(validation));
     }
+    let about = about(props, &out);
+    if about != About::default() {
+        out.about = Some(Box::new(about));
+    }
     out
+}
+
+fn about(props: &Map<String, Value>, schema: &Schema) -> About {
+    let get = |key: &str| text(props, key).unwrap_or_default();
+    About {
+        title: get("title"),
+        description: get("description"),
+        format: if schema.format.is_none() { get("format") } else { String::new() },
+        external_docs: props.get("externalDocs").filter(|v| v.is_object()).cloned(),
+        example: props.get("example").filter(|v| !v.is_null()).cloned(),
+    }
 }
 
 fn value_validation(props: &Map<String, Value>) -> ValueValidation {

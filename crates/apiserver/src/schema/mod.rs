@@ -46,6 +46,21 @@ pub struct PatchStrategy {
     pub merge_key: Option<String>,
 }
 
+/// What a schema says that has no effect on objects; it is published with the schema.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct About {
+    /// `title`, or empty.
+    pub title: String,
+    /// `description`, or empty.
+    pub description: String,
+    /// A `format` that nothing checks, or empty; any other is in [`Schema::format`].
+    pub format: String,
+    /// `externalDocs`.
+    pub external_docs: Option<Value>,
+    /// `example`.
+    pub example: Option<Value>,
+}
+
 /// A node of a schema. Both worlds fill what they have: built-in kinds have no value validations, custom
 /// resources have no Go types.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +96,8 @@ pub struct Schema {
     pub patch: PatchStrategy,
     /// Value validations; custom resources only.
     pub validation: Option<Box<validation::ValueValidation>>,
+    /// What the schema says for people, and what it says but nothing checks; custom resources only.
+    pub about: Option<Box<About>>,
     /// The Go type that a JSON decoding error names (`v1.TokenRequestSpec`, `[]string`, `int64`, `v1.Time`);
     /// built-in kinds only. The part before the dot is the Go package, the rest the type.
     pub go_type: Option<String>,

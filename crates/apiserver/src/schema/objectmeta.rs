@@ -288,11 +288,10 @@ fn validate_resource(members: &Map<String, Value>, path: &Path, errors: &mut Err
             Some(Value::String(text)) if text.is_empty() => {
                 errors.push(Error::invalid(&at, "", "must not be empty"));
             }
+            Some(Value::String(text)) if name == "apiVersion" && text.matches('/').count() < 2 => {}
             Some(Value::String(text)) if name == "apiVersion" => {
-                if text != "/" && text.matches('/').count() > 1 {
-                    let detail = format!("unexpected GroupVersion string: {text}");
-                    errors.push(Error::invalid(&at, text.as_str(), detail));
-                }
+                let detail = format!("unexpected GroupVersion string: {text}");
+                errors.push(Error::invalid(&at, text.as_str(), detail));
             }
             Some(Value::String(text)) => {
                 let wrong = names::is_dns1035_label(&text.to_lowercase(), false);

@@ -11,7 +11,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
-const DOCUMENT: &str = include_str!("../../data/openapi-schemas.json");
+/// The definitions of the built-in kinds by name.
+pub(crate) const DOCUMENT: &str = include_str!("../../data/openapi-schemas.json");
 const GO_FIELDS: &str = include_str!("../../data/go-fields.json");
 
 /// The definition of object metadata.

@@ -1,7 +1,7 @@
 //! create on kinds that are not stored: reviews, and subresources such as `token`.
 
 use super::handler::Reply;
-use super::resource::{Call, MEDIA_ALIASES, format_of, write_options};
+use super::resource::{Call, format_of, write_options};
 use crate::codec::body::{self, Target};
 use crate::codec::negotiate;
 use crate::codec::options::{self, Write};
@@ -25,12 +25,13 @@ pub(super) async fn create(
     let (action, target, schema) = parts(call)?;
     let asked = call.asked;
     let form = call.form()?;
-    let media = negotiate::input(asked.content_type(), MEDIA_ALIASES)?;
+    let media = negotiate::input(asked.content_type(), &[])?;
     let bytes = read.await?;
     let query = options::write(asked.query.pairs(), Write::Create)?;
     let format = format_of(media, false)?;
     let decoded = body::decode_builtin(&bytes, format, target, schema, query.field_validation)?;
-    let (mut object, mut warnings) = (decoded.value, decoded.warnings);
+    let mut object = decoded.value;
+    call.warn(decoded.warnings);
     action.default(&mut object);
     let options = write_options(&query);
     let info = &asked.info;
@@ -55,8 +56,7 @@ pub(super) async fn create(
         live: &**registry,
         authorizer: &*call.inner.authorizer,
     };
-    let (answer, more) = action.create(ActionRequest { ctx, object, options: &options }).await?;
-    warnings.extend(more);
+    let (answer, warnings) = action.create(ActionRequest { ctx, object, options: &options }).await?;
     let bytes = form.tree(&answer)?;
     Ok(Reply::new(201, form.accepted.media.as_str(), bytes).warned(warnings))
 }

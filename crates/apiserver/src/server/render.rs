@@ -157,7 +157,7 @@ impl Form<'_> {
         }
         let mut metadata =
             Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
-        if !listed.continue_token.is_empty() {
+        if !listed.continue_token.is_empty() || self.prints_continue() {
             metadata.insert("continue".into(), listed.continue_token.clone().into());
         }
         if let Some(remaining) = listed.remaining {
@@ -190,6 +190,11 @@ impl Form<'_> {
         Ok(encode(&value, self.accepted))
     }
 
+    /// Lists of custom resources print an empty `continue` too (`UnstructuredList`).
+    fn prints_continue(&self) -> bool {
+        self.row.resource.custom && self.accepted.form.is_none()
+    }
+
     /// How Go names the type of the list in an error.
     fn go_list_type(&self) -> String {
         if self.row.resource.custom {
@@ -217,7 +222,7 @@ impl Form<'_> {
         let api_version = self.api_version();
         let resource = &self.row.resource;
         let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
-        if !listed.continue_token.is_empty() {
+        if !listed.continue_token.is_empty() || self.prints_continue() {
             metadata["continue"] = listed.continue_token.clone().into();
         }
         if let Some(remaining) = listed.remaining {

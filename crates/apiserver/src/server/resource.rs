@@ -18,8 +18,10 @@ use crate::schema::custom;
 use crate::status::Status;
 use crate::strategy::{Backing, Handler, Strategy, Subresource, Version, WriteOptions};
 use bytes::Bytes;
+use fleetpass_api::duration::GoDuration;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(super) struct Call<'a> {
     pub(super) row: &'a Arc<Row>,
     pub(super) version: &'a Version,
     pub(super) subresource: Option<&'a Subresource>,
+    /// What the client is warned of, whatever the answer.
+    warnings: Mutex<Vec<String>>,
 }
 
 /// Answers a request for a resource. `read` reads the body when it is wanted.
@@ -52,20 +56,38 @@ pub(super) async fn serve(
         "" => None,
         name => match row.subresource(name, &version.name) {
             Some(subresource) => Some(subresource),
+            // The handler of custom resources speaks of the object, whether it is there or not.
+            None if row.resource.custom => return Err(failed(Status::not_found(row.gr(), &info.name))),
             None => return missing(&table, asked),
         },
     };
     if info.is_too_deep() || !scope_fits(row, asked) {
         return missing(&table, asked);
     }
-    let call = Call { inner, asked, row, version, subresource };
+    check_timeout(asked).map_err(failed)?;
+    let call = Call { inner, asked, row, version, subresource, warnings: Mutex::new(warnings) };
     let result = call.dispatch(read).await;
+    let warnings = call.warnings.into_inner();
     match result {
         Ok(mut reply) => {
             reply.warnings.splice(0..0, warnings);
             Ok(reply)
         }
-        Err(status) => Err(failed(status)),
+        Err(status) => Err(Failure { status, warnings }),
+    }
+}
+
+/// 400 for a `timeout` that is no duration (`filters/request_deadline.go`); watches have `timeoutSeconds` instead.
+fn check_timeout(asked: &Asked) -> Result<(), Status> {
+    let Some(text) = asked.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
+    if asked.info.verb == "watch" {
+        return Ok(());
+    }
+    match text.parse::<GoDuration>() {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Status::bad_request(format!("invalid timeout specified in the request URL - {error}")))
+        }
     }
 }
 
@@ -83,6 +105,10 @@ fn scope_fits(row: &Row, asked: &Asked) -> bool {
     let info = &asked.info;
     let in_namespace =
         info.path.contains("/namespaces/") && info.parts.first().is_some_and(|p| p != "namespaces");
+    if row.strategy().is_none() && info.subresource.is_empty() {
+        // Reviews have one path each.
+        return in_namespace == row.resource.namespaced && info.parts.len() < 2;
+    }
     if row.resource.namespaced { in_namespace || info.parts.len() < 2 } else { !in_namespace }
 }
 
@@ -105,6 +131,15 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
 }
 
 impl<'a> Call<'a> {
+    /// The media types that the documents of this kind name for others.
+    pub(super) fn media_aliases(&self) -> &'static [(&'static str, MediaType)] {
+        if self.row.resource.group == alias::GROUP { MEDIA_ALIASES } else { &[] }
+    }
+
+    pub(super) fn warn(&self, warnings: Vec<String>) {
+        self.warnings.lock().extend(warnings);
+    }
+
     fn is_item(&self) -> bool {
         self.asked.info.parts.len() > 1
     }
@@ -123,13 +158,24 @@ impl<'a> Call<'a> {
             && self.row.resource.verbs.iter().any(|v| v == verb)
     }
 
+    /// How a verb is refused: by the router, or, for custom resources, by their handler.
+    fn refuse_verb(&self, verb: &str) -> Status {
+        if !self.row.resource.custom {
+            return Status::method_not_allowed();
+        }
+        match verb {
+            "update" | "patch" if !self.is_item() => Status::bad_request("name must be provided"),
+            _ => Status::method_not_supported(self.row.gr(), verb),
+        }
+    }
+
     async fn dispatch(
         &self,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let verb = self.asked.info.verb.as_str();
         if !self.allows(verb) {
-            return Err(Status::method_not_allowed());
+            return Err(self.refuse_verb(verb));
         }
         if verb == "patch" {
             // The router looks at a patch's type before anything else.
@@ -257,7 +303,7 @@ impl<'a> Call<'a> {
         media: MediaType,
         strategy: &dyn Strategy,
         validation: FieldValidation,
-    ) -> Result<(Value, Vec<String>), Status> {
+    ) -> Result<Value, Status> {
         let target = self.target();
         let format = format_of(media, self.row.resource.custom)?;
         let decoded = if self.row.resource.custom {
@@ -271,7 +317,8 @@ impl<'a> Call<'a> {
         };
         let mut object = decoded.value;
         strategy.default(&mut object);
-        Ok((object, decoded.warnings))
+        self.warn(decoded.warnings);
+        Ok(object)
     }
 
     async fn create(
@@ -280,13 +327,12 @@ impl<'a> Call<'a> {
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let form = self.form()?;
-        let media = negotiate::input(self.asked.content_type(), MEDIA_ALIASES)?;
+        let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
         let bytes = read.await?;
         let query = options::write(self.asked.query.pairs(), Write::Create)?;
-        let (object, warnings) = self.decode(&bytes, media, &**strategy, query.field_validation)?;
+        let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let mut written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
-        written.warnings.splice(0..0, warnings);
+        let written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
         self.written(&form, written)
     }
 
@@ -298,11 +344,10 @@ impl<'a> Call<'a> {
         let form = self.form()?;
         let bytes = read.await?;
         let query = options::write(self.asked.query.pairs(), Write::Update)?;
-        let media = negotiate::input(self.asked.content_type(), MEDIA_ALIASES)?;
-        let (object, warnings) = self.decode(&bytes, media, &**strategy, query.field_validation)?;
+        let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
+        let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let mut written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
-        written.warnings.splice(0..0, warnings);
+        let written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
         self.written(&form, written)
     }
 
@@ -327,7 +372,7 @@ impl<'a> Call<'a> {
         let format = if bytes.is_empty() {
             body::Format::Json
         } else {
-            format_of(negotiate::input(self.asked.content_type(), MEDIA_ALIASES)?, false)?
+            format_of(negotiate::input(self.asked.content_type(), self.media_aliases())?, false)?
         };
         options::delete(bytes, format, self.asked.query.pairs())
     }

@@ -235,7 +235,7 @@ async fn ensure(
     let existing = Live::get(&**registry, group, plural, "", &name);
     let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
     let user = system_user();
-    let options = WriteOptions { dry_run: false, field_manager: "fleetpass".into() };
+    let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
     let replace = existing.is_some() && crate::meta::uid(&wanted).is_empty();
     registry
         .write_own(group, plural, &name, wanted, existing.is_some(), replace, &user, &options)

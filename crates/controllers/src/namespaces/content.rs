@@ -333,9 +333,11 @@ mod tests {
         );
     }
 
+    type Writes = Arc<Mutex<Vec<(String, Value)>>>;
+
     /// A server with one resource, `secrets`, of which the objects `left` cannot be deleted; it records the writes.
-    fn server_with(left: Value) -> (Client, Arc<Mutex<Vec<(String, Value)>>>) {
-        let writes: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    fn server_with(left: Value) -> (Client, Writes) {
+        let writes = Writes::default();
         let log = writes.clone();
         let client = server(move |request| match (request.method.as_str(), request.path.as_str()) {
             ("GET", "/api") => Answer::ok(json!({"kind": "APIVersions", "versions": ["v1"]})),

@@ -6,7 +6,6 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,8 @@ pub struct Target {
 pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
-    pub(super) headers: BTreeMap<String, String>,
+    /// In order; a name that differs in case is another header.
+    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Option<Vec<u8>>,
     pub(super) who: String,
     pub(super) watch: usize,
@@ -89,7 +89,7 @@ impl Target {
             .uri(request.path.as_str())
             .header("host", self.address.to_string());
         for (name, value) in &request.headers {
-            builder = builder.header(name, value);
+            builder = builder.header(name.as_str(), value);
         }
         let token = match request.who.as_str() {
             "admin" => Some(self.admin_token.as_str()),

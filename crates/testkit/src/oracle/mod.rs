@@ -169,20 +169,24 @@ impl Run<'_> {
         if !pairs.is_empty() {
             path = format!("{path}?{}", pairs.join("&"));
         }
-        let mut headers = BTreeMap::from([
-            ("accept".to_string(), "application/json".to_string()),
-            ("user-agent".to_string(), "oracle/v1".to_string()),
-        ]);
+        let mut headers = vec![
+            ("Accept".to_string(), "application/json".to_string()),
+            ("User-Agent".to_string(), "oracle/v1".to_string()),
+        ];
         let body = match (&step.raw_body, &step.body) {
             (Some(raw), _) => Some(self.fill(raw)?.into_bytes()),
             (None, Some(body)) => {
-                headers.insert("content-type".into(), "application/json".into());
+                headers.push(("Content-Type".into(), "application/json".into()));
                 Some(self.fill_with(&python_json(body.get()), escape)?.into_bytes())
             }
             (None, None) => None,
         };
         for (name, value) in &step.headers {
-            headers.insert(name.to_lowercase(), self.fill(value)?);
+            let value = self.fill(value)?;
+            match headers.iter_mut().find(|(known, _)| known == name) {
+                Some(header) => header.1 = value,
+                None => headers.push((name.clone(), value)),
+            }
         }
         Ok(exchange::Request {
             method: step.method.clone(),

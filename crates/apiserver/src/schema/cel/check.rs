@@ -136,7 +136,7 @@ impl Checker<'_> {
                 let node = Node { most, ..Node::of(Ty::Map(Rc::new(Node::of(Ty::Dyn)))) };
                 Seen { node, cost }
             }
-            Expr::Comprehension(comprehension) => self.comprehension(expr.id, comprehension, scope),
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension, scope),
             Expr::Call(call) => self.call(expr.id, call, scope),
             Expr::Struct(of) => {
                 let message = format!("undeclared reference to '{}' (in container '')", of.type_name);
@@ -162,7 +162,7 @@ impl Checker<'_> {
         }
     }
 
-    fn comprehension(&mut self, id: u64, c: &ComprehensionExpr, scope: &Vars<'_>) -> Seen {
+    fn comprehension(&mut self, c: &ComprehensionExpr, scope: &Vars<'_>) -> Seen {
         let range = self.visit(&c.iter_range, scope);
         let (key, value) = match &range.node.ty {
             Ty::List(element) => (Node::of(Ty::Int), (**element).clone()),
@@ -174,7 +174,6 @@ impl Checker<'_> {
                     other.print()
                 );
                 let unknown = self.complain(c.iter_range.id, &message);
-                let _ = id;
                 (unknown.clone(), unknown)
             }
         };

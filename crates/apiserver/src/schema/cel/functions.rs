@@ -225,6 +225,20 @@ pub(super) fn print(value: &Val) -> String {
 
 fn conversion(name: &str, args: &[Val]) -> Option<Outcome> {
     let [value] = args else { return None };
+    if name == "size" {
+        return Some(match value {
+            Val::Text(text) => Ok(length(text.chars().count())),
+            Val::Bytes(_) | Val::List(_) | Val::Map(_) => {
+                Ok(Val::Int(i64::try_from(value.size()).unwrap_or(i64::MAX)))
+            }
+            _ => no_overload(),
+        });
+    }
+    cast(name, value)
+}
+
+/// The functions that are named after the type they give.
+fn cast(name: &str, value: &Val) -> Option<Outcome> {
     let overflow = || Err("integer overflow".into());
     let syntax = |function: &str, text: &str| {
         Err(format!("strconv.{function}: parsing {}: invalid syntax", crate::field::go_quote(text)))
@@ -297,11 +311,6 @@ fn conversion(name: &str, args: &[Val]) -> Option<Outcome> {
         ("int" | "uint" | "double" | "bool" | "bytes" | "string" | "timestamp" | "duration", _) => {
             no_overload()
         }
-        ("size", Val::Text(t)) => Ok(length(t.chars().count())),
-        ("size", Val::Bytes(_) | Val::List(_) | Val::Map(_)) => {
-            Ok(Val::Int(i64::try_from(value.size()).unwrap_or(i64::MAX)))
-        }
-        ("size", _) => no_overload(),
         _ => return None,
     })
 }

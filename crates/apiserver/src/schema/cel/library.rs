@@ -21,8 +21,11 @@ const NAMESPACED: [&str; 8] = [
     "sets.intersects",
 ];
 
-/// The formats of the `format` library: their name, and what is wrong with a text.
-const FORMATS: [(&str, fn(&str) -> Vec<String>); 13] = [
+/// What is wrong with a text.
+type Check = fn(&str) -> Vec<String>;
+
+/// The formats of the `format` library.
+const FORMATS: [(&str, Check); 13] = [
     ("dns1123Label", |t| names::is_dns1123_label(t, false)),
     ("dns1123Subdomain", |t| names::is_dns1123_subdomain(t, false)),
     ("dns1035Label", |t| names::is_dns1035_label(t, false)),

@@ -1,0 +1,125 @@
+//! Documents that somebody has asked for, compressed, for as long as the kinds in them are the same.
+
+use crate::catalog::Row;
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Read, Write};
+use std::sync::{Arc, Weak};
+
+/// The documents that have been asked for. Nothing is built before somebody asks; what is kept is compressed
+/// (a few hundred kilobytes for all documents together).
+#[derive(Default)]
+pub struct Cache {
+    documents: Mutex<BTreeMap<String, Arc<Document>>>,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.documents.lock().keys()).finish()
+    }
+}
+
+/// A finished document.
+pub(super) struct Document {
+    /// The rows that it was made of; another table may have the same ones.
+    rows: Vec<Weak<Row>>,
+    /// The SHA-512 of the document in upper-case hexadecimal digits.
+    pub(super) hash: String,
+    /// The document, compressed with gzip.
+    pub(super) compressed: Bytes,
+    length: usize,
+}
+
+impl Cache {
+    /// The document of that name, made of those rows: the one at hand, or else what `write` writes.
+    ///
+    /// Two documents are never built at once: the first answers may wait for each other, and memory stays low.
+    ///
+    /// # Errors
+    /// What `write` fails with.
+    pub(super) fn get(
+        &self,
+        name: &str,
+        rows: &[Arc<Row>],
+        write: impl FnOnce(&mut BufWriter<Sink>) -> io::Result<()>,
+    ) -> io::Result<Arc<Document>> {
+        let mut documents = self.documents.lock();
+        if let Some(found) = documents.get(name).filter(|d| d.is_of(rows)) {
+            return Ok(Arc::clone(found));
+        }
+        let document = Arc::new(Document::build(rows, write)?);
+        documents.insert(name.to_string(), Arc::clone(&document));
+        Ok(document)
+    }
+
+    /// Forgets the documents whose names are not wanted any more.
+    pub(super) fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.documents.lock().retain(|name, _| wanted(name));
+    }
+}
+
+impl Document {
+    fn build(
+        rows: &[Arc<Row>],
+        write: impl FnOnce(&mut BufWriter<Sink>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let mut out = BufWriter::with_capacity(16 * 1024, Sink::new());
+        write(&mut out)?;
+        let sink = out.into_inner().map_err(|e| e.into_error())?;
+        let rows = rows.iter().map(Arc::downgrade).collect();
+        let hash = sink.digest.finish().as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let mut compressed = sink.gzip.finish()?;
+        compressed.shrink_to_fit();
+        Ok(Self { rows, hash, compressed: compressed.into(), length: sink.length })
+    }
+
+    fn is_of(&self, rows: &[Arc<Row>]) -> bool {
+        self.rows.len() == rows.len()
+            && self.rows.iter().zip(rows).all(|(kept, row)| std::ptr::eq(kept.as_ptr(), Arc::as_ptr(row)))
+    }
+
+    /// The document as it is.
+    ///
+    /// # Errors
+    /// None in practice: what is decompressed was compressed here.
+    pub(super) fn plain(&self) -> io::Result<Bytes> {
+        let mut out = Vec::with_capacity(self.length);
+        GzDecoder::new(self.compressed.as_ref()).read_to_end(&mut out)?;
+        Ok(out.into())
+    }
+}
+
+/// Compresses and digests what is written.
+pub(super) struct Sink {
+    digest: digest::Context,
+    gzip: GzEncoder<Vec<u8>>,
+    length: usize,
+}
+
+impl Sink {
+    fn new() -> Self {
+        Self {
+            digest: digest::Context::new(&digest::SHA512),
+            gzip: GzEncoder::new(Vec::new(), Compression::default()),
+            length: 0,
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.digest.update(bytes);
+        self.gzip.write_all(bytes)?;
+        self.length += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.gzip.flush()
+    }
+}

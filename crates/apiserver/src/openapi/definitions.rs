@@ -1,0 +1,193 @@
+//! The schemas that documents refer to by name: those of the built-in kinds, in the words of the embedded OpenAPI
+//! document, and those of custom kinds, made from their definitions.
+
+use super::custom;
+use super::descriptions::Descriptions;
+use crate::catalog::{Row, Table};
+use crate::schema::openapi::DOCUMENT;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The types of API machinery that no kind refers to, but operations do.
+const MACHINERY: &str = include_str!("../../data/openapi-machinery.json");
+
+/// Before the name of a definition in OpenAPI 3.0.
+pub(super) const COMPONENTS: &str = "#/components/schemas/";
+
+pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+pub(super) const RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
+pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+pub(super) const OBJECT_META: &str = crate::schema::openapi::OBJECT_META;
+pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// A group, version and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub(super) struct Gvk {
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) kind: String,
+}
+
+impl Gvk {
+    pub(super) fn new(group: &str, version: &str, kind: &str) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
+    }
+
+    /// As the extension `x-kubernetes-group-version-kind` prints it.
+    pub(super) fn to_json(&self) -> Value {
+        serde_json::json!({"group": self.group, "version": self.version, "kind": self.kind})
+    }
+}
+
+/// The definitions of one table of kinds. Nothing is parsed before it is asked for.
+pub(super) struct Definitions<'a> {
+    builtin: BTreeMap<&'static str, &'static RawValue>,
+    kinds: HashMap<Gvk, String>,
+    custom: BTreeMap<String, Custom<'a>>,
+    descriptions: Descriptions,
+}
+
+struct Custom<'a> {
+    row: &'a Row,
+    version: &'a str,
+    list: bool,
+}
+
+#[derive(Deserialize)]
+struct Kinds {
+    #[serde(rename = "x-kubernetes-group-version-kind", default)]
+    kinds: Vec<Gvk>,
+}
+
+impl<'a> Definitions<'a> {
+    /// Those of the embedded documents and of the table's custom kinds.
+    ///
+    /// # Errors
+    /// If an embedded document is no JSON, which the tests rule out.
+    pub(super) fn new(table: &'a Table) -> serde_json::Result<Self> {
+        let mut builtin: BTreeMap<&str, &RawValue> = serde_json::from_str(DOCUMENT)?;
+        builtin.append(&mut serde_json::from_str(MACHINERY)?);
+        let mut kinds = HashMap::new();
+        for (name, definition) in &builtin {
+            for gvk in serde_json::from_str::<Kinds>(definition.get())?.kinds {
+                kinds.insert(gvk, (*name).to_string());
+            }
+        }
+        let mut custom = BTreeMap::new();
+        for row in table.rows().filter(|row| row.resource.custom) {
+            for version in &row.resource.versions {
+                for (kind, list) in [(&row.resource.kind, false), (&row.resource.list_kind, true)] {
+                    let gvk = Gvk::new(&row.resource.group, &version.name, kind);
+                    let name = custom_name(&gvk);
+                    kinds.insert(gvk, name.clone());
+                    custom.insert(name, Custom { row: row.as_ref(), version: &version.name, list });
+                }
+            }
+        }
+        Ok(Self { builtin, kinds, custom, descriptions: Descriptions::load() })
+    }
+
+    /// The name of a kind's definition.
+    pub(super) fn of_kind(&self, gvk: &Gvk) -> Option<String> {
+        self.kinds.get(gvk).cloned()
+    }
+
+    /// The names of all definitions that can be reached from some.
+    pub(super) fn closure<'n>(&self, from: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
+        let mut todo: Vec<String> = from.map(str::to_string).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = todo.pop() {
+            if seen.contains(&name) {
+                continue;
+            }
+            match (self.builtin.get(name.as_str()), self.custom.get(&name)) {
+                (Some(raw), _) => todo.extend(references(raw.get()).map(str::to_string)),
+                (None, Some(custom)) => {
+                    todo.extend([OBJECT_META, LIST_META].map(str::to_string));
+                    let gvk = Gvk::new(&custom.row.resource.group, custom.version, &custom.row.resource.kind);
+                    todo.extend(self.of_kind(&gvk));
+                }
+                (None, None) => continue,
+            }
+            seen.insert(name);
+        }
+        seen
+    }
+
+    /// A definition with descriptions, as OpenAPI 3.0 writes it.
+    ///
+    /// # Errors
+    /// If the embedded document is no JSON, which the tests rule out.
+    pub(super) fn get(&self, name: &str) -> serde_json::Result<Option<Value>> {
+        let mut definition = match (self.builtin.get(name), self.custom.get(name)) {
+            (Some(raw), _) => serde_json::from_str(raw.get())?,
+            (None, Some(custom)) => self.custom_definition(custom, custom::Dialect::V3),
+            (None, None) => return Ok(None),
+        };
+        self.descriptions.fill_in(name, &mut definition);
+        Ok(Some(definition))
+    }
+
+    fn custom_definition(&self, custom: &Custom<'_>, dialect: custom::Dialect) -> Value {
+        let resource = &custom.row.resource;
+        if custom.list {
+            return custom::list(resource, custom.version);
+        }
+        let Some(version) = custom.row.version(custom.version) else { return Value::Object(Map::new()) };
+        custom::object(resource, version, dialect)
+    }
+}
+
+/// The definitions that a definition's text refers to.
+fn references(text: &str) -> impl Iterator<Item = &str> {
+    text.split(COMPONENTS).skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+/// `io.example.stable.v1.CronTab`: the group's parts in reverse order, version and kind (`ToRESTFriendlyName` in
+/// `kube-openapi/pkg/util/util.go`).
+pub(super) fn custom_name(gvk: &Gvk) -> String {
+    let group: Vec<&str> = gvk.group.rsplit('.').collect();
+    format!("{}.{}.{}", group.join("."), gvk.version, gvk.kind)
+}
+
+/// The rows that a table's version of a group consists of, by plural name.
+pub(super) fn rows_of<'t>(
+    table: &'t Table,
+    group: &'t str,
+    version: &'t str,
+) -> impl Iterator<Item = &'t Arc<Row>> {
+    table.group(group).filter(move |row| row.version(version).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_of_the_embedded_documents_resolves() {
+        let table = Table::default();
+        let definitions = Definitions::new(&table).expect("embedded documents");
+        for (name, raw) in &definitions.builtin {
+            for target in references(raw.get()) {
+                assert!(definitions.builtin.contains_key(target), "{name} refers to {target}");
+            }
+        }
+        let reached = definitions.closure(["io.k8s.api.core.v1.SecretList"].into_iter());
+        assert!(reached.contains(OBJECT_META) && reached.contains("io.k8s.api.core.v1.Secret"));
+        assert!(!reached.contains("io.k8s.api.core.v1.PodSpec"));
+    }
+
+    #[test]
+    fn names_begin_with_the_reversed_group() {
+        let gvk = Gvk::new("authentication.open-cluster-management.io", "v1beta1", "ManagedServiceAccount");
+        assert_eq!(
+            custom_name(&gvk),
+            "io.open-cluster-management.authentication.v1beta1.ManagedServiceAccount"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Which documents there are: one for each group and version, and small ones for what lies around them.
+
+use super::routes::{self, PathItem};
+use crate::catalog::{Row, Table};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A document of `/openapi/v3`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Page {
+    /// A path that no kind has a part in.
+    Static(StaticPath),
+    /// `apis/GROUP` of a compiled-in group.
+    Group(String),
+    /// `api/v1` or `apis/GROUP/VERSION`.
+    Version(String, String),
+}
+
+/// The paths with a document of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum StaticPath {
+    Api,
+    Apis,
+    Version,
+    OidcConfiguration,
+    OidcKeys,
+}
+
+impl StaticPath {
+    const ALL: [Self; 5] = [Self::Api, Self::Apis, Self::Version, Self::OidcConfiguration, Self::OidcKeys];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Apis => "apis",
+            Self::Version => "version",
+            Self::OidcConfiguration => ".well-known/openid-configuration",
+            Self::OidcKeys => "openid/v1/jwks",
+        }
+    }
+
+    /// What is at that path.
+    pub(super) fn item(self) -> Option<PathItem> {
+        let meta = "io.k8s.apimachinery.pkg.apis.meta.v1";
+        let path = format!("/{}/", self.name());
+        Some(match self {
+            Self::Api => {
+                let definition = format!("{meta}.APIVersions");
+                routes::static_path(
+                    &path,
+                    "getCoreAPIVersions",
+                    "core",
+                    &definition,
+                    "list the versions of the core group",
+                )
+            }
+            Self::Apis => {
+                let definition = format!("{meta}.APIGroupList");
+                routes::static_path(
+                    &path,
+                    "getAPIVersions",
+                    "apis",
+                    &definition,
+                    "list the groups with their versions",
+                )
+            }
+            Self::Version => {
+                let definition = "io.k8s.apimachinery.pkg.version.Info";
+                routes::static_path(
+                    &path,
+                    "getCodeVersion",
+                    "version",
+                    definition,
+                    "read the version of this server",
+                )
+            }
+            Self::OidcConfiguration => routes::text_path(
+                &path,
+                "getServiceAccountIssuerOpenIDConfiguration",
+                "WellKnown",
+                &["application/json"],
+                "read the OpenID Connect discovery document of the issuer of service account tokens",
+            ),
+            Self::OidcKeys => routes::text_path(
+                &path,
+                "getServiceAccountIssuerOpenIDKeyset",
+                "openid",
+                &["application/jwk-set+json"],
+                "read the public keys that service account tokens are verified with",
+            ),
+        })
+    }
+}
+
+impl Page {
+    /// All documents of a table, by name.
+    pub(super) fn all(table: &Table) -> BTreeSet<(String, Page)> {
+        let mut out: BTreeSet<(String, Page)> =
+            StaticPath::ALL.iter().map(|p| (p.name().to_string(), Page::Static(*p))).collect();
+        for row in table.rows() {
+            let group = &row.resource.group;
+            if !group.is_empty() && !row.resource.custom {
+                out.insert((format!("apis/{group}"), Page::Group(group.clone())));
+            }
+            for version in &row.resource.versions {
+                let name = routes::root(group, &version.name)[1..].to_string();
+                out.insert((name, Page::Version(group.clone(), version.name.clone())));
+            }
+        }
+        out
+    }
+
+    /// The document of that name, if there is one.
+    pub(super) fn find(table: &Table, name: &str) -> Option<Page> {
+        if let Some(path) = StaticPath::ALL.iter().find(|p| p.name() == name) {
+            return Some(Page::Static(*path));
+        }
+        let parts: Vec<&str> = name.split('/').collect();
+        let (group, version) = match parts[..] {
+            ["api", version] => ("", version),
+            ["apis", group] if !group.is_empty() && table.is_builtin_group(group) => {
+                return Some(Page::Group(group.into()));
+            }
+            ["apis", group, version] if !group.is_empty() => (group, version),
+            _ => return None,
+        };
+        let page = Page::Version(group.into(), version.into());
+        (!page.rows(table).is_empty()).then_some(page)
+    }
+
+    /// The rows that the document is made of.
+    pub(super) fn rows(&self, table: &Table) -> Vec<Arc<Row>> {
+        match self {
+            Page::Static(_) | Page::Group(_) => Vec::new(),
+            Page::Version(group, version) => {
+                table.group(group).filter(|row| row.version(version).is_some()).cloned().collect()
+            }
+        }
+    }
+}

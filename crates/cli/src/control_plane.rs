@@ -3,13 +3,16 @@
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_api::features::FeatureGates;
+use fleetpass_apiserver::authn::service_account::ServiceAccounts;
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::{ApiServer, Options};
 use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
+use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
 use fleetpass_hub::Scope;
 use fleetpass_store::Store;
-use fleetpass_token::claims::Lifetimes;
+use fleetpass_token::claims::{LegacyClaims, Lifetimes};
 use fleetpass_token::ring::KeyRing;
+use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -103,19 +106,21 @@ impl ControlPlane {
     }
 
     /// Starts the controllers that belong to the role. `trust` are the certificates (PEM) that the server's clients
-    /// trust.
+    /// trust; `authority` issues client certificates for CertificateSigningRequests.
     pub fn start_controllers(
         &self,
         role: Role,
         trust: &str,
+        authority: CertificateAuthority,
         clock: &SharedClock,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let mut options = fleetpass_controllers::Options::default();
         options.root_ca = Some(trust.to_owned());
-        // The grace is for servers that have not noticed a deletion yet; there is only this one.
-        options.namespace_grace = Duration::ZERO;
+        options.token_issuer =
+            Some(Arc::new(Issuer { accounts: self.0.accounts().clone(), clock: clock.clone() }));
+        options.client_authority = Some(Arc::new(authority));
         let controllers = fleetpass_controllers::run(self.client(), options, clock.clone(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = controllers.await {
@@ -129,5 +134,19 @@ impl ControlPlane {
             }
         }
         tasks
+    }
+}
+
+/// Issues the tokens that live in Secrets, with the key that signs all tokens of the server.
+struct Issuer {
+    accounts: Arc<ServiceAccounts>,
+    clock: SharedClock,
+}
+
+impl TokenIssuer for Issuer {
+    fn issue(&self, claims: &LegacyClaims) -> Result<SecretString, Box<dyn std::error::Error + Send + Sync>> {
+        let ring = self.accounts.ring();
+        let signer = ring.signer(self.clock.now()).ok_or("no key signs tokens now")?;
+        Ok(signer.sign(claims)?)
     }
 }

@@ -150,10 +150,12 @@ impl Plane {
             stop_server.clone(),
         )
         .await?;
+        let signer =
+            own.authority.certificate_signer().context("the certificate authority cannot sign requests")?;
         let mut servers = JoinSet::new();
         servers.spawn(control_plane.serve(listener, own.tls));
         let controllers =
-            control_plane.start_controllers(settings.role, &own.trust, &clock, &stop_controllers);
+            control_plane.start_controllers(settings.role, &own.trust, signer, &clock, &stop_controllers);
         // Ends with the server; not a part whose end is a fault.
         tokio::spawn(keep_fresh(own.keep, clock, stop_server.clone()));
         Ok(Self {

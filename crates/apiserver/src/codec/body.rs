@@ -3,10 +3,11 @@
 //! `rest.go`; for custom resources `apiextensions-apiserver/pkg/apiserver/customresource_handler.go`).
 
 use super::json::{self, Numbers, Raw};
-use super::{scheme, yaml};
+use super::{protobuf, scheme, yaml};
 use crate::field::go_quote;
+use crate::schema::Schema;
 use crate::schema::openapi::{self, OBJECT_META};
-use crate::schema::{Schema, typed};
+use crate::schema::typed::{self, Typed};
 use crate::status::Status;
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -19,6 +20,8 @@ pub enum Format {
     Json,
     /// YAML 1.1; its first document counts.
     Yaml,
+    /// Kubernetes' protobuf; built-in kinds only.
+    Protobuf,
 }
 
 /// What happens to unknown and duplicate fields (`fieldValidation`).
@@ -129,7 +132,8 @@ pub struct Parsed {
     pub yaml_duplicates: Vec<String>,
 }
 
-/// Reads a body without knowing its kind. Errors: the syntax error; for JSON without what Go puts before it.
+/// Reads a body without knowing its kind. Errors: the syntax error; for JSON without what Go puts before it;
+/// in protobuf also a kind that is not built in.
 pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, String> {
     match format {
         Format::Json => {
@@ -139,6 +143,10 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, String> {
         Format::Yaml => {
             let document = yaml::parse(bytes).map_err(|e| e.to_string())?;
             Ok(Parsed { raw: document.raw, yaml_duplicates: document.duplicates })
+        }
+        Format::Protobuf => {
+            let value = protobuf::decode_object(bytes).map_err(|e| e.to_string())?;
+            Ok(Parsed { raw: Raw::from_value(&value), yaml_duplicates: Vec::new() })
         }
     }
 }
@@ -195,6 +203,45 @@ pub fn parse_group_version(text: &str) -> Result<(&str, &str), String> {
     }
 }
 
+/// A body of which the kind is known.
+pub(super) enum Source<'a> {
+    Text(Parsed),
+    Protobuf(protobuf::Envelope<'a>),
+}
+
+/// Reads so much of a body that its kind is known; what it leaves out is as the target has it.
+pub(super) fn identify<'a>(
+    bytes: &'a [u8],
+    format: Format,
+    target: Target<'_>,
+) -> Result<(Source<'a>, Gvk), String> {
+    match format {
+        Format::Json | Format::Yaml => {
+            let parsed = parse_located(bytes, format)?;
+            let gvk = interpret(&parsed.raw)?.or(target);
+            Ok((Source::Text(parsed), gvk))
+        }
+        Format::Protobuf => {
+            let envelope = protobuf::open(bytes).map_err(|e| e.to_string())?;
+            let gvk = envelope.gvk(target);
+            Ok((Source::Protobuf(envelope), gvk))
+        }
+    }
+}
+
+impl Source<'_> {
+    /// The object in the form in which Go prints it, without `apiVersion` and `kind` if it is protobuf.
+    pub(super) fn decode(&self, gvk: &Gvk, schema: &Arc<Schema>) -> Result<Typed, String> {
+        match self {
+            Source::Text(parsed) => typed::decode(&parsed.raw, schema).map_err(|e| e.to_string()),
+            Source::Protobuf(envelope) => {
+                let value = protobuf::decode(gvk, envelope.raw).map_err(|e| e.to_string())?;
+                typed::normalise(&value, schema).map_err(|e| e.to_string())
+            }
+        }
+    }
+}
+
 /// Decodes the body of a built-in kind.
 ///
 /// Takes the bytes, their format, the kind that the path expects with its schema, and what to do about unknown
@@ -207,8 +254,7 @@ pub fn decode_builtin(
     schema: &Arc<Schema>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    let parsed = parse_located(bytes, format, target)?;
-    let gvk = interpret(&parsed.raw).map_err(|e| target.unrecognized(e, bytes))?.or(target);
+    let (source, gvk) = identify(bytes, format, target).map_err(|e| target.unrecognized(e, bytes))?;
     if gvk.version.is_empty() {
         let body = String::from_utf8_lossy(bytes);
         return Err(target.unhandled(&gvk, format_args!("Object 'apiVersion' is missing in '{body}'")));
@@ -229,14 +275,20 @@ pub fn decode_builtin(
     } else {
         openapi::find_kind(&gvk.group, &gvk.version, &gvk.kind)
     };
-    let typed = known.map(|schema| typed::decode(&parsed.raw, &schema)).transpose();
+    let typed = known.map(|schema| source.decode(&gvk, &schema)).transpose();
     let typed = typed.map_err(|e| target.unhandled(&gvk, e))?;
     if !scheme::converts(&gvk, target) {
         let (from, to) = (scheme::go_type(&gvk), scheme::internal_type(target));
         return Err(target.unhandled(&gvk, format_args!("converting ({from}) to ({to}): unknown conversion")));
     }
-    let strict = typed.iter().flat_map(|t| &t.strict).map(ToString::to_string).collect();
-    let warnings = judge(&parsed, strict, validation).map_err(|e| target.unhandled(&gvk, e))?;
+    let warnings = match &source {
+        Source::Text(parsed) => {
+            let strict = typed.iter().flat_map(|t| &t.strict).map(ToString::to_string).collect();
+            judge(parsed, strict, validation).map_err(|e| target.unhandled(&gvk, e))?
+        }
+        // Protobuf is never decoded strictly.
+        Source::Protobuf(_) => Vec::new(),
+    };
     target.check_version(&gvk)?;
     let mut value = typed.map_or(Value::Null, |t| t.value);
     if let Value::Object(object) = &mut value {
@@ -259,7 +311,10 @@ pub fn decode_custom(
     validation: FieldValidation,
     coerce: impl FnOnce(&mut Value, &str) -> Result<Vec<String>, String>,
 ) -> Result<Decoded, Status> {
-    let parsed = parse_located(bytes, format, target)?;
+    if format == Format::Protobuf {
+        return Err(refuse_protobuf(bytes, target));
+    }
+    let parsed = parse_located(bytes, format).map_err(|e| target.unrecognized(e, bytes))?;
     interpret(&parsed.raw).map_err(|e| target.unrecognized(e, bytes))?;
     let mut value = parsed.raw.to_value(Numbers::Go).map_err(|e| target.unrecognized(e, bytes))?;
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
@@ -277,6 +332,17 @@ pub fn decode_custom(
     let warnings = judge(&parsed, strict, validation).map_err(|e| target.unhandled(&gvk, e))?;
     target.check_version(&gvk)?;
     Ok(Decoded { value, warnings })
+}
+
+/// Custom resources have no protobuf form.
+fn refuse_protobuf(bytes: &[u8], target: Target<'_>) -> Status {
+    match protobuf::open(bytes) {
+        Ok(envelope) => {
+            let error = protobuf::Error::NotMarshalable("*unstructured.Unstructured".into());
+            target.unhandled(&envelope.gvk(target), error)
+        }
+        Err(error) => target.unrecognized(error, bytes),
+    }
 }
 
 fn coerce_object(
@@ -321,12 +387,11 @@ pub fn custom_metadata(metadata: &Value) -> Result<(Value, Vec<String>), String>
     Ok((typed.value, unknown))
 }
 
-fn parse_located(bytes: &[u8], format: Format, target: Target<'_>) -> Result<Parsed, Status> {
+/// [`parse`], with what Go puts before an error.
+fn parse_located(bytes: &[u8], format: Format) -> Result<Parsed, String> {
     parse(bytes, format).map_err(|error| match format {
-        Format::Json => {
-            target.unrecognized(format_args!("couldn't get version/kind; json parse error: {error}"), bytes)
-        }
-        Format::Yaml => target.unrecognized(error, bytes),
+        Format::Json => format!("couldn't get version/kind; json parse error: {error}"),
+        Format::Yaml | Format::Protobuf => error,
     })
 }
 

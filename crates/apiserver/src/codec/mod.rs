@@ -1,9 +1,10 @@
-//! Bytes to objects and back: JSON, YAML; strict decoding. No I/O.
+//! Bytes to objects and back: JSON, YAML, protobuf; strict decoding. No I/O.
 
 pub mod body;
 pub mod json;
 pub mod negotiate;
 pub mod options;
+pub mod protobuf;
 pub mod redecode;
 mod scheme;
 pub mod selectors;

@@ -32,12 +32,12 @@ impl MediaType {
         }
     }
 
-    /// The text format; `None` for protobuf.
-    pub fn format(self) -> Option<Format> {
+    /// How a body of this type is read.
+    pub fn format(self) -> Format {
         match self {
-            Self::Json => Some(Format::Json),
-            Self::Yaml => Some(Format::Yaml),
-            Self::Protobuf => None,
+            Self::Json => Format::Json,
+            Self::Yaml => Format::Yaml,
+            Self::Protobuf => Format::Protobuf,
         }
     }
 

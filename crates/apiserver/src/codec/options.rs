@@ -2,10 +2,10 @@
 //! (`k8s.io/apimachinery/pkg/apis/meta/v1/validation`, `pkg/apis/meta/internalversion/validation`,
 //! `apiserver/pkg/endpoints/handlers/{create,update,patch,get,delete}.go`).
 
-use super::body::{self, FieldValidation, Format};
+use super::body::{self, FieldValidation, Format, Target};
 use super::selectors::{FieldSelector, LabelSelector};
 use crate::field::{Error, ErrorList, Path, go_quote};
-use crate::schema::{openapi, typed};
+use crate::schema::openapi;
 use crate::status::Status;
 use crate::validation::metadata::validate_field_manager;
 use serde_json::Value;
@@ -308,23 +308,18 @@ fn delete_query(query: &Pairs) -> Result<Value, String> {
 
 fn delete_body(bytes: &[u8], format: Format) -> Result<Value, String> {
     const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
-    let parsed = body::parse(bytes, format).map_err(|error| match format {
-        Format::Json => format!("couldn't get version/kind; json parse error: {error}"),
-        Format::Yaml => error,
-    })?;
-    let gvk = body::interpret(&parsed.raw)?;
+    let target = Target { group: "", version: "v1", kind: "DeleteOptions" };
+    let (source, gvk) = body::identify(bytes, format, target)?;
     // The options types belong to no version: any is taken.
-    if !matches!(gvk.kind.as_str(), "" | "DeleteOptions") {
-        let version = if gvk.group_version().is_empty() { "v1".into() } else { gvk.group_version() };
+    if gvk.kind != target.kind {
         return Err(format!(
             "no kind {} is registered for version {} in scheme {}",
             go_quote(&gvk.kind),
-            go_quote(&version),
+            go_quote(&gvk.group_version()),
             go_quote(SCHEME)
         ));
     }
-    let schema = openapi::builtin(DELETE_OPTIONS);
-    typed::decode(&parsed.raw, &schema).map(|typed| typed.value).map_err(|error| error.to_string())
+    source.decode(&gvk, &openapi::builtin(DELETE_OPTIONS)).map(|typed| typed.value)
 }
 
 /// The field manager of a write: the one it names, or else the program in its `User-Agent`

@@ -1,7 +1,7 @@
 //! create on kinds that are not stored: reviews, and subresources such as `token`.
 
 use super::handler::Reply;
-use super::resource::{Call, format_of, write_options};
+use super::resource::{Call, write_options};
 use crate::codec::body::{self, Target};
 use crate::codec::negotiate;
 use crate::codec::options::{self, Write};
@@ -28,7 +28,7 @@ pub(super) async fn create(
     let media = negotiate::input(asked.content_type(), &[])?;
     let bytes = read.await?;
     let query = options::write(asked.query.pairs(), Write::Create)?;
-    let format = format_of(media, false)?;
+    let format = media.format();
     let decoded = body::decode_builtin(&bytes, format, target, schema, query.field_validation)?;
     let mut object = decoded.value;
     call.warn(decoded.warnings);

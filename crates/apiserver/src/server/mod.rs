@@ -49,6 +49,7 @@ struct Inner {
     authorizer: Arc<dyn Authorizer>,
     recent_impersonations: Recent,
     oidc: Option<Oidc>,
+    openapi: crate::openapi::Cache,
     health: Health,
     limits: Limits,
     metrics: Metrics,

@@ -116,7 +116,7 @@ fn scope_fits(row: &Row, asked: &Asked) -> bool {
 pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<String, Status> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = negotiate::input(content_type, MEDIA_ALIASES)?;
-    let format = media.format().unwrap_or(body::Format::Json);
+    let format = media.format();
     let parsed = body::parse(bytes, format).map_err(Status::bad_request)?;
     let value = parsed
         .raw
@@ -305,7 +305,7 @@ impl<'a> Call<'a> {
         validation: FieldValidation,
     ) -> Result<Value, Status> {
         let target = self.target();
-        let format = format_of(media, self.row.resource.custom)?;
+        let format = media.format();
         let decoded = if self.row.resource.custom {
             let schema =
                 |version: &str| self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
@@ -372,7 +372,7 @@ impl<'a> Call<'a> {
         let format = if bytes.is_empty() {
             body::Format::Json
         } else {
-            format_of(negotiate::input(self.asked.content_type(), self.media_aliases())?, false)?
+            negotiate::input(self.asked.content_type(), self.media_aliases())?.format()
         };
         options::delete(bytes, format, self.asked.query.pairs())
     }
@@ -414,17 +414,6 @@ impl<'a> Call<'a> {
 
 pub(super) fn write_options(query: &WriteQuery) -> WriteOptions {
     WriteOptions { dry_run: query.dry_run, field_manager: query.field_manager.clone() }
-}
-
-/// The text format of a body; custom resources have no protobuf.
-pub(super) fn format_of(media: MediaType, custom: bool) -> Result<body::Format, Status> {
-    let _ = custom;
-    media.format().ok_or_else(|| {
-        Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml",
-        )
-    })
 }
 
 /// Reads the document of a patch.

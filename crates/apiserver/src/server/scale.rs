@@ -1,14 +1,149 @@
+//! The `scale` subresource of custom resources: the number of replicas at the paths that the definition names,
+//! shown as an `autoscaling/v1` Scale (`apiextensions-apiserver/pkg/registry/customresource/etcd.go`).
+
 use super::handler::Reply;
-use super::resource::Call;
+use super::render;
+use super::resource::{Call, write_options};
+use crate::codec::body::{self, Format, Target};
+use crate::codec::negotiate;
+use crate::codec::options::{self, Write};
+use crate::field::{Error, Path};
+use crate::meta;
+use crate::patch::{self, PatchKind};
+use crate::resources::customresources::simple;
+use crate::schema::openapi::builtin;
 use crate::status::Status;
-use crate::strategy::ScalePaths;
+use crate::strategy::{ScalePaths, WriteOptions};
 use bytes::Bytes;
+use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
+
+const TARGET: Target<'static> = Target { group: "autoscaling", version: "v1", kind: "Scale" };
+const DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
+
+/// Answers get, update and patch of a Scale.
 pub(super) async fn serve(
-    _: &Call<'_>,
-    _: &Arc<ScalePaths>,
-    _: impl Future<Output = Result<Bytes, Status>> + Send,
+    call: &Call<'_>,
+    paths: &Arc<ScalePaths>,
+    read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Status> {
-    Err(Status::new(501, "NotImplemented", "scale is not served yet"))
+    let form = call.form()?;
+    let strategy = call.row.strategy().cloned().ok_or_else(Status::method_not_allowed)?;
+    let registry = &call.inner.registry;
+    let plain = WriteOptions::default();
+    let scope = call.scope(&*strategy, &plain);
+    let stored = registry.get(&scope, "").await?;
+    let object = crate::registry::present(call.row, &call.version.name, &stored);
+    let verb = call.asked.info.verb.as_str();
+    let shown = if verb == "get" {
+        to_scale(&object, paths)?
+    } else {
+        let write = if verb == "patch" { Write::Patch } else { Write::Update };
+        let bytes = read.await?;
+        let query = options::write(call.asked.query.pairs(), write)?;
+        let options = write_options(&query);
+        let scale = wanted(call, &object, paths, &bytes)?;
+        let mut changed = object;
+        set_replicas(&mut changed, paths, &scale)?;
+        let version = meta::text(&scale, &["metadata", "resourceVersion"]);
+        meta::metadata_mut(&mut changed).insert("resourceVersion".into(), version.into());
+        // The path's subresource names the owner of the change; the object is written as a whole.
+        let written = registry.update(&call.scope(&*strategy, &options), changed).await?;
+        to_scale(&written.object, paths)?
+    };
+    let bytes = render::encode(&shown, negotiate::Output { form: None, ..form.accepted });
+    Ok(Reply::new(200, form.accepted.media.as_str(), bytes))
+}
+
+/// The Scale that the client wants.
+fn wanted(call: &Call<'_>, object: &Value, paths: &ScalePaths, bytes: &[u8]) -> Result<Value, Status> {
+    let schema = builtin(DEFINITION);
+    if call.asked.info.verb == "update" {
+        let media = negotiate::input(call.asked.content_type(), &[])?;
+        let format = media.format().unwrap_or(Format::Json);
+        let decoded = body::decode_builtin(bytes, format, TARGET, &schema, body::FieldValidation::Warn)?;
+        call.warn(decoded.warnings);
+        return Ok(decoded.value);
+    }
+    let kind = PatchKind::from_content_type(call.asked.content_type(), true)?;
+    let parsed = body::parse(bytes, Format::Json).map_err(|why| patch::malformed(kind, true, &why))?;
+    let document = parsed
+        .raw
+        .to_value(crate::codec::json::Numbers::Go)
+        .map_err(|why| patch::malformed(kind, true, &why.to_string()))?;
+    let body = patch::Body { value: &document, duplicates: &[], validated: true };
+    Ok(patch::apply_patch(kind, &to_scale(object, paths)?, &body, &schema)?.object)
+}
+
+fn to_scale(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+    let replicas = |path: &str| simple(object, path).and_then(Value::as_i64).unwrap_or(0);
+    let metadata = object.get("metadata").and_then(Value::as_object);
+    let kept = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
+    let metadata: serde_json::Map<String, Value> =
+        kept.iter().filter_map(|name| Some(((*name).to_string(), metadata?.get(*name)?.clone()))).collect();
+    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {}, "status": {"replicas": replicas(&paths.status_replicas)}});
+    if simple(object, &paths.spec_replicas).is_none() {
+        let why = format!("the spec replicas field {} does not exist", quoted(&paths.spec_replicas));
+        return Err(Status::internal(why));
+    }
+    let wanted = replicas(&paths.spec_replicas);
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
+    }
+    if let Some(selector) = paths.label_selector.as_deref().and_then(|path| simple(object, path))
+        && let Some(text) = selector.as_str().filter(|text| !text.is_empty())
+    {
+        scale["status"]["selector"] = text.into();
+    }
+    Ok(scale)
+}
+
+fn quoted(text: &str) -> String {
+    crate::field::go_quote(text)
+}
+
+/// Writes the wanted number of replicas where the definition says.
+fn set_replicas(object: &mut Value, paths: &ScalePaths, scale: &Value) -> Result<(), Status> {
+    let replicas = meta::at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        let error =
+            Error::invalid(&Path::new("spec.replicas"), replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", meta::name(object), &vec![error]));
+    }
+    let mut steps: Vec<&str> = paths.spec_replicas.split('.').filter(|step| !step.is_empty()).collect();
+    let Some(last) = steps.pop() else { return Ok(()) };
+    let parent = steps.into_iter().fold(meta::as_map_mut(object), |map, step| meta::child_mut(map, step));
+    parent.insert(last.into(), replicas.into());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths() -> ScalePaths {
+        ScalePaths {
+            spec_replicas: ".spec.size.replicas".into(),
+            status_replicas: ".status.replicas".into(),
+            label_selector: Some(".status.selector".into()),
+        }
+    }
+
+    #[test]
+    fn a_scale_shows_and_changes_the_fields_that_the_definition_names() {
+        let mut object = json!({"metadata": {"name": "a", "labels": {"x": "y"}, "resourceVersion": "7"},
+            "spec": {"size": {"replicas": 3}}, "status": {"replicas": 2, "selector": "app=a"}});
+        let mut scale = to_scale(&object, &paths()).expect("a scale");
+        assert_eq!(scale["spec"]["replicas"], 3);
+        assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=a"}));
+        assert_eq!(scale["metadata"], json!({"name": "a", "resourceVersion": "7"}));
+        scale["spec"]["replicas"] = 5.into();
+        set_replicas(&mut object, &paths(), &scale).expect("a change");
+        assert_eq!(object["spec"]["size"]["replicas"], 5);
+        scale["spec"]["replicas"] = (-1).into();
+        assert_eq!(set_replicas(&mut object, &paths(), &scale).map_err(|s| s.code), Err(422));
+        assert!(to_scale(&json!({"metadata": {}}), &paths()).is_err_and(|s| s.code == 500));
+    }
 }

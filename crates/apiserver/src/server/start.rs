@@ -128,6 +128,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
         authorizer,
         recent_impersonations: Recent::new(),
         oidc,
+        openapi: crate::openapi::Cache::default(),
         limits: Limits::new(READING, MUTATING),
         metrics: Metrics::new(),
         external_address: options.external_address,

@@ -3,6 +3,7 @@
 use super::identity::{Facts, Identity, encode_certificate, read_chain, read_key};
 use super::renewal::{Standing, Validity, standing};
 use crate::files::{self, Access, Fault};
+use fleetpass_controllers::{AuthorityError, CertificateAuthority};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -129,6 +130,16 @@ impl Authority {
     /// Its certificate as PEM: what clients trust.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// The authority as the controller uses it that signs CertificateSigningRequests.
+    ///
+    /// # Errors
+    ///
+    /// Its own certificate and key do not fit what that controller needs.
+    pub fn certificate_signer(&self) -> Result<CertificateAuthority, AuthorityError> {
+        let key = zeroize::Zeroizing::new(self.issuer.key().serialize_pem());
+        CertificateAuthority::from_pem(&self.certificate_pem, &key)
     }
 
     /// Whether this authority, or one with the same key, issued the certificate. A question of identity, not of

@@ -7,7 +7,7 @@ use super::{Inner, nonresource, resource};
 use crate::alias::{self, Alias};
 use crate::authn::{Facts, Unauthenticated};
 use crate::authz::{Attributes, impersonation, messages};
-use crate::codec::negotiate::{self, Output};
+use crate::codec::negotiate::{self, MediaType, Output};
 use crate::request::{Query, RequestInfo};
 use crate::status::Status;
 use crate::user::UserInfo;
@@ -250,9 +250,13 @@ fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
 
 /// A `Status` in the encoding that the client accepts.
 fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
-    let accepted = Output { media: negotiate::output_status(accept), form: None, pretty: false };
+    let mut accepted = Output { media: negotiate::output_status(accept), form: None, pretty: false };
     let status = &failure.status;
-    let bytes = render::encode(&status.to_json(), accepted);
+    let body = status.to_json();
+    let bytes = render::encode(&body, accepted).unwrap_or_else(|_| {
+        accepted.media = MediaType::Json;
+        body.to_string().into()
+    });
     let mut reply = Reply::new(status.code, accepted.media.as_str(), bytes).warned(failure.warnings.clone());
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         reply.headers.push((RETRY_AFTER, seconds.into()));

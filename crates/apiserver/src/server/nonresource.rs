@@ -63,7 +63,7 @@ fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
     let output =
         negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
     let output = Output { form: None, ..output };
-    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)))
+    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
 }
 
 /// The version of the Kubernetes API that is served; the build is ours.
@@ -109,7 +109,7 @@ fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
         };
         let mut value = discovery::aggregated(&table, core);
         value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
-        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)));
+        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)?));
     }
     if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
     {

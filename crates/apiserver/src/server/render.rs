@@ -4,7 +4,7 @@
 use crate::cache::{self, Head, Object};
 use crate::catalog::Row;
 use crate::codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
-use crate::codec::yaml;
+use crate::codec::{protobuf, yaml};
 use crate::field::go_quote;
 use crate::meta;
 use crate::registry::{Listed, present};
@@ -55,20 +55,23 @@ pub(super) fn include_object(query: &Query, accepted: Output) -> Result<IncludeO
 }
 
 /// A tree in the accepted encoding.
-pub(super) fn encode(value: &Value, accepted: Output) -> Bytes {
-    match accepted.media {
+///
+/// # Errors
+/// 406 for a kind that protobuf does not know.
+pub(super) fn encode(value: &Value, accepted: Output) -> Result<Bytes, Status> {
+    Ok(match accepted.media {
         MediaType::Yaml => yaml::print(value).into(),
-        MediaType::Json | MediaType::Protobuf if accepted.pretty => {
-            let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+        MediaType::Protobuf => protobuf::encode(value)?.into(),
+        MediaType::Json => {
+            let mut text = if accepted.pretty {
+                serde_json::to_vec_pretty(value).unwrap_or_default()
+            } else {
+                cache::encode(value)
+            };
             text.push(b'\n');
             text.into()
         }
-        MediaType::Json | MediaType::Protobuf => {
-            let mut text = cache::encode(value);
-            text.push(b'\n');
-            text.into()
-        }
-    }
+    })
 }
 
 impl Form<'_> {
@@ -94,7 +97,8 @@ impl Form<'_> {
 
     /// An object as a tree.
     pub(super) fn tree(&self, object: &Value) -> Result<Bytes, Status> {
-        self.transformed(object).map(|value| encode(value.as_ref().unwrap_or(object), self.accepted))
+        let shown = self.transformed(object)?;
+        encode(shown.as_ref().unwrap_or(object), self.accepted)
     }
 
     /// The object in the form that is wanted; `None`: as it is.
@@ -187,7 +191,7 @@ impl Form<'_> {
                 self.table(version, metadata, rows, true)
             }
         };
-        Ok(encode(&value, self.accepted))
+        encode(&value, self.accepted)
     }
 
     /// Lists of custom resources print an empty `continue` too (`UnstructuredList`).

@@ -390,7 +390,7 @@ impl<'a> Call<'a> {
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
             let plain = Output { form: None, ..form.accepted };
-            return Ok(self.reply(200, &form, render::encode(&status, plain), Vec::new()));
+            return Ok(self.reply(200, &form, render::encode(&status, plain)?, Vec::new()));
         }
         // Only who asked for it by the old name is told that it is not gone yet.
         let code = if !deleted.gone && request.orphan_dependents == Some(false) { 202 } else { 200 };

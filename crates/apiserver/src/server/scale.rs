@@ -52,7 +52,7 @@ pub(super) async fn serve(
         let written = registry.update(&call.scope(&*strategy, &options), changed).await?;
         to_scale(&written.object, paths)?
     };
-    let bytes = render::encode(&shown, negotiate::Output { form: None, ..form.accepted });
+    let bytes = render::encode(&shown, negotiate::Output { form: None, ..form.accepted })?;
     Ok(Reply::new(200, form.accepted.media.as_str(), bytes))
 }
 
@@ -61,7 +61,7 @@ fn wanted(call: &Call<'_>, object: &Value, paths: &ScalePaths, bytes: &[u8]) -> 
     let schema = builtin(DEFINITION);
     if call.asked.info.verb == "update" {
         let media = negotiate::input(call.asked.content_type(), &[])?;
-        let format = media.format().unwrap_or(Format::Json);
+        let format = media.format();
         let decoded = body::decode_builtin(bytes, format, TARGET, &schema, body::FieldValidation::Warn)?;
         call.warn(decoded.warnings);
         return Ok(decoded.value);

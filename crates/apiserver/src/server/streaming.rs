@@ -8,6 +8,7 @@ use super::resource::Call;
 use crate::cache::{Event, EventKind, Object};
 use crate::catalog::Row;
 use crate::codec::negotiate::{self, Form as Shape, MediaType};
+use crate::codec::protobuf;
 use crate::registry::{Scope, WatchItem, Watching, present};
 use crate::request::api_version;
 use crate::status::Status;
@@ -129,14 +130,15 @@ impl Stream {
             }
             WatchItem::Error(status) => {
                 self.over = true;
-                line("ERROR", &status.to_json())
+                self.frame("ERROR", &status.to_json())
             }
         }
     }
 
-    fn object(&self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
+    fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
         let as_stored = self.row.is_uniform(object.revision) && self.row.resource.view.is_none();
-        if as_stored && self.form.accepted.form.is_none() {
+        let text = self.form.accepted.media == MediaType::Json;
+        if as_stored && text && self.form.accepted.form.is_none() {
             let (name, version) = (self.row.resource.kind.as_str(), self.api_version());
             return match shared {
                 Some(event) => event.line(name, &version),
@@ -147,7 +149,7 @@ impl Stream {
     }
 
     /// An event with an object in the form that the client wants.
-    fn event(&self, kind: &str, object: Value) -> Bytes {
+    fn event(&mut self, kind: &str, object: Value) -> Bytes {
         let form = Form {
             row: &self.row,
             version: &self.version,
@@ -169,7 +171,19 @@ impl Stream {
             }
             None => object,
         };
-        line(kind, &shown)
+        self.frame(kind, &shown)
+    }
+
+    /// An event as it goes over the wire.
+    fn frame(&mut self, kind: &str, object: &Value) -> Bytes {
+        if self.form.accepted.media != MediaType::Protobuf {
+            return line(kind, object);
+        }
+        protobuf::watch_frame(kind, object).map(Bytes::from).unwrap_or_else(|error| {
+            tracing::error!(%error, kind = self.row.resource.kind, "an event cannot be written as protobuf");
+            self.over = true;
+            Bytes::new()
+        })
     }
 }
 

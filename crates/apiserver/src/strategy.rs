@@ -342,7 +342,7 @@ pub trait View: Send + Sync + 'static {
     /// Group and plural of the row whose objects these are.
     fn stored_as(&self) -> (&'static str, &'static str);
     /// From the stored form.
-    fn from_stored(&self, object: &Value) -> Value;
+    fn show_stored(&self, object: &Value) -> Value;
     /// To the stored form.
     fn to_stored(&self, object: &Value) -> Value;
 }

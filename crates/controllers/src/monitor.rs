@@ -274,7 +274,7 @@ mod tests {
         let mut running: Vec<_> = watches.running.keys().map(|(_, plural)| plural.as_str()).collect();
         running.sort_unstable();
         assert_eq!(running, ["secrets", "teams"]);
-        assert!(watches.follow(&found(&[secrets.clone()], &["example.com/v1"])).is_empty());
+        assert!(watches.follow(&found(std::slice::from_ref(&secrets), &["example.com/v1"])).is_empty());
         let gone = watches.follow(&found(&[secrets], &[]));
         assert_eq!(gone.iter().map(|resource| resource.api.plural.as_str()).collect::<Vec<_>>(), ["teams"]);
     }

@@ -47,7 +47,13 @@ async fn recorded_conversations_go_as_with_kube_apiserver() -> anyhow::Result<()
             }
         }
     }
-    println!("{passed} steps as recorded, {} listed exceptions, {} wrong", listed.len(), wrong.len());
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{passed} steps as recorded, {} listed exceptions, {} wrong:\n{}",
+        listed.len(),
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(passed > 0, "no scenario was replayed");
     Ok(())
 }

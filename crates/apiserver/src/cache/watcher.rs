@@ -78,7 +78,7 @@ impl Event {
 }
 
 /// A watch event as a line of JSON.
-pub fn event_line(event: &str, object: &Object, kind: &str, api_version: &str) -> Bytes {
+pub(crate) fn event_line(event: &str, object: &Object, kind: &str, api_version: &str) -> Bytes {
     let mut out = Vec::with_capacity(object.size() + 160);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(event.as_bytes());

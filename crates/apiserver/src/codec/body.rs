@@ -166,10 +166,10 @@ pub fn interpret(raw: &Raw) -> Result<Gvk, String> {
     let (mut api_version, mut kind) = ("", "");
     let mut mismatch = None;
     for (key, value) in members {
-        let (name, slot) = if key.eq_ignore_ascii_case("apiVersion") {
-            ("apiVersion", &mut api_version)
+        let slot = if key.eq_ignore_ascii_case("apiVersion") {
+            &mut api_version
         } else if key.eq_ignore_ascii_case("kind") {
-            ("kind", &mut kind)
+            &mut kind
         } else {
             continue;
         };
@@ -178,7 +178,7 @@ pub fn interpret(raw: &Raw) -> Result<Gvk, String> {
             Raw::Null => {}
             other => {
                 mismatch.get_or_insert_with(|| {
-                    format!("{} into Go struct field .{name} of type string", other.type_name())
+                    format!("{} into Go struct field .{key} of type string", other.type_name())
                 });
             }
         }

@@ -1,6 +1,6 @@
 //! A JSON reader that keeps what `serde_json` forgets: duplicate keys, the order of keys, and the literal
-//! text of numbers. Its errors are worded as Go's `encoding/json` words them (`scanner.go`), because
-//! kube-apiserver's answers quote them.
+//! text of numbers. Its errors are worded as Go's `encoding/json` words them (in its newer form, over
+//! `encoding/json/jsontext`), because kube-apiserver's answers quote them.
 
 use crate::field::go_quote;
 use serde_json::{Map, Number, Value};
@@ -243,15 +243,13 @@ struct Reader<'a> {
     at: usize,
 }
 
-const VALUE: &str = "looking for beginning of value";
-
 impl Reader<'_> {
     fn document(mut self) -> Result<Raw, SyntaxError> {
         let root = self.value()?;
         self.skip_space();
         match self.peek() {
             None => Ok(root),
-            Some(byte) => Err(invalid(byte, "after top-level value")),
+            Some(_) => Err(self.invalid(self.at, "after top-level value")),
         }
     }
 
@@ -314,9 +312,11 @@ impl Reader<'_> {
                         members.push((std::mem::take(key), done));
                         done = Raw::Object(std::mem::take(members));
                     }
-                    (Frame::Array(_), byte) => return Err(invalid(byte, "after array element")),
-                    (Frame::Object(..), byte) => {
-                        return Err(invalid(byte, "after object key:value pair"));
+                    (Frame::Array(_), _) => {
+                        return Err(self.invalid(self.at - 1, "after array element"));
+                    }
+                    (Frame::Object(..), _) => {
+                        return Err(self.invalid(self.at - 1, "after object key:value pair"));
                     }
                 }
                 stack.pop();
@@ -329,7 +329,7 @@ impl Reader<'_> {
         match self.peek() {
             None => return Err(unexpected_end()),
             Some(b'"') => {}
-            Some(byte) => return Err(invalid(byte, "looking for beginning of object key string")),
+            Some(_) => return Err(self.invalid(self.at, "looking for beginning of object key string")),
         }
         let key = self.string()?;
         self.skip_space();
@@ -339,7 +339,7 @@ impl Reader<'_> {
                 self.at += 1;
                 Ok(key)
             }
-            Some(byte) => Err(invalid(byte, "after object key")),
+            Some(_) => Err(self.invalid(self.at, "after object key")),
         }
     }
 
@@ -351,15 +351,15 @@ impl Reader<'_> {
             Some(b't') => self.literal("true", Raw::Bool(true)),
             Some(b'f') => self.literal("false", Raw::Bool(false)),
             Some(b'n') => self.literal("null", Raw::Null),
-            Some(byte) => Err(invalid(byte, VALUE)),
+            Some(_) => Err(self.invalid(self.at, "looking for beginning of value")),
         }
     }
 
     fn literal(&mut self, word: &str, value: Raw) -> Result<Raw, SyntaxError> {
         for expected in word.bytes() {
-            let byte = self.peek_or_space();
-            if byte != expected {
-                return Err(invalid(byte, &format!("in literal {word} (expecting '{}')", expected as char)));
+            if self.need()? != expected {
+                let context = format!("in literal {word} (expecting '{}')", expected as char);
+                return Err(self.invalid(self.at, &context));
             }
             self.at += 1;
         }
@@ -371,21 +371,21 @@ impl Reader<'_> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
-        match self.peek_or_space() {
+        match self.need()? {
             b'0' => self.at += 1,
             b'1'..=b'9' => self.digits(),
-            byte => return Err(invalid(byte, "in numeric literal")),
+            _ => return Err(self.invalid(self.at, "in numeric literal")),
         }
         if self.peek() == Some(b'.') {
             self.at += 1;
-            self.some_digits("after decimal point in numeric literal")?;
+            self.some_digits()?;
         }
         if let Some(b'e' | b'E') = self.peek() {
             self.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
-            self.some_digits("in exponent of numeric literal")?;
+            self.some_digits()?;
         }
         Ok(String::from_utf8_lossy(&self.bytes[start..self.at]).into_owned())
     }
@@ -396,13 +396,13 @@ impl Reader<'_> {
         }
     }
 
-    fn some_digits(&mut self, context: &str) -> Result<(), SyntaxError> {
-        match self.peek_or_space() {
+    fn some_digits(&mut self) -> Result<(), SyntaxError> {
+        match self.need()? {
             b'0'..=b'9' => {
                 self.digits();
                 Ok(())
             }
-            byte => Err(invalid(byte, context)),
+            _ => Err(self.invalid(self.at, "in numeric literal")),
         }
     }
 
@@ -430,14 +430,14 @@ impl Reader<'_> {
                     self.at += 1;
                     self.escape(&mut out)?;
                 }
-                Some(byte) => return Err(invalid(byte, "in string literal")),
+                Some(_) => return Err(self.invalid(self.at, "in string")),
             }
         }
     }
 
     /// An escape, after its backslash.
     fn escape(&mut self, out: &mut String) -> Result<(), SyntaxError> {
-        let byte = self.peek_or_space();
+        let byte = self.need()?;
         self.at += 1;
         out.push(match byte {
             b'"' | b'\\' | b'/' => byte as char,
@@ -450,7 +450,7 @@ impl Reader<'_> {
                 let unit = self.hex4()?;
                 return self.utf16(unit, out);
             }
-            _ => return Err(invalid(byte, "in string escape code")),
+            _ => return Err(self.bad_escape(self.at - 2, 2)),
         });
         Ok(())
     }
@@ -473,26 +473,57 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Four hexadecimal digits, after `\u`.
     fn hex4(&mut self) -> Result<u32, SyntaxError> {
+        let start = self.at - 2;
         let mut unit = 0;
-        for _ in 0..4 {
-            let byte = self.peek_or_space();
-            let digit = (byte as char)
-                .to_digit(16)
-                .ok_or_else(|| invalid(byte, "in \\u hexadecimal character escape"))?;
+        for ahead in 0..4 {
+            let Some(byte) = self.bytes.get(self.at + ahead) else { return Err(unexpected_end()) };
+            let Some(digit) = (*byte as char).to_digit(16) else { return Err(self.bad_escape(start, 6)) };
             unit = unit * 16 + digit;
-            self.at += 1;
         }
+        self.at += 4;
         Ok(unit)
+    }
+
+    /// An error about an escape of `length` bytes, or what is there of it.
+    fn bad_escape(&self, start: usize, length: usize) -> SyntaxError {
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let what = String::from_utf8_lossy(&rest[..rest.len().min(length)]);
+        let odd =
+            |c: char| matches!(c, '`' | char::REPLACEMENT_CHARACTER) || c.is_whitespace() || c.is_control();
+        let what = if what.contains(odd) {
+            quote_bytes(&rest[..rest.len().min(length)])
+        } else {
+            format!("`{what}`")
+        };
+        SyntaxError(format!("invalid escape sequence {what} in string"))
     }
 
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Go's scanner sees the end of its input as a space.
-    fn peek_or_space(&self) -> u8 {
-        self.peek().unwrap_or(b' ')
+    /// The byte at hand, which must be there.
+    fn need(&self) -> Result<u8, SyntaxError> {
+        self.peek().ok_or_else(unexpected_end)
+    }
+
+    /// An error about the character at `at`.
+    fn invalid(&self, at: usize, context: &str) -> SyntaxError {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let chunk = rest[..rest.len().min(4)].utf8_chunks().next();
+        let quoted = match chunk.and_then(|chunk| chunk.valid().chars().next()) {
+            Some('\'') => r"'\''".to_string(),
+            Some('"') => "'\"'".to_string(),
+            Some(c @ '\u{80}'..='\u{a0}') => format!("'\\u{:04x}'", c as u32),
+            Some(c) => {
+                let text = go_quote(&c.to_string());
+                format!("'{}'", &text[1..text.len() - 1])
+            }
+            None => format!("'\\x{:02x}'", rest.first().copied().unwrap_or_default()),
+        };
+        SyntaxError(format!("invalid character {quoted} {context}"))
     }
 
     fn skip_space(&mut self) {
@@ -506,25 +537,24 @@ fn unexpected_end() -> SyntaxError {
     SyntaxError("unexpected end of JSON input".into())
 }
 
+/// As Go's `%q` prints bytes.
+fn quote_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let text = go_quote(chunk.valid());
+        out.push_str(&text[1..text.len() - 1]);
+        out.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    out.push('"');
+    out
+}
+
 /// Each byte that is not part of valid UTF-8 becomes one U+FFFD, as in Go.
 fn push_lossy(out: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());
         out.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, chunk.invalid().len()));
     }
-}
-
-fn invalid(byte: u8, context: &str) -> SyntaxError {
-    let quoted = match byte {
-        b'\'' => r"'\''".to_string(),
-        b'"' => "'\"'".to_string(),
-        0x80.. => format!("'\\x{byte:02x}'"),
-        _ => {
-            let text = go_quote(&(byte as char).to_string());
-            format!("'{}'", &text[1..text.len() - 1])
-        }
-    };
-    SyntaxError(format!("invalid character {quoted} {context}"))
 }
 
 #[cfg(test)]
@@ -544,7 +574,8 @@ mod tests {
             ("\"abc", "unexpected end of JSON input"),
             ("not json", "invalid character 'o' in literal null (expecting 'u')"),
             ("hello", "invalid character 'h' looking for beginning of value"),
-            ("tru", "invalid character ' ' in literal true (expecting 'e')"),
+            ("tru", "unexpected end of JSON input"),
+            ("trux", "invalid character 'x' in literal true (expecting 'e')"),
             ("{} x", "invalid character 'x' after top-level value"),
             ("{\"a\":1,}", "invalid character '}' looking for beginning of object key string"),
             ("{\"a\" 1}", "invalid character '1' after object key"),
@@ -552,17 +583,22 @@ mod tests {
             ("[1 2]", "invalid character '2' after array element"),
             ("[1,]", "invalid character ']' looking for beginning of value"),
             ("01", "invalid character '1' after top-level value"),
-            ("-", "invalid character ' ' in numeric literal"),
-            ("1.", "invalid character ' ' after decimal point in numeric literal"),
-            ("1e+", "invalid character ' ' in exponent of numeric literal"),
-            ("\"\n\"", "invalid character '\\n' in string literal"),
-            ("\"\\x\"", "invalid character 'x' in string escape code"),
-            ("\"\\u12g4\"", "invalid character 'g' in \\u hexadecimal character escape"),
+            ("-", "unexpected end of JSON input"),
+            ("-x", "invalid character 'x' in numeric literal"),
+            ("1.,", "invalid character ',' in numeric literal"),
+            ("1e+ ", "invalid character ' ' in numeric literal"),
+            ("\"\n\"", "invalid character '\\n' in string"),
+            ("\"\\x\"", "invalid escape sequence `\\x` in string"),
+            ("\"\\u12g4\"", "invalid escape sequence `\\u12g4` in string"),
+            ("\"\\u1 \"", "invalid escape sequence \"\\\\u1 \\\"\" in string"),
             ("'a'", "invalid character '\\'' looking for beginning of value"),
-            ("\u{9e}", "invalid character '\\xc2' looking for beginning of value"),
+            ("\u{e9}", "invalid character '\u{e9}' looking for beginning of value"),
+            ("\u{9e}", "invalid character '\\u009e' looking for beginning of value"),
         ] {
             assert_eq!(parse(input.as_bytes()).unwrap_err().to_string(), expected, "{input}");
         }
+        let bad = parse(b"\x9e").unwrap_err().to_string();
+        assert_eq!(bad, "invalid character '\\x9e' looking for beginning of value");
     }
 
     #[test]

@@ -451,7 +451,11 @@ impl FieldSelector {
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             let (field, operator, value) = split_term(part)
                 .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
-            terms.push(FieldTerm { field: field.into(), value: unescape(value)?, equal: operator != "!=" });
+            let value = unescape(value)?;
+            // A term about nothing selects everything.
+            if !(field.is_empty() && value.is_empty()) {
+                terms.push(FieldTerm { field: field.into(), value, equal: operator != "!=" });
+            }
         }
         Ok(Self { terms })
     }

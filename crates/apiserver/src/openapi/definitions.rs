@@ -1,7 +1,7 @@
 //! The schemas that documents refer to by name: those of the built-in kinds, in the words of the embedded OpenAPI
 //! document, and those of custom kinds, made from their definitions.
 
-use super::custom;
+use super::custom::{self, Dialect};
 use super::descriptions::Descriptions;
 use crate::catalog::{Row, Table};
 use crate::schema::openapi::DOCUMENT;
@@ -119,28 +119,29 @@ impl<'a> Definitions<'a> {
         seen
     }
 
-    /// A definition with descriptions, as OpenAPI 3.0 writes it.
+    /// A definition with descriptions, written for OpenAPI 3.0; what a dialect cannot express of a custom kind is
+    /// left out.
     ///
     /// # Errors
     /// If the embedded document is no JSON, which the tests rule out.
-    pub(super) fn get(&self, name: &str) -> serde_json::Result<Option<Value>> {
+    pub(super) fn get(&self, name: &str, dialect: Dialect) -> serde_json::Result<Option<Value>> {
         let mut definition = match (self.builtin.get(name), self.custom.get(name)) {
             (Some(raw), _) => serde_json::from_str(raw.get())?,
-            (None, Some(custom)) => self.custom_definition(custom, custom::Dialect::V3),
+            (None, Some(custom)) => custom_definition(custom, dialect),
             (None, None) => return Ok(None),
         };
         self.descriptions.fill_in(name, &mut definition);
         Ok(Some(definition))
     }
+}
 
-    fn custom_definition(&self, custom: &Custom<'_>, dialect: custom::Dialect) -> Value {
-        let resource = &custom.row.resource;
-        if custom.list {
-            return custom::list(resource, custom.version);
-        }
-        let Some(version) = custom.row.version(custom.version) else { return Value::Object(Map::new()) };
-        custom::object(resource, version, dialect)
+fn custom_definition(custom: &Custom<'_>, dialect: Dialect) -> Value {
+    let resource = &custom.row.resource;
+    if custom.list {
+        return custom::list(resource, custom.version);
     }
+    let Some(version) = custom.row.version(custom.version) else { return Value::Object(Map::new()) };
+    custom::object(resource, version, dialect)
 }
 
 /// The definitions that a definition's text refers to.

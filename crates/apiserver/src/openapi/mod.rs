@@ -1,6 +1,7 @@
 //! The OpenAPI documents that describe the API to clients: an index and one OpenAPI 3.0 document for each group and
-//! version below `/openapi/v3`. kubectl reads them to explain fields, to learn that the server
-//! validates fields, and to merge on the client (`kube-openapi/pkg/handler3`). No I/O.
+//! version below `/openapi/v3` (`kube-openapi/pkg/handler3`), and one Swagger 2.0 document of everything at
+//! `/openapi/v2` (`kube-openapi/pkg/handler`). kubectl reads them to explain fields, to learn that the server
+//! validates fields, and to merge on the client. No I/O.
 //!
 //! Documents are pure functions of the table of kinds. They are built when somebody asks, written piece by piece
 //! into a compressor, and kept compressed.
@@ -11,7 +12,9 @@ mod definitions;
 mod descriptions;
 mod page;
 mod parameters;
+mod proto;
 mod routes;
+mod v2;
 mod v3;
 
 pub use cache::Cache;
@@ -25,13 +28,39 @@ use page::Page;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-const JSON: &str = "application/json";
+const V2: &str = "/openapi/v2";
 const V3: &str = "/openapi/v3";
+
+/// The form of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Media {
+    Json,
+    /// Swagger 2.0 in protobuf; client-go asks for `/openapi/v2` in no other form.
+    Protobuf,
+}
+
+impl Media {
+    /// The media type as an answer names it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        }
+    }
+
+    fn matches(self, plain: &str) -> bool {
+        // With an @, as client-go names it, the type is no valid media type; that is its older name.
+        let old = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        matches!(plain, "*/*" | "application/*")
+            || plain == self.as_str()
+            || (self == Self::Protobuf && plain == old)
+    }
+}
 
 /// A request for a document: what matters of its URL and headers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
-    /// The path: `/openapi/v3`, or below it.
+    /// The path: `/openapi/v2`, `/openapi/v3`, or below the latter.
     pub path: &'a str,
     /// The query parameter `hash`.
     pub hash: Option<&'a str>,
@@ -47,8 +76,11 @@ pub struct Request<'a> {
 /// one. Takes some milliseconds for what nobody has asked for since the kinds in it changed.
 ///
 /// # Errors
-/// 404 for a path without a document, 406 if JSON is not acceptable.
+/// 404 for a path without a document, 406 if it does not come in an acceptable form.
 pub fn serve(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Response<Bytes>, Status> {
+    if request.path.trim_end_matches('/') == V2 {
+        return swagger(request, table, cache);
+    }
     let rest = request.path.strip_prefix(V3).ok_or_else(Status::unknown_path)?;
     let rest = rest.trim_end_matches('/');
     if rest.is_empty() {
@@ -56,15 +88,25 @@ pub fn serve(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Resp
     }
     let name = rest.strip_prefix('/').ok_or_else(Status::unknown_path)?;
     let page = Page::find(table, name).ok_or_else(Status::unknown_path)?;
-    if !accepts_json(request.accept) {
-        return Err(Status::not_acceptable(format!("only the following media types are accepted: {JSON}")));
-    }
+    let media = choose(request.accept, &[Media::Json])?;
     let document = v3_document(name, &page, table, cache)?;
     let immutable = match request.hash.filter(|hash| !hash.is_empty()) {
         Some(hash) if hash != document.hash => return redirect(&url(name, &document.hash)),
         hash => hash.is_some(),
     };
-    respond(request, &document, immutable)
+    respond(request, &document, media, immutable)
+}
+
+/// The Swagger 2.0 document.
+fn swagger(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Response<Bytes>, Status> {
+    let media = choose(request.accept, &[Media::Json, Media::Protobuf])?;
+    let rows: Vec<_> = table.rows().cloned().collect();
+    let document = match media {
+        Media::Json => cache.get(V2, &rows, |out| v2::write_json(table, out)),
+        Media::Protobuf => cache.get("/openapi/v2 protobuf", &rows, |out| v2::write_protobuf(table, out)),
+    };
+    let document = document.map_err(Status::internal)?;
+    respond(request, &document, media, false)
 }
 
 fn v3_document(name: &str, page: &Page, table: &Table, cache: &Cache) -> Result<Arc<Document>, Status> {
@@ -87,7 +129,8 @@ fn index(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Response
     if matches_etag(request.if_none_match, &etag) {
         return not_modified(&etag);
     }
-    let response = Response::builder().header(header::CONTENT_TYPE, JSON).header(header::ETAG, etag);
+    let response =
+        Response::builder().header(header::CONTENT_TYPE, Media::Json.as_str()).header(header::ETAG, etag);
     response.body(body.into()).map_err(Status::internal)
 }
 
@@ -95,13 +138,18 @@ fn url(name: &str, hash: &str) -> String {
     format!("{V3}/{name}?hash={hash}")
 }
 
-fn respond(request: &Request<'_>, document: &Document, immutable: bool) -> Result<Response<Bytes>, Status> {
+fn respond(
+    request: &Request<'_>,
+    document: &Document,
+    media: Media,
+    immutable: bool,
+) -> Result<Response<Bytes>, Status> {
     let etag = format!("\"{}\"", document.hash);
     if matches_etag(request.if_none_match, &etag) {
         return not_modified(&etag);
     }
     let mut response = Response::builder()
-        .header(header::CONTENT_TYPE, JSON)
+        .header(header::CONTENT_TYPE, media.as_str())
         .header(header::ETAG, etag)
         .header(header::VARY, "Accept, Accept-Encoding");
     if immutable {
@@ -132,12 +180,24 @@ fn matches_etag(header: Option<&str>, etag: &str) -> bool {
     })
 }
 
-/// Whether an `Accept` header allows JSON; without one, everything is allowed.
-fn accepts_json(header: Option<&str>) -> bool {
-    let Some(header) = header.filter(|h| !h.trim().is_empty()) else { return true };
-    header.split(',').any(|clause| {
-        let plain = clause.split(';').next().unwrap_or_default().trim();
-        matches!(plain, "application/json" | "application/*" | "*/*")
+/// The form that an `Accept` header likes best of those offered (without one, the first), or 406.
+fn choose(header: Option<&str>, offers: &[Media]) -> Result<Media, Status> {
+    let header = header.map(str::trim).filter(|h| !h.is_empty()).unwrap_or("*/*");
+    let mut clauses: Vec<(&str, f64)> = header
+        .split(',')
+        .map(|clause| {
+            let mut parts = clause.split(';').map(str::trim);
+            let plain = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|p| p.strip_prefix("q="));
+            (plain, quality.and_then(|q| q.parse().ok()).unwrap_or(1.0))
+        })
+        .collect();
+    // A stable sort: what is listed first wins among equals.
+    clauses.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let chosen = clauses.iter().find_map(|(plain, _)| offers.iter().find(|media| media.matches(plain)));
+    chosen.copied().ok_or_else(|| {
+        let offered: Vec<&str> = offers.iter().map(|media| media.as_str()).collect();
+        Status::not_acceptable(format!("only the following media types are accepted: {}", offered.join(", ")))
     })
 }
 

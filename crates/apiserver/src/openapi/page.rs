@@ -1,6 +1,6 @@
 //! Which documents there are: one for each group and version, and small ones for what lies around them.
 
-use super::routes::{self, PathItem};
+use super::routes::{self, Content, PathItem};
 use crate::catalog::{Row, Table};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,55 +40,49 @@ impl StaticPath {
     }
 
     /// What is at that path.
-    pub(super) fn item(self) -> Option<PathItem> {
+    pub(super) fn item(self) -> PathItem {
         let meta = "io.k8s.apimachinery.pkg.apis.meta.v1";
         let path = format!("/{}/", self.name());
-        Some(match self {
-            Self::Api => {
-                let definition = format!("{meta}.APIVersions");
-                routes::static_path(
-                    &path,
-                    "getCoreAPIVersions",
-                    "core",
-                    &definition,
-                    "list the versions of the core group",
-                )
-            }
-            Self::Apis => {
-                let definition = format!("{meta}.APIGroupList");
-                routes::static_path(
-                    &path,
-                    "getAPIVersions",
-                    "apis",
-                    &definition,
-                    "list the groups with their versions",
-                )
-            }
-            Self::Version => {
-                let definition = "io.k8s.apimachinery.pkg.version.Info";
-                routes::static_path(
-                    &path,
-                    "getCodeVersion",
-                    "version",
-                    definition,
-                    "read the version of this server",
-                )
-            }
-            Self::OidcConfiguration => routes::text_path(
+        match self {
+            Self::Api => routes::static_path(
+                &path,
+                "getCoreAPIVersions",
+                "core",
+                &format!("{meta}.APIVersions"),
+                "list the versions of the core group",
+            ),
+            Self::Apis => routes::static_path(
+                &path,
+                "getAPIVersions",
+                "apis",
+                &format!("{meta}.APIGroupList"),
+                "list the groups with their versions",
+            ),
+            Self::Version => routes::single_media(
+                &path,
+                "getCodeVersion",
+                "version",
+                &["application/json"],
+                Content::Definition("io.k8s.apimachinery.pkg.version.Info".into()),
+                "read the version of this server",
+            ),
+            Self::OidcConfiguration => routes::single_media(
                 &path,
                 "getServiceAccountIssuerOpenIDConfiguration",
                 "WellKnown",
                 &["application/json"],
+                Content::Text,
                 "read the OpenID Connect discovery document of the issuer of service account tokens",
             ),
-            Self::OidcKeys => routes::text_path(
+            Self::OidcKeys => routes::single_media(
                 &path,
                 "getServiceAccountIssuerOpenIDKeyset",
                 "openid",
                 &["application/jwk-set+json"],
+                Content::Text,
                 "read the public keys that service account tokens are verified with",
             ),
-        })
+        }
     }
 }
 

@@ -124,17 +124,18 @@ pub(super) fn static_path(path: &str, id: &str, tag: &str, definition: &str, des
     PathItem::new(path.into(), vec![operation])
 }
 
-/// A path whose answer is described no further, in a media type of its own.
-pub(super) fn text_path(
+/// The same with one media type, and with an answer that may be described no further.
+pub(super) fn single_media(
     path: &str,
     id: &str,
     tag: &str,
     media: &'static [&'static str],
+    content: Content,
     description: &str,
 ) -> PathItem {
     let mut operation = plain(id.into(), "", description);
     operation.tag = tag.into();
-    operation.content = Content::Text;
+    operation.content = content;
     operation.produces = media;
     PathItem::new(path.into(), vec![operation])
 }

@@ -25,6 +25,7 @@ fn builtin_rows() -> Vec<Resource> {
         clusterroles::resource(),
         configmaps::resource(),
         events::resource(),
+        events::events_group_resource(),
         leases::resource(),
         localsubjectaccessreviews::resource(),
         namespaces::resource(),
@@ -286,4 +287,51 @@ fn clients_can_keep_documents() {
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(zipped.body().as_ref()), &mut text)
         .expect("gzip");
     assert_eq!(text, first.body().as_ref());
+}
+
+#[test]
+fn swagger_holds_everything_that_the_other_documents_hold() {
+    let (catalog, cache) = (catalog(), Cache::default());
+    let table = catalog.table();
+    let swagger = body(&get(V2, &table, &cache));
+    let mut found = BTreeSet::new();
+    references(&swagger, &mut found);
+    let (mut defined, mut paths) = (BTreeSet::new(), 0);
+    for (name, document) in documents(&table, &cache) {
+        for path in document["paths"].as_object().expect("paths").keys() {
+            assert!(swagger["paths"][path].is_object(), "{name}: {path}");
+            paths += 1;
+        }
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        defined.extend(schemas.keys().map(|n| format!("#/definitions/{n}")));
+    }
+    assert_eq!(swagger["paths"].as_object().map(Map::len), Some(paths));
+    assert_eq!(swagger["definitions"].as_object().map(Map::len), Some(defined.len()));
+    assert_eq!(found, defined.iter().map(String::as_str).collect());
+    assert!(!swagger.to_string().contains("oneOf\":["), "no junctors");
+}
+
+#[test]
+fn swagger_comes_in_the_form_that_is_asked_for() {
+    let (catalog, cache) = (catalog(), Cache::default());
+    let table = catalog.table();
+    let old = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let protobuf = Media::Protobuf.as_str();
+    for (accept, want) in [
+        (None, Media::Json.as_str()),
+        (Some("application/json"), Media::Json.as_str()),
+        (Some(old), protobuf),
+        (Some(protobuf), protobuf),
+        (
+            Some("application/json;q=0.5, application/com.github.proto-openapi.spec.v2.v1.0+protobuf"),
+            protobuf,
+        ),
+        (Some("text/html, */*;q=0.8"), Media::Json.as_str()),
+    ] {
+        let request = Request { path: V2, accept, ..Request::default() };
+        let response = serve(&request, &table, &cache).expect("a document");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], want, "{accept:?}");
+    }
+    let request = Request { path: V2, accept: Some("text/html"), ..Request::default() };
+    assert_eq!(serve(&request, &table, &cache).map_err(|s| s.code).err(), Some(406));
 }

@@ -1,6 +1,7 @@
 //! The documents of `/openapi/v3` (`kube-openapi/pkg/builder3`), written piece by piece: a document is never in
 //! memory as a whole before it is compressed.
 
+use super::custom::Dialect;
 use super::definitions::{COMPONENTS, Definitions, rows_of};
 use super::page::Page;
 use super::parameters::Parameter;
@@ -34,7 +35,7 @@ pub(super) fn write(page: &Page, table: &Table, out: &mut impl Write) -> io::Res
     let names = definitions.closure(paths.iter().flat_map(PathItem::definitions));
     let mut count = 0;
     for name in &names {
-        if let Some(definition) = definitions.get(name)? {
+        if let Some(definition) = definitions.get(name, Dialect::V3)? {
             write_member(out, count, name, &definition)?;
             count += 1;
         }
@@ -57,7 +58,7 @@ pub(super) fn write_member(out: &mut impl Write, at: usize, name: &str, value: &
 /// The paths of a page.
 pub(super) fn page_paths(page: &Page, table: &Table, definitions: &Definitions<'_>) -> Vec<PathItem> {
     match page {
-        Page::Static(path) => path.item().into_iter().collect(),
+        Page::Static(path) => vec![path.item()],
         Page::Group(group) => vec![routes::static_path(
             &format!("/apis/{group}/"),
             &format!("get{}APIGroup", routes::camel(routes::group_name(group), true)),

@@ -480,7 +480,11 @@ fn fill_printed(schema: &Schema, value: &mut Value) {
             for (name, field) in &schema.properties {
                 let is_struct =
                     field.default.as_ref().is_some_and(|d| d.as_object().is_some_and(Map::is_empty));
-                if is_struct || schema.required.contains(name) {
+                let always = match field.go_type {
+                    Some(_) => !field.go.omit_empty && !field.go.omit_zero,
+                    None => schema.required.contains(name),
+                };
+                if is_struct || always {
                     members.entry(name.as_str()).or_insert_with(|| unset(field, is_struct));
                 }
                 if let Some(member) = members.get_mut(name) {

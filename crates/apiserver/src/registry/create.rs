@@ -1,6 +1,8 @@
 //! create (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/generic/registry/store.go`).
 
-use super::{Registry, Scope, Written, inward, managed, outward, random_u64, store_error, to_stored};
+use super::{
+    Registry, Scope, Written, inward, managed, outward, random_u64, settled, store_error, to_stored,
+};
 use crate::cache::{encode_for_storage, set_resource_version};
 use crate::meta;
 use crate::resources::namespaces;
@@ -91,6 +93,7 @@ impl Registry {
         strategy.admit_final(&ctx, object, None)?;
         let warnings = strategy.warnings(&ctx, object, None);
         strategy.canonicalize(object);
+        *object = settled(self, scope, std::mem::take(object));
         Ok((generated, warnings))
     }
 

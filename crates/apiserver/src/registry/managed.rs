@@ -101,13 +101,5 @@ pub(crate) fn track_action(
         known: &[],
         now,
     };
-    // What Go prints although it is not set belongs to nobody.
-    let mut set = object.clone();
-    if let Some(members) = set.get_mut("spec").and_then(Value::as_object_mut) {
-        members.retain(|_, value| !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)));
-    }
-    apply::update(&target, None, &mut set, manager);
-    if let Some(list) = set["metadata"].get_mut("managedFields").map(Value::take) {
-        crate::meta::metadata_mut(object).insert("managedFields".into(), list);
-    }
+    apply::update(&target, None, object, manager);
 }

@@ -23,6 +23,7 @@ use crate::authz::Authorizer;
 use crate::cache::{Cache, CacheError, Object, join_key, range};
 use crate::catalog::{Catalog, Row};
 use crate::request::api_version;
+use crate::schema::typed;
 use crate::status::{Cause, Details, GroupResource, Status};
 use crate::strategy::{Context, Live, Strategy, Version, WriteOptions};
 use crate::user::UserInfo;
@@ -174,7 +175,7 @@ pub fn present(row: &Row, version: &str, stored: &Object) -> Value {
 /// A tree in the form in which a kind's rules see it, as clients see it in one version.
 pub fn outward(row: &Row, version: &str, object: Value) -> Value {
     let mut shown = match &row.resource.view {
-        Some(view) => view.from_stored(&object),
+        Some(view) => view.show_stored(&object),
         None => object,
     };
     if let Some(members) = shown.as_object_mut() {
@@ -182,6 +183,26 @@ pub fn outward(row: &Row, version: &str, object: Value) -> Value {
         members.insert("apiVersion".into(), api_version(&row.resource.group, version).into());
     }
     shown
+}
+
+/// A complete object as a real server gives it back from its storage, where built-in kinds are kept as protobuf: a
+/// list or map without elements is not there, bytes that are null are empty.
+fn settled(registry: &Registry, scope: &Scope<'_>, object: Value) -> Value {
+    if scope.row.resource.custom {
+        return object;
+    }
+    let schema = match &scope.row.resource.view {
+        None => Some(scope.version.schema.clone()),
+        Some(view) => {
+            let (group, plural) = view.stored_as();
+            let table = registry.catalog.table();
+            table.get(group, plural).and_then(|row| row.resource.versions.first().map(|v| v.schema.clone()))
+        }
+    };
+    match schema {
+        Some(schema) => typed::as_stored(&object, &schema),
+        None => object,
+    }
 }
 
 /// The opposite of [`outward`].

@@ -2,8 +2,8 @@
 //! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`, `Update`).
 
 use super::{
-    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, inward, managed, outward, store_error,
-    to_stored,
+    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, inward, managed, outward, settled,
+    store_error, to_stored,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use crate::field;
@@ -138,6 +138,7 @@ impl Registry {
         strategy.admit_final(&ctx, &object, Some(old))?;
         warnings.extend(strategy.warnings(&ctx, &object, Some(old)));
         strategy.canonicalize(&mut object);
+        let mut object = settled(self, scope, object);
         managed::settle_times(&mut object, old);
         Ok(Written { object, created: false, warnings })
     }

@@ -185,7 +185,7 @@ impl View for EventsGroup {
         ("", "events")
     }
 
-    fn from_stored(&self, object: &Value) -> Value {
+    fn show_stored(&self, object: &Value) -> Value {
         let mut event = object.clone();
         let members = meta::as_map_mut(&mut event);
         members.insert("apiVersion".into(), "events.k8s.io/v1".into());
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn both_faces_show_one_event() {
-        let view = EventsGroup.from_stored(&stored_event());
+        let view = EventsGroup.show_stored(&stored_event());
         assert_eq!(
             view,
             json!({"kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "e1", "namespace": "ns"},

@@ -45,12 +45,6 @@ impl Strategy for Secrets {
         if object.get("type").and_then(Value::as_str).is_none_or(str::is_empty) {
             object.insert("type".into(), "Opaque".into());
         }
-        // A value that is null is one without bytes.
-        for (_, value) in object.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
-            if value.is_null() {
-                *value = "".into();
-            }
-        }
         // `stringData` is write-only: it wins over `data` and is not kept.
         if let Some(Value::Object(strings)) = object.remove("stringData")
             && !strings.is_empty()

@@ -1,7 +1,7 @@
 //! What Go's types add to the OpenAPI schema of a built-in kind.
 
 /// The options of a Go struct field that decide what is decoded and printed (`encoding/json`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Field {
     /// A pointer: `0`, `""` and `false` are told apart from "not given".
     pub pointer: bool,
@@ -9,6 +9,8 @@ pub struct Field {
     pub omit_empty: bool,
     /// `omitzero`: not printed when zero.
     pub omit_zero: bool,
+    /// The embedded struct that the field is part of (`TypeMeta`), which decoding errors name.
+    pub embedded: Option<String>,
 }
 
 /// A Go type with its own rules for reading and printing.

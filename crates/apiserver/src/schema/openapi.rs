@@ -3,7 +3,8 @@
 //!
 //! `data/openapi-schemas.json` holds the `components.schemas` of the v1.36 documents without descriptions.
 //! `data/go-fields.json` holds, for each definition and field, the Go type and the tag options of the struct
-//! field (`*int64 o`: a pointer with `omitempty`; `z` stands for `omitzero`).
+//! field (`*int64 o`: a pointer with `omitempty`; `z` stands for `omitzero`), and the embedded struct that the
+//! field is part of, if any (`string o TypeMeta`).
 
 use super::go::{Field, Special};
 use super::{ListType, PatchStrategy, Schema, Type};
@@ -129,13 +130,15 @@ impl Loader<'_> {
     }
 
     fn property(&mut self, json: &Value, field: &Value) -> Arc<Schema> {
-        let (go_type, options) = field.as_str().map_or(("", ""), |f| f.split_once(' ').unwrap_or((f, "")));
+        let mut words = field.as_str().unwrap_or_default().split(' ');
+        let (go_type, options) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let target = go_type.trim_start_matches('*');
         let mut schema = self.node(json, target, &Value::Null);
         schema.go = Field {
             pointer: go_type.starts_with('*'),
             omit_empty: options.contains('o'),
             omit_zero: options.contains('z'),
+            embedded: words.next().map(str::to_string),
         };
         Arc::new(schema)
     }

@@ -3,8 +3,8 @@
 
 const FORMAT_WRONG: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-const SUFFIX_WRONG: &str = "unable to parse quantity's suffix";
 const NUMBER_WRONG: &str = "unable to parse numeric part of quantity";
+const SUFFIX_WRONG: &str = "unable to parse quantity's suffix";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -13,10 +13,8 @@ enum Format {
     BinarySi,
 }
 
-/// One billionth is the finest part of a quantity; everything is counted in it.
-const NANO: i32 = -9;
-/// The greatest amount, in billionths: 2^63-1.
-const MAX: i128 = i64::MAX as i128 * 1_000_000_000;
+/// One billionth is the finest part of a quantity.
+const NANO: i64 = -9;
 
 struct Parts<'a> {
     negative: bool,
@@ -34,22 +32,33 @@ pub fn canonical(text: &str) -> Result<String, &'static str> {
         return Ok(text.into());
     }
     let parts = split(text)?;
-    let (format, base, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    let (format, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    let number = &text[..text.len() - parts.suffix.len()];
+    if !number.contains(|c: char| c.is_ascii_digit()) && !is_small(&parts, format, exponent) {
+        return Err(NUMBER_WRONG);
+    }
     if kept_as_written(&parts, format, exponent) {
         return Ok(text.into());
     }
-    let (nanos, format) = amount(&parts, format, base, exponent)?;
-    Ok(print(nanos, format))
+    Ok(print(&parts, format, exponent))
 }
 
-/// The amount of `text` in billionths, rounded up. Errors: kube-apiserver's words.
+/// The amount of `text` in billionths, rounded away from zero; beyond what fits, the greatest or least `i128`.
+/// Errors: kube-apiserver's words.
 pub fn nanos(text: &str) -> Result<i128, &'static str> {
-    if text.is_empty() {
-        return Err(FORMAT_WRONG);
-    }
+    canonical(text)?;
     let parts = split(text)?;
-    let (format, base, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
-    amount(&parts, format, base, exponent).map(|(nanos, _)| nanos)
+    let (format, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    let amount = match format {
+        Format::BinarySi => binary_nanos(&parts, exponent),
+        _ => {
+            let mut decimal = Decimal::new(&parts, exponent);
+            decimal.power -= NANO;
+            if decimal.digits.is_empty() { Some(0) } else { decimal.into_u128() }
+        }
+    };
+    let amount = amount.and_then(|amount| i128::try_from(amount).ok()).unwrap_or(i128::MAX);
+    Ok(if parts.negative { -amount } else { amount })
 }
 
 fn split(text: &str) -> Result<Parts<'_>, &'static str> {
@@ -72,31 +81,42 @@ fn split(text: &str) -> Result<Parts<'_>, &'static str> {
     }
 }
 
-fn interpret(suffix: &str) -> Option<(Format, i32, i32)> {
+fn interpret(suffix: &str) -> Option<(Format, i32)> {
     use Format::{BinarySi, DecimalExponent, DecimalSi};
     Some(match suffix {
-        "" => (DecimalSi, 10, 0),
-        "n" => (DecimalSi, 10, -9),
-        "u" => (DecimalSi, 10, -6),
-        "m" => (DecimalSi, 10, -3),
-        "k" => (DecimalSi, 10, 3),
-        "M" => (DecimalSi, 10, 6),
-        "G" => (DecimalSi, 10, 9),
-        "T" => (DecimalSi, 10, 12),
-        "P" => (DecimalSi, 10, 15),
-        "E" => (DecimalSi, 10, 18),
-        "Ki" => (BinarySi, 2, 10),
-        "Mi" => (BinarySi, 2, 20),
-        "Gi" => (BinarySi, 2, 30),
-        "Ti" => (BinarySi, 2, 40),
-        "Pi" => (BinarySi, 2, 50),
-        "Ei" => (BinarySi, 2, 60),
+        "" => (DecimalSi, 0),
+        "n" => (DecimalSi, -9),
+        "u" => (DecimalSi, -6),
+        "m" => (DecimalSi, -3),
+        "k" => (DecimalSi, 3),
+        "M" => (DecimalSi, 6),
+        "G" => (DecimalSi, 9),
+        "T" => (DecimalSi, 12),
+        "P" => (DecimalSi, 15),
+        "E" => (DecimalSi, 18),
+        "Ki" => (BinarySi, 10),
+        "Mi" => (BinarySi, 20),
+        "Gi" => (BinarySi, 30),
+        "Ti" => (BinarySi, 40),
+        "Pi" => (BinarySi, 50),
+        "Ei" => (BinarySi, 60),
         _ => {
             let power = suffix.strip_prefix(['e', 'E'])?;
             // Go narrows the parsed int64 to an int32; beyond that only nonsense lies.
-            (DecimalExponent, 10, i32::try_from(power.parse::<i64>().ok()?).ok()?)
+            (DecimalExponent, i32::try_from(power.parse::<i64>().ok()?).ok()?)
         }
     })
+}
+
+/// Whether the original reads the number as an `int64`; there, no digits at all are zero.
+fn is_small(parts: &Parts<'_>, format: Format, exponent: i32) -> bool {
+    let written = (parts.whole.len() + parts.fraction.len()) as i32;
+    match format {
+        Format::BinarySi => {
+            parts.fraction.is_empty() && 15 - parts.whole.len() as i32 - exponent * 3 / 10 > 0
+        }
+        _ => 18 - written >= 0 && i64::from(exponent) - parts.fraction.len() as i64 >= NANO,
+    }
 }
 
 /// Numbers that are written as they would be printed are kept with their text: a shortcut of the original
@@ -104,119 +124,139 @@ fn interpret(suffix: &str) -> Option<(Format, i32, i32)> {
 fn kept_as_written(parts: &Parts<'_>, format: Format, exponent: i32) -> bool {
     let digits = format!("{}{}", parts.whole, parts.fraction);
     let Ok(value) = digits.parse::<i64>() else { return false };
-    let written = digits.len() as i32;
-    match format {
-        Format::BinarySi => {
-            let precision = 15 - parts.whole.len() as i32 - exponent * 3 / 10 - 1;
-            parts.fraction.is_empty()
-                && precision >= 0
-                && value.checked_mul(1_i64 << exponent).is_some()
-                && value & 7 != 0
-        }
-        _ => {
-            let scale = exponent.saturating_sub(parts.fraction.len() as i32);
-            18 - written >= 0
-                && scale >= NANO
-                && scale % 3 == 0
-                && !digits.ends_with("000")
-                && !digits.starts_with('0')
-        }
-    }
-}
-
-/// The amount in billionths, rounded away from zero, and the format that fits it.
-fn amount(
-    parts: &Parts<'_>,
-    format: Format,
-    base: i32,
-    exponent: i32,
-) -> Result<(i128, Format), &'static str> {
-    let mut nanos: i128 = 0;
-    let mut inexact = false;
-    let power = if base == 10 { exponent } else { 0 };
-    // Digit by digit: more digits than an i128 holds are either beyond the maximum or below a billionth.
-    let scale_of_last = power.saturating_sub(parts.fraction.len() as i32);
-    let digits = parts.whole.bytes().chain(parts.fraction.bytes());
-    let count = (parts.whole.len() + parts.fraction.len()) as i32;
-    let multiplier: i128 = if base == 2 { 1 << exponent } else { 1 };
-    let mut mantissa: i128 = 0;
-    let mut dropped = 0;
-    for (index, digit) in digits.enumerate() {
-        if !digit.is_ascii_digit() {
-            return Err(NUMBER_WRONG);
-        }
-        match mantissa.checked_mul(10).and_then(|m| m.checked_add(i128::from(digit - b'0'))) {
-            Some(next) if next <= i128::MAX / 10 => mantissa = next,
+    is_small(parts, format, exponent)
+        && match format {
+            Format::BinarySi => value.checked_mul(1_i64 << exponent).is_some() && value & 7 != 0,
             _ => {
-                dropped = count - index as i32;
-                inexact = true;
-                break;
+                let scale = i64::from(exponent) - parts.fraction.len() as i64;
+                scale % 3 == 0 && !digits.ends_with("000") && !digits.starts_with('0')
             }
         }
-    }
-    if mantissa != 0 {
-        let shift = scale_of_last.saturating_add(dropped).saturating_sub(NANO);
-        let scaled = mantissa.checked_mul(multiplier);
-        nanos = match scaled {
-            None => MAX,
-            Some(scaled) => shift_decimal(scaled, shift, inexact),
-        };
-    }
-    let nanos = nanos.min(MAX);
-    let format = if format == Format::BinarySi && nanos < 1_000_000_000 && nanos > 0 {
-        Format::DecimalSi
-    } else {
-        format
-    };
-    Ok((if parts.negative { -nanos } else { nanos }, format))
 }
 
-/// `value * 10^shift`, at most [`MAX`], rounded up.
-fn shift_decimal(value: i128, shift: i32, inexact: bool) -> i128 {
-    if shift >= 0 {
-        let mut out = value;
-        for _ in 0..shift.min(64) {
-            out = match out.checked_mul(10) {
-                Some(next) if next <= MAX => next,
-                _ => return MAX,
-            };
-        }
-        return out;
+/// A decimal number without sign: its digits, without zeros at either end, and the power of ten of the last one.
+/// No digits are zero.
+struct Decimal {
+    digits: Vec<u8>,
+    power: i64,
+}
+
+impl Decimal {
+    fn new(parts: &Parts<'_>, exponent: i32) -> Self {
+        let digits = parts.whole.bytes().chain(parts.fraction.bytes()).map(|b| b - b'0').collect();
+        let power = i64::from(exponent) - parts.fraction.len() as i64;
+        let mut decimal = Self { digits, power };
+        decimal.trim();
+        decimal
     }
-    let divisor = 10_i128.checked_pow(shift.unsigned_abs());
-    match divisor {
-        Some(divisor) => value / divisor + i128::from(inexact || value % divisor != 0),
-        None => 1,
+
+    fn trim(&mut self) {
+        while self.digits.last() == Some(&0) {
+            self.digits.pop();
+            self.power += 1;
+        }
+        let leading = self.digits.iter().take_while(|digit| **digit == 0).count();
+        self.digits.drain(..leading);
+    }
+
+    /// Rounds away from zero to the power of ten `to`, if there are digits below.
+    fn round_up(&mut self, to: i64) {
+        if self.power >= to || self.digits.is_empty() {
+            return;
+        }
+        let dropped = usize::try_from(to - self.power).unwrap_or(usize::MAX);
+        self.digits.truncate(self.digits.len().saturating_sub(dropped));
+        self.power = to;
+        // What was dropped was not zero: the last digit never is.
+        let nines = self.digits.iter().rev().take_while(|digit| **digit == 9).count();
+        self.digits.truncate(self.digits.len() - nines);
+        self.power += nines as i64;
+        match self.digits.last_mut() {
+            Some(digit) => *digit += 1,
+            None => self.digits.push(1),
+        }
+    }
+
+    /// As a whole number, rounded up, if it fits.
+    fn into_u128(mut self) -> Option<u128> {
+        self.round_up(0);
+        let zeros = u32::try_from(self.power).ok()?;
+        let value = self
+            .digits
+            .iter()
+            .try_fold(0_u128, |value, digit| value.checked_mul(10)?.checked_add(u128::from(*digit)));
+        value?.checked_mul(10_u128.checked_pow(zeros)?)
+    }
+
+    fn print(mut self, format: Format) -> String {
+        if self.digits.is_empty() {
+            return "0".into();
+        }
+        let zeros = self.power.rem_euclid(3);
+        self.power -= zeros;
+        let digits: String = self.digits.iter().map(|digit| char::from(b'0' + digit)).collect();
+        let digits = digits + &"0".repeat(zeros as usize);
+        if format == Format::DecimalExponent {
+            return if self.power == 0 { digits } else { format!("{digits}e{}", self.power) };
+        }
+        // Beyond the greatest suffix the original prints none.
+        let index = usize::try_from((self.power + 9) / 3).unwrap_or(usize::MAX);
+        let suffix =
+            ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"].get(index).copied().unwrap_or_default();
+        digits + suffix
     }
 }
 
-fn print(nanos: i128, format: Format) -> String {
-    if nanos == 0 {
-        return "0".into();
+fn print(parts: &Parts<'_>, format: Format, exponent: i32) -> String {
+    let sign = |text: String| if parts.negative && text != "0" { format!("-{text}") } else { text };
+    if format != Format::BinarySi {
+        let mut decimal = Decimal::new(parts, exponent);
+        decimal.round_up(NANO);
+        return sign(decimal.print(format));
     }
-    let one = 1_000_000_000;
-    let binary_fits = nanos % one == 0 && nanos.abs() / one >= 1024;
-    if format == Format::BinarySi && binary_fits {
-        let mut value = nanos / one;
-        let mut power = 0;
-        while value % 1024 == 0 && power < 6 {
-            value /= 1024;
-            power += 1;
+    // Below 1024, and for fractions, decimal suffixes are used.
+    let nanos = binary_nanos(parts, exponent).unwrap_or(MAX_NANOS);
+    if nanos < 1024 * ONE || !nanos.is_multiple_of(ONE) {
+        let digits = nanos.to_string();
+        let whole = Parts { negative: parts.negative, whole: &digits, fraction: "", suffix: "" };
+        return sign(Decimal::new(&whole, NANO as i32).print(Format::DecimalSi));
+    }
+    let mut value = nanos / ONE;
+    let mut power = 0;
+    while value.is_multiple_of(1024) && power < 6 {
+        value /= 1024;
+        power += 1;
+    }
+    sign(format!("{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]))
+}
+
+const ONE: u128 = 1_000_000_000;
+/// The greatest amount with a binary suffix, 2^63-1.
+const MAX_NANOS: u128 = i64::MAX as u128 * ONE;
+
+/// The amount of a number with a binary suffix in billionths, at most [`MAX_NANOS`].
+fn binary_nanos(parts: &Parts<'_>, exponent: i32) -> Option<u128> {
+    let mut nanos = Decimal::new(parts, -NANO as i32);
+    if nanos.digits.is_empty() {
+        return Some(0);
+    }
+    Some(multiply(&mut nanos, exponent).unwrap_or(MAX_NANOS).min(MAX_NANOS))
+}
+
+/// `decimal * 2^exponent`, rounded up; `None` if it is beyond all bounds.
+fn multiply(decimal: &mut Decimal, exponent: i32) -> Option<u128> {
+    for _ in 0..exponent {
+        let mut carry = 0;
+        for digit in decimal.digits.iter_mut().rev() {
+            let doubled = *digit * 2 + carry;
+            (*digit, carry) = (doubled % 10, doubled / 10);
         }
-        return format!("{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
+        if carry > 0 {
+            decimal.digits.insert(0, carry);
+        }
     }
-    let mut value = nanos;
-    let mut exponent = NANO;
-    let highest = if format == Format::DecimalExponent { i32::MAX } else { 18 };
-    while value % 1000 == 0 && exponent < highest {
-        value /= 1000;
-        exponent += 3;
-    }
-    if format == Format::DecimalExponent {
-        return if exponent == 0 { value.to_string() } else { format!("{value}e{exponent}") };
-    }
-    let suffix = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][((exponent - NANO) / 3) as usize];
-    format!("{value}{suffix}")
+    decimal.trim();
+    Decimal { digits: std::mem::take(&mut decimal.digits), power: decimal.power }.into_u128()
 }
 
 #[cfg(test)]
@@ -250,6 +290,21 @@ mod tests {
         ] {
             assert_eq!(canonical(text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn amounts_are_counted_in_billionths() {
+        for (text, expected) in [
+            ("1", 1_000_000_000),
+            ("-100m", -100_000_000),
+            ("1Ki", 1024 * 1_000_000_000),
+            ("0.5n", 1),
+            ("0", 0),
+            ("1e99", i128::MAX),
+        ] {
+            assert_eq!(nanos(text), Ok(expected), "{text}");
+        }
+        assert_eq!(nanos("lots"), Err(FORMAT_WRONG));
     }
 
     #[test]

@@ -128,17 +128,24 @@ impl Parser<'_> {
         nine.parse().unwrap_or(0)
     }
 
-    /// Exactly six decimals.
+    /// Exactly six decimals; Go reads them as a number, which may have a sign.
     fn micros(&mut self) -> Result<i32, String> {
         const ELEMENT: &str = ".000000";
         let bytes = self.rest.as_bytes();
-        let good =
-            bytes.len() >= 7 && matches!(bytes[0], b'.' | b',') && bytes[1..7].iter().all(u8::is_ascii_digit);
+        let digits = |b: &[u8]| b.iter().all(u8::is_ascii_digit);
+        let good = bytes.len() >= 7
+            && matches!(bytes[0], b'.' | b',')
+            && digits(&bytes[2..7])
+            && (bytes[1].is_ascii_digit() || matches!(bytes[1], b'-' | b'+'));
         if !good {
             return Err(self.cannot_parse(ELEMENT));
         }
         let micros: i32 = self.rest[1..7].parse().map_err(|_| self.cannot_parse(ELEMENT))?;
+        if micros < 0 {
+            return Err(self.complain(": fractional second out of range"));
+        }
         self.rest = &self.rest[7..];
+        // With a sign there is one digit less, but the scale is that of six.
         Ok(micros * 1000)
     }
 
@@ -150,21 +157,22 @@ impl Parser<'_> {
             return Ok(0);
         }
         let bytes = self.rest.as_bytes();
-        let shaped = bytes.len() >= 6
-            && matches!(bytes[0], b'+' | b'-')
-            && bytes[3] == b':'
-            && [1, 2, 4, 5].iter().all(|&i| bytes[i].is_ascii_digit());
-        if !shaped {
+        if bytes.len() < 6 || !matches!(bytes[0], b'+' | b'-') || bytes[3] != b':' {
             return Err(self.cannot_parse(ELEMENT));
         }
-        let two = |i: usize| i32::from(bytes[i] - b'0') * 10 + i32::from(bytes[i + 1] - b'0');
-        let (hours, minutes, sign) = (two(1), two(4), if bytes[0] == b'-' { -1 } else { 1 });
+        let two = |i: usize| {
+            let digits = bytes[i].is_ascii_digit() && bytes[i + 1].is_ascii_digit();
+            digits.then(|| i32::from(bytes[i] - b'0') * 10 + i32::from(bytes[i + 1] - b'0'))
+        };
+        let Some(hours) = two(1) else { return Err(self.cannot_parse(ELEMENT)) };
         if hours > 24 {
             return Err(self.complain(": time zone offset hour out of range"));
         }
+        let Some(minutes) = two(4) else { return Err(self.cannot_parse(ELEMENT)) };
         if minutes > 60 {
             return Err(self.complain(": time zone offset minute out of range"));
         }
+        let sign = if bytes[0] == b'-' { -1 } else { 1 };
         self.rest = &self.rest[6..];
         Ok(sign * (hours * 3600 + minutes * 60))
     }

@@ -4,6 +4,10 @@
 //! *state*: a value tree in which `null` stands for a Go zero value or nil pointer. Encoding follows
 //! `encoding/json` with the tags of the struct's fields.
 
+mod encode;
+
+pub use encode::as_stored;
+
 use super::go::Special;
 use super::openapi::{self, JSON_SCHEMA_PROPS};
 use super::{Schema, Type, quantity, time};
@@ -12,6 +16,7 @@ use crate::field::go_quote;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use encode::encode;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -164,9 +169,11 @@ impl Decoder {
             }
             let before = (self.path.len(), std::mem::replace(&mut self.outer, name.into()));
             self.path = self.path_of(key);
+            let depth_before = self.fields.len();
+            self.fields.extend(field.go.embedded.clone());
             self.fields.push(key.clone());
             self.value(raw, field, state.entry(key.clone()).or_insert(Value::Null), depth + 1)?;
-            self.fields.pop();
+            self.fields.truncate(depth_before);
             self.path.truncate(before.0);
             self.outer = before.1;
         }
@@ -216,10 +223,14 @@ impl Decoder {
         slot: &mut Value,
         depth: usize,
     ) -> Step {
+        if *raw == Raw::Null && schema.go.pointer {
+            *slot = Value::Null;
+            return Ok(());
+        }
         match special {
             Special::Time | Special::MicroTime => self.time(special, raw, slot),
             Special::Quantity => Self::quantity(raw, slot),
-            Special::IntOrString => self.int_or_string(raw, schema, slot),
+            Special::IntOrString => self.int_or_string(raw, slot),
             Special::Bytes => {
                 self.bytes(raw, schema, slot);
                 Ok(())
@@ -263,9 +274,8 @@ impl Decoder {
         Ok(())
     }
 
-    fn int_or_string(&self, raw: &Raw, schema: &Schema, slot: &mut Value) -> Step {
+    fn int_or_string(&self, raw: &Raw, slot: &mut Value) -> Step {
         *slot = match raw {
-            Raw::Null if schema.go.pointer => Value::Null,
             Raw::Null => 0.into(),
             Raw::String(text) => text.as_str().into(),
             Raw::Number(text) => match text.parse::<i32>() {
@@ -333,7 +343,11 @@ impl Decoder {
             }
             (_, Special::SchemaOrBool) => Err(DecodeError("boolean or JSON schema expected".into())),
             (Raw::Array(_), _) => inner.value(raw, &Arc::new(list), &mut state, depth + 1),
-            _ => Ok(()),
+            // Anything else is a union of nothing, which is printed as `null`.
+            _ => {
+                state = Value::Array(Vec::new());
+                Ok(())
+            }
         };
         step.and(inner.saved.map_or(Ok(()), Err)).map_err(|error| self.add_context(error))?;
         *slot = state;
@@ -363,16 +377,20 @@ impl Decoder {
         })
     }
 
-    /// A mismatch inside a value that reads itself is reported at the field that holds the value.
+    /// A mismatch inside a value that reads itself is reported under the field that holds the value.
     fn add_context(&self, error: DecodeError) -> DecodeError {
         let parts = error.0.strip_prefix("json: cannot unmarshal ").and_then(|rest| {
             let (found, rest) = rest.split_once(" into Go ")?;
-            Some((found, rest.rsplit_once(" of type ")?.1))
+            let (place, go_type) = rest.rsplit_once(" of type ")?;
+            let inner = place.strip_prefix("struct field ").and_then(|place| place.split_once('.'));
+            Some((found, inner.map(|(_, fields)| fields), go_type))
         });
-        match parts {
-            Some((found, go_type)) => self.mismatch(found, go_type),
-            None => error,
-        }
+        let Some((found, inner, go_type)) = parts.filter(|_| !self.fields.is_empty()) else { return error };
+        let fields: Vec<&str> = self.fields.iter().map(String::as_str).chain(inner).collect();
+        let (outer, fields) = (&self.outer, fields.join("."));
+        DecodeError(format!(
+            "json: cannot unmarshal {found} into Go struct field {outer}.{fields} of type {go_type}"
+        ))
     }
 }
 
@@ -448,96 +466,6 @@ fn base64_error_offset(text: &str) -> usize {
         return next;
     }
     at - in_quantum
-}
-
-/// Prints a state as Go prints the struct.
-fn encode(schema: &Arc<Schema>, state: &Value) -> Value {
-    if schema.reference.is_some() {
-        return encode(&schema.resolved(), state);
-    }
-    match (schema.special, schema.kind) {
-        (Some(Special::Quantity), _) if state.is_null() => "0".into(),
-        (Some(Special::IntOrString), _) if state.is_null() => 0.into(),
-        (Some(special), _) => encode_special(special, state),
-        (None, Some(Type::Object)) => encode_object(schema, state),
-        (None, Some(Type::Array)) => match (state, &schema.items) {
-            (Value::Array(items), Some(element)) => items.iter().map(|item| encode(element, item)).collect(),
-            _ => Value::Null,
-        },
-        (None, kind) if state.is_null() => match kind {
-            Some(Type::String) => "".into(),
-            Some(Type::Integer | Type::Number) => 0.into(),
-            Some(Type::Boolean) => false.into(),
-            _ => Value::Null,
-        },
-        _ => state.clone(),
-    }
-}
-
-fn encode_special(special: Special, state: &Value) -> Value {
-    let props = || openapi::builtin(JSON_SCHEMA_PROPS);
-    match (special, state) {
-        (Special::SchemaOrBool, Value::Null) => false.into(),
-        (Special::SchemaOrArray | Special::SchemaOrBool | Special::SchemaOrStringArray, Value::Object(_)) => {
-            encode(&props(), state)
-        }
-        (Special::SchemaOrArray | Special::SchemaOrStringArray, Value::Array(items)) if items.is_empty() => {
-            Value::Null
-        }
-        (Special::SchemaOrArray, Value::Array(items)) => {
-            items.iter().map(|item| encode(&props(), item)).collect()
-        }
-        _ => state.clone(),
-    }
-}
-
-fn encode_object(schema: &Arc<Schema>, state: &Value) -> Value {
-    let empty = Map::new();
-    let members = match state {
-        Value::Object(members) => members,
-        _ if schema.additional.is_some() => return Value::Null,
-        _ => &empty,
-    };
-    let mut out = Map::new();
-    if let Some(element) = &schema.additional {
-        for (key, value) in members {
-            out.insert(key.clone(), encode(element, value));
-        }
-        return Value::Object(out);
-    }
-    for (name, field) in &schema.properties {
-        let value = members.get(name).unwrap_or(&Value::Null);
-        if !is_omitted(field, value) {
-            let nil = field.go.pointer && value.is_null();
-            out.insert(name.clone(), if nil { Value::Null } else { encode(field, value) });
-        }
-    }
-    Value::Object(out)
-}
-
-fn is_omitted(field: &Schema, value: &Value) -> bool {
-    let go = field.go;
-    if go.pointer {
-        return go.omit_empty && value.is_null();
-    }
-    let is_struct = match field.special {
-        Some(Special::Bytes) => false,
-        Some(_) => true,
-        None => field.kind == Some(Type::Object) && field.additional.is_none(),
-    };
-    if is_struct {
-        let zero = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-        return go.omit_zero && zero;
-    }
-    let zero = match value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-    };
-    (go.omit_empty && zero) || (go.omit_zero && value.is_null())
 }
 
 #[cfg(test)]
@@ -754,6 +682,22 @@ mod tests {
         );
         let deep = format!("{}{}{}", "{\"not\":".repeat(5000), "{}", "}".repeat(5000));
         assert_eq!(error(JSON_SCHEMA_PROPS, &deep), "exceeded max depth");
+    }
+
+    #[test]
+    fn the_store_does_not_tell_nothing_from_empty() {
+        let stored = |definition: &str, text: &str| {
+            let schema = openapi::builtin(&format!("io.k8s.api.{definition}"));
+            as_stored(&value(&format!("io.k8s.api.{definition}"), text), &schema)
+        };
+        assert_eq!(
+            stored("core.v1.Secret", r#"{"data":{"k":null,"e":""}}"#)["data"],
+            json!({"k": "", "e": ""})
+        );
+        assert_eq!(stored("rbac.v1.ClusterRole", r#"{"rules":[]}"#)["rules"], json!(null));
+        let pod =
+            stored("core.v1.Pod", r#"{"spec":{"volumes":[{"name":"a","emptyDir":{}}],"containers":[]}}"#);
+        assert_eq!(pod["spec"], json!({"containers": null, "volumes": [{"name": "a", "emptyDir": {}}]}));
     }
 
     #[test]

@@ -61,8 +61,10 @@ pub(super) async fn create(
     Ok(Reply::new(201, form.accepted.media.as_str(), bytes).warned(warnings))
 }
 
+type Parts<'a> = (&'a Arc<dyn Action>, Target<'a>, &'a Arc<Schema>);
+
 /// The action that the path names, and the kind of its body.
-fn parts<'a>(call: &Call<'a>) -> Result<(&'a Arc<dyn Action>, Target<'a>, &'a Arc<Schema>), Status> {
+fn parts<'a>(call: &Call<'a>) -> Result<Parts<'a>, Status> {
     if let Some(subresource) = call.subresource
         && let (Handler::Create(action), Some((group, version, kind)), Some(schema)) =
             (&subresource.handler, subresource.body, &subresource.schema)

@@ -3,7 +3,7 @@
 use super::body::{self, Body, BoxError};
 use super::listener::Peer;
 use super::render;
-use super::{Inner, nonresource, resource};
+use super::{Inner, documents, nonresource, resource};
 use crate::alias::{self, Alias};
 use crate::authn::{Facts, Unauthenticated};
 use crate::authz::{Attributes, impersonation, messages};
@@ -163,6 +163,8 @@ where
     };
     let result = if asked.info.is_resource {
         resource::serve(inner, &asked, read).await
+    } else if documents::is_path(&asked.info.path) {
+        documents::serve(inner, &asked).await.map_err(Failure::from)
     } else {
         nonresource::serve(inner, &asked).map_err(Failure::from)
     };

@@ -2,6 +2,7 @@
 
 mod action;
 pub mod body;
+mod documents;
 mod handler;
 pub mod health;
 mod limits;

@@ -5,7 +5,6 @@ use super::handler::{Asked, Reply};
 use crate::authn::oidc;
 use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
 use crate::discovery;
-use crate::openapi;
 use crate::server::render;
 use crate::status::Status;
 use http::Method;
@@ -41,8 +40,6 @@ pub(super) fn serve(inner: &Inner, asked: &Asked) -> Result<Reply, Status> {
             allow_get(asked)?;
             document(asked, &json!({"paths": paths(inner)}))
         }
-        "/openapi/v2" | "/openapi/v3" => openapi_document(inner, asked),
-        path if path.starts_with("/openapi/v3/") => openapi_document(inner, asked),
         _ => discovery_below(inner, asked, trimmed),
     }
 }
@@ -80,23 +77,6 @@ fn issuer_document(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, St
     let document = oidc.serve(path, asked.accept(), &inner.accounts, asked.now)?;
     let mut reply = Reply::new(200, document.content_type, document.body);
     reply.headers.push((CACHE_CONTROL, HeaderValue::from_static(oidc::CACHE_CONTROL)));
-    Ok(reply)
-}
-
-/// The OpenAPI documents, as they are made: with their own headers, and compressed if the client likes.
-fn openapi_document(inner: &Inner, asked: &Asked) -> Result<Reply, Status> {
-    allow_get(asked)?;
-    let request = openapi::Request {
-        path: &asked.info.path,
-        hash: asked.query.get("hash"),
-        accept: asked.accept(),
-        if_none_match: asked.header(http::header::IF_NONE_MATCH),
-        gzip: asked.header(http::header::ACCEPT_ENCODING).is_some_and(|encodings| encodings.contains("gzip")),
-    };
-    let table = inner.registry.catalog().table();
-    let (parts, body) = openapi::serve(&request, &table, &inner.openapi)?.into_parts();
-    let mut reply = Reply::new(parts.status.as_u16(), "application/json", body);
-    reply.headers.extend(parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value))));
     Ok(reply)
 }
 

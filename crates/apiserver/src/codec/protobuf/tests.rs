@@ -58,8 +58,8 @@ fn what_go_wrote_is_written_again() {
 #[test]
 fn a_watch_event_is_a_frame_without_an_envelope_of_its_own() {
     let samples = samples();
-    let account = samples.iter().filter_map(|bytes| decode_object(bytes).ok());
-    let account = account.filter(|object| object["kind"] == "ServiceAccount").next_back().unwrap();
+    let mut account = samples.iter().filter_map(|bytes| decode_object(bytes).ok());
+    let account = account.rfind(|object| object["kind"] == "ServiceAccount").unwrap();
     assert_eq!(watch_frame("ADDED", &account).as_ref(), Ok(samples.last().unwrap()));
 }
 

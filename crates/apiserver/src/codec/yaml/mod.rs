@@ -184,6 +184,13 @@ impl Key {
     }
 }
 
+impl Key {
+    /// As it is printed inside a collection.
+    fn go_element(&self) -> String {
+        if *self == Key::Null { "interface {}(nil)".into() } else { self.go_syntax() }
+    }
+}
+
 impl Decoded {
     fn into_raw(self) -> Result<Raw, YamlError> {
         Ok(match self {
@@ -225,7 +232,7 @@ impl Decoded {
             }
             Decoded::Map(members) => {
                 let members: Vec<String> =
-                    members.iter().map(|(k, v)| format!("{}:{}", k.go_syntax(), v.go_element())).collect();
+                    members.iter().map(|(k, v)| format!("{}:{}", k.go_element(), v.go_element())).collect();
                 format!("map[interface {{}}]interface {{}}{{{}}}", members.join(", "))
             }
         }

@@ -73,9 +73,7 @@ impl Printer {
     fn mapping(&mut self, members: &Map<String, Value>) {
         let before = self.indent;
         self.indent = Some(self.indent.map_or(0, |indent| indent + INDENT));
-        let mut members: Vec<(&String, &Value)> = members.iter().collect();
-        members.sort_by(|a, b| natural_order(a.0, b.0));
-        for (key, value) in members {
+        for (key, value) in in_natural_order(members.iter().collect()) {
             self.write_indent();
             let simple = key.len() <= MAX_SIMPLE_KEY && !key.contains(is_break);
             if simple {
@@ -130,10 +128,16 @@ impl Printer {
         never: impl Fn(usize, bool) -> bool,
         write: impl Fn(&mut Self, char),
     ) {
-        let mut spaces = false;
+        let (mut spaces, mut breaks) = (false, false);
         for (index, c) in text.char_indices() {
             let rest = &text[index + c.len_utf8()..];
-            if c == ' ' {
+            if is_break(c) {
+                // Only the separators of Unicode come here.
+                self.put(c);
+                self.column = 0;
+                self.indention = true;
+                breaks = true;
+            } else if c == ' ' {
                 let fold = may_fold && !spaces && self.column > WIDTH && !rest.starts_with(' ');
                 if fold && !never(index, rest.is_empty()) {
                     self.write_indent();
@@ -142,9 +146,12 @@ impl Printer {
                 }
                 spaces = true;
             } else {
+                if breaks {
+                    self.write_indent();
+                }
                 write(self, c);
                 self.indention = false;
-                spaces = false;
+                (spaces, breaks) = (false, false);
             }
         }
     }
@@ -154,7 +161,8 @@ impl Printer {
         let mut spaces = false;
         for (index, c) in text.char_indices() {
             let rest = &text[index + c.len_utf8()..];
-            if !is_printable(c) || c == '\u{feff}' || is_break(c) || c == '"' || c == '\\' {
+            // A byte order mark in front makes the original escape everything.
+            if text.starts_with('\u{feff}') || !is_printable(c) || is_break(c) || c == '"' || c == '\\' {
                 self.escape(c);
                 spaces = false;
             } else if c == ' ' {
@@ -397,6 +405,24 @@ fn number_text(number: &serde_json::Number) -> String {
         },
         _ => number.to_string(),
     }
+}
+
+/// A merge sort by [`natural_order`]: where numbers overflow that is no order at all, and the standard library's
+/// sort may then panic.
+fn in_natural_order<'a>(mut members: Vec<(&'a String, &'a Value)>) -> Vec<(&'a String, &'a Value)> {
+    if members.len() < 2 {
+        return members;
+    }
+    let right = in_natural_order(members.split_off(members.len() / 2));
+    let left = in_natural_order(members);
+    let mut out = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let from_right = natural_order(b.0, a.0) == Ordering::Less;
+        out.extend(if from_right { right.next() } else { left.next() });
+    }
+    out.extend(left.chain(right));
+    out
 }
 
 /// The order of keys: letters behind everything else, runs of digits by their value.

@@ -64,11 +64,14 @@ pub(super) fn untagged(text: &str) -> Scalar {
         _ => {}
     }
     let number = match text.as_bytes()[0] {
-        b'.' => float(text),
+        // Here underscores may stand between digits only.
+        b'.' if text.contains("__") || text.ends_with('_') || text.starts_with("._") => None,
+        b'.' => float(&text.replace('_', "")),
         b'0'..=b'9' | b'+' | b'-' if is_timestamp(text) => None,
         b'0'..=b'9' | b'+' | b'-' => {
             let plain = text.replace('_', "");
-            integer(&plain).map(Scalar::Int).or_else(|| float(&plain))
+            let binary = || i64::from_str_radix(plain.strip_prefix("0b")?, 2).ok().map(i128::from);
+            integer(&plain).or_else(binary).map(Scalar::Int).or_else(|| float(&plain))
         }
         _ => None,
     };
@@ -141,8 +144,11 @@ pub(super) fn is_timestamp(text: &str) -> bool {
             }
             None => rest,
         };
-        if !zoned || rest == "Z" {
-            return (!zoned && rest.is_empty() || zoned).then_some(());
+        if !zoned {
+            return rest.is_empty().then_some(());
+        }
+        if rest == "Z" {
+            return Some(());
         }
         let bytes = rest.as_bytes();
         let shaped = bytes.len() == 6
@@ -210,7 +216,7 @@ pub(super) fn go_g(scientific: &str) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific.into() };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
-    if exponent < -4 || exponent >= LIMIT {
+    if !(-4..LIMIT).contains(&exponent) {
         let e = if exponent < 0 { '-' } else { '+' };
         return format!("{sign}{mantissa}e{e}{:02}", exponent.abs());
     }

@@ -1,7 +1,9 @@
 //! The tokens of a YAML stream, and where libyaml would complain: its words are part of the API's answers
 //! (`scannerc.go`, `readerc.go` of Go's yaml package).
 
-use std::collections::VecDeque;
+mod scalars;
+
+use std::collections::{HashMap, VecDeque};
 
 /// A place in the stream; lines and columns from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +79,9 @@ pub(super) struct Scanner {
     simple_key_allowed: bool,
     /// One for each level of flow collections, and one outside.
     simple_keys: Vec<SimpleKey>,
+    /// The numbers of the tokens that may become keys, with the level of their key. Go's reader keeps such a table
+    /// to be quick, and forgets an empty flow collection when it ends: such a one is no key there, nor is it here.
+    candidates: HashMap<usize, usize>,
 }
 
 fn is_break(c: Option<char>) -> bool {
@@ -126,17 +131,14 @@ impl Scanner {
             indents: Vec::new(),
             simple_key_allowed: true,
             simple_keys: vec![SimpleKey::default()],
+            candidates: HashMap::new(),
         })
     }
 
     /// The next token, which stays where it is.
     pub(super) fn peek(&mut self) -> Scan<&Token> {
-        while !self.ended {
-            let undecided = match self.tokens.is_empty() {
-                true => true,
-                false => self.head_may_be_key()?,
-            };
-            if !undecided {
+        while self.tokens.is_empty() || self.head_may_be_key()? {
+            if self.ended {
                 break;
             }
             self.fetch()?;
@@ -206,18 +208,15 @@ impl Scanner {
 
     /// Whether the token at the head may still become a key, so that the scanner must read on.
     fn head_may_be_key(&mut self) -> Scan<bool> {
-        match self.simple_keys.iter().position(|key| key.possible && key.token == self.taken) {
-            Some(index) => self.still_valid(index),
+        match self.candidates.get(&self.taken) {
+            Some(&level) => self.still_valid(level),
             None => Ok(false),
         }
     }
 
     /// A simple key ends with its line, or after 1024 characters.
     fn still_valid(&mut self, index: usize) -> Scan<bool> {
-        let key = self.simple_keys[index];
-        if !key.possible {
-            return Ok(false);
-        }
+        let Some(&key) = self.simple_keys.get(index).filter(|key| key.possible) else { return Ok(false) };
         if key.mark.line < self.mark.line || key.mark.index + 1024 < self.mark.index {
             if key.required {
                 return Err(self.problem(key.mark, "could not find expected ':'"));
@@ -236,6 +235,7 @@ impl Scanner {
         self.remove_simple_key()?;
         let key =
             SimpleKey { possible: true, required, token: self.taken + self.tokens.len(), mark: self.mark };
+        self.candidates.insert(key.token, self.simple_keys.len() - 1);
         if let Some(last) = self.simple_keys.last_mut() {
             *last = key;
         }
@@ -246,8 +246,9 @@ impl Scanner {
         if let Some(key) = self.simple_keys.last().filter(|key| key.possible && key.required) {
             return Err(self.problem(key.mark, "could not find expected ':'"));
         }
-        if let Some(key) = self.simple_keys.last_mut() {
+        if let Some(key) = self.simple_keys.last_mut().filter(|key| key.possible) {
             key.possible = false;
+            self.candidates.remove(&key.token);
         }
         Ok(())
     }
@@ -261,8 +262,16 @@ impl Scanner {
         self.indent = column;
         let token = Token { kind, start: mark, end: mark };
         match before {
-            Some(number) => self.tokens.insert((number - self.taken).min(self.tokens.len()), token),
+            Some(number) => self.insert(number, token),
             None => self.tokens.push_back(token),
+        }
+    }
+
+    /// Puts a token before the token `number`, or at the end if that one was taken already.
+    fn insert(&mut self, number: usize, token: Token) {
+        match number.checked_sub(self.taken) {
+            Some(index) if index <= self.tokens.len() => self.tokens.insert(index, token),
+            _ => self.tokens.push_back(token),
         }
     }
 
@@ -379,7 +388,8 @@ impl Scanner {
 
     fn fetch_flow_start(&mut self, kind: TokenKind) -> Scan<()> {
         self.save_simple_key()?;
-        self.simple_keys.push(SimpleKey::default());
+        let token = self.taken + self.tokens.len();
+        self.simple_keys.push(SimpleKey { token, ..SimpleKey::default() });
         self.simple_key_allowed = true;
         self.fetch_indicator(kind);
         Ok(())
@@ -387,8 +397,10 @@ impl Scanner {
 
     fn fetch_flow_end(&mut self, kind: TokenKind) -> Scan<()> {
         self.remove_simple_key()?;
-        if self.in_flow() {
-            self.simple_keys.pop();
+        if self.in_flow()
+            && let Some(key) = self.simple_keys.pop()
+        {
+            self.candidates.remove(&key.token);
         }
         self.simple_key_allowed = false;
         self.fetch_indicator(kind);
@@ -426,10 +438,11 @@ impl Scanner {
         if self.still_valid(last)? {
             let key = self.simple_keys[last];
             let token = Token { kind: TokenKind::Key, start: key.mark, end: key.mark };
-            self.tokens.insert((key.token - self.taken).min(self.tokens.len()), token);
+            self.insert(key.token, token);
             let column = isize::try_from(key.mark.column).unwrap_or(isize::MAX);
             self.roll_indent(column, Some(key.token), TokenKind::BlockMappingStart, key.mark);
             self.simple_keys[last].possible = false;
+            self.candidates.remove(&key.token);
             self.simple_key_allowed = false;
         } else {
             if !self.in_flow() {
@@ -507,7 +520,7 @@ impl Scanner {
     fn tag_uri(&mut self, head: &str, start: Mark) -> Scan<String> {
         let mut bytes = head.as_bytes().get(1..).unwrap_or_default().to_vec();
         let mut any = !head.is_empty();
-        while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$.!~*'()%".contains(*c)) {
+        while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$,.!~*'()[]%".contains(*c)) {
             any = true;
             self.advance();
             if c != '%' {
@@ -588,264 +601,5 @@ impl Scanner {
         }
         self.take_break();
         Ok(())
-    }
-
-    fn fetch_block_scalar(&mut self, literal: bool) -> Scan<()> {
-        self.remove_simple_key()?;
-        self.simple_key_allowed = true;
-        let start = self.mark;
-        self.advance();
-        let (chomping, increment) = self.block_scalar_header(start)?;
-        self.end_of_line(start)?;
-        let mut end = self.mark;
-        let mut indent = increment.map_or(0, |n| if self.indent >= 0 { self.indent + n } else { n });
-        let mut value = String::new();
-        let (mut leading_break, mut leading_blank) = (String::new(), false);
-        let mut breaks = self.block_scalar_breaks(&mut indent, start, &mut end)?;
-        while self.column() == indent && self.at(0).is_some() {
-            let blank = is_blank(self.at(0));
-            if !literal && leading_break == "\n" && !leading_blank && !blank {
-                if breaks.is_empty() {
-                    value.push(' ');
-                }
-            } else {
-                value.push_str(&leading_break);
-            }
-            leading_break.clear();
-            value.push_str(&breaks);
-            leading_blank = blank;
-            value.push_str(&self.take_while(|c| !is_breakz(c)));
-            leading_break.extend(self.take_break());
-            breaks = self.block_scalar_breaks(&mut indent, start, &mut end)?;
-        }
-        if chomping != Some('-') {
-            value.push_str(&leading_break);
-        }
-        if chomping == Some('+') {
-            value.push_str(&breaks);
-        }
-        self.tokens.push_back(Token { kind: TokenKind::Scalar { value, plain: false }, start, end });
-        Ok(())
-    }
-
-    /// Chomping (`+`, `-`) and the indentation indicator, in either order.
-    fn block_scalar_header(&mut self, start: Mark) -> Scan<(Option<char>, Option<isize>)> {
-        let (mut chomping, mut increment) = (None, None);
-        for _ in 0..2 {
-            match self.at(0) {
-                Some(c @ ('+' | '-')) if chomping.is_none() => chomping = Some(c),
-                Some(c) if c.is_ascii_digit() && increment.is_none() => {
-                    if c == '0' {
-                        return Err(self.problem(start, "found an indentation indicator equal to 0"));
-                    }
-                    increment = c.to_digit(10).and_then(|n| isize::try_from(n).ok());
-                }
-                _ => break,
-            }
-            self.advance();
-        }
-        Ok((chomping, increment))
-    }
-
-    /// The line breaks before the next line of a block scalar; finds out its indentation if it is not known (0).
-    fn block_scalar_breaks(&mut self, indent: &mut isize, start: Mark, end: &mut Mark) -> Scan<String> {
-        let mut breaks = String::new();
-        let mut deepest = 0;
-        *end = self.mark;
-        loop {
-            while (*indent == 0 || self.column() < *indent) && self.at(0) == Some(' ') {
-                self.advance();
-            }
-            deepest = deepest.max(self.column());
-            if (*indent == 0 || self.column() < *indent) && self.at(0) == Some('\t') {
-                let text = "found a tab character where an indentation space is expected";
-                return Err(self.problem(start, text));
-            }
-            match self.take_break() {
-                Some(c) => breaks.push(c),
-                None => break,
-            }
-            *end = self.mark;
-        }
-        if *indent == 0 {
-            *indent = deepest.max(self.indent + 1).max(1);
-        }
-        Ok(breaks)
-    }
-
-    fn fetch_flow_scalar(&mut self, single: bool) -> Scan<()> {
-        self.save_simple_key()?;
-        self.simple_key_allowed = false;
-        let start = self.mark;
-        let quote = if single { '\'' } else { '"' };
-        self.advance();
-        let mut value = String::new();
-        loop {
-            if self.document_indicator().is_some() {
-                return Err(self.problem(start, "found unexpected document indicator"));
-            }
-            if self.at(0).is_none() {
-                return Err(self.problem(start, "found unexpected end of stream"));
-            }
-            let mut folding = false;
-            while let Some(c) = self.at(0).filter(|c| !is_blankz(Some(*c))) {
-                match c {
-                    '\'' if single && self.at(1) == Some('\'') => {
-                        self.advance_by(2);
-                        value.push('\'');
-                    }
-                    _ if c == quote => break,
-                    '\\' if !single && is_break(self.at(1)) => {
-                        self.advance();
-                        self.take_break();
-                        folding = true;
-                        break;
-                    }
-                    '\\' if !single => self.escape(&mut value, start)?,
-                    _ => {
-                        value.push(c);
-                        self.advance();
-                    }
-                }
-            }
-            if self.at(0) == Some(quote) {
-                break;
-            }
-            self.fold(&mut value, folding);
-        }
-        self.advance();
-        self.push(TokenKind::Scalar { value, plain: false }, start);
-        Ok(())
-    }
-
-    /// Blanks and line breaks inside a quoted scalar: blanks stay, one break becomes a space, more stay.
-    /// `folding`: an escaped break came before.
-    fn fold(&mut self, value: &mut String, mut folding: bool) {
-        let (mut blanks, mut first, mut more) = (String::new(), String::new(), String::new());
-        while is_blank(self.at(0)) || is_break(self.at(0)) {
-            if let Some(c) = self.take_break() {
-                if folding {
-                    more.push(c);
-                } else {
-                    blanks.clear();
-                    first.push(c);
-                    folding = true;
-                }
-            } else if let Some(c) = self.advance().filter(|_| !folding) {
-                blanks.push(c);
-            }
-        }
-        value.push_str(&join(folding, &blanks, &first, &more));
-    }
-
-    fn escape(&mut self, value: &mut String, start: Mark) -> Scan<()> {
-        let digits = match self.at(1) {
-            Some('x') => 2,
-            Some('u') => 4,
-            Some('U') => 8,
-            _ => 0,
-        };
-        if digits == 0 {
-            let c = match self.at(1) {
-                Some('0') => '\0',
-                Some('a') => '\u{7}',
-                Some('b') => '\u{8}',
-                Some('t' | '\t') => '\t',
-                Some('n') => '\n',
-                Some('v') => '\u{b}',
-                Some('f') => '\u{c}',
-                Some('r') => '\r',
-                Some('e') => '\u{1b}',
-                Some(c @ (' ' | '"' | '\'' | '\\' | '/')) => c,
-                Some('N') => '\u{85}',
-                Some('_') => '\u{a0}',
-                Some('L') => '\u{2028}',
-                Some('P') => '\u{2029}',
-                _ => return Err(self.problem(start, "found unknown escape character")),
-            };
-            value.push(c);
-            self.advance_by(2);
-            return Ok(());
-        }
-        self.advance_by(2);
-        let mut code = 0_u32;
-        for ahead in 0..digits {
-            let Some(digit) = self.at(ahead).and_then(|c| c.to_digit(16)) else {
-                return Err(self.problem(start, "did not find expected hexdecimal number"));
-            };
-            code = code.wrapping_mul(16).wrapping_add(digit);
-        }
-        let Some(c) = char::from_u32(code) else {
-            return Err(self.problem(start, "found invalid Unicode character escape code"));
-        };
-        value.push(c);
-        self.advance_by(digits);
-        Ok(())
-    }
-
-    fn fetch_plain_scalar(&mut self) -> Scan<()> {
-        self.save_simple_key()?;
-        self.simple_key_allowed = false;
-        let start = self.mark;
-        let mut end = start;
-        let indent = self.indent + 1;
-        let mut value = String::new();
-        let (mut blanks, mut first, mut more) = (String::new(), String::new(), String::new());
-        let mut folding = false;
-        loop {
-            if self.document_indicator().is_some() || self.at(0) == Some('#') {
-                break;
-            }
-            while let Some(c) = self.at(0).filter(|c| !is_blankz(Some(*c))) {
-                let ends = (c == ':' && is_blankz(self.at(1))) || (self.in_flow() && ",?[]{}".contains(c));
-                if ends {
-                    break;
-                }
-                value.push_str(&join(folding, &blanks, &first, &more));
-                (blanks, first, more, folding) = Default::default();
-                value.push(c);
-                self.advance();
-                end = self.mark;
-            }
-            if !(is_blank(self.at(0)) || is_break(self.at(0))) {
-                break;
-            }
-            while is_blank(self.at(0)) || is_break(self.at(0)) {
-                if let Some(c) = self.take_break() {
-                    if folding {
-                        more.push(c);
-                    } else {
-                        blanks.clear();
-                        first.push(c);
-                        folding = true;
-                    }
-                    continue;
-                }
-                if folding && self.column() < indent && self.at(0) == Some('\t') {
-                    return Err(self.problem(start, "found a tab character that violates indentation"));
-                }
-                if let Some(c) = self.advance().filter(|_| !folding) {
-                    blanks.push(c);
-                }
-            }
-            if !self.in_flow() && self.column() < indent {
-                break;
-            }
-        }
-        self.tokens.push_back(Token { kind: TokenKind::Scalar { value, plain: true }, start, end });
-        if folding {
-            self.simple_key_allowed = true;
-        }
-        Ok(())
-    }
-}
-
-/// What folding makes of blanks and breaks between two pieces of text.
-fn join(folding: bool, blanks: &str, first: &str, more: &str) -> String {
-    match (folding, first, more) {
-        (false, _, _) => blanks.into(),
-        (true, "\n", "") => " ".into(),
-        (true, "\n", more) => more.into(),
-        (true, first, more) => format!("{first}{more}"),
     }
 }

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 pub struct Health {
     hub_away: AtomicBool,
     cluster_away: AtomicBool,
+    hub_refuses: AtomicBool,
+    cluster_refuses: AtomicBool,
     /// One bit per kind whose objects have been listed once.
     listed: AtomicU8,
     /// Woken when a side answers again.
@@ -46,6 +48,31 @@ impl Health {
     pub(crate) fn failed(&self, side: Side) {
         if !self.away(side).swap(true, Ordering::Relaxed) {
             tracing::warn!(side = side.as_str(), "no answer; what there is stays, trying again");
+        }
+    }
+
+    fn refuses(&self, side: Side) -> &AtomicBool {
+        match side {
+            Side::Hub => &self.hub_refuses,
+            Side::Cluster => &self.cluster_refuses,
+        }
+    }
+
+    /// The side is there, and does not let the agent do what it must: said once, until it does again.
+    pub(crate) fn refused(&self, side: Side, why: &str) {
+        if !self.refuses(side).swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                side = side.as_str(),
+                why,
+                "refuses the agent: look at its credentials and rights there; trying again"
+            );
+        }
+    }
+
+    /// The side does again what the agent asks for.
+    pub(crate) fn admitted(&self, side: Side) {
+        if self.refuses(side).load(Ordering::Relaxed) && self.refuses(side).swap(false, Ordering::Relaxed) {
+            tracing::info!(side = side.as_str(), "lets the agent in again");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The agent as a service: its options, its loop, and a handle on it.
 
 use crate::{
+    Side,
     ca::{CaBundle, CaSource},
     calls::Calls,
     decide::Policy,
@@ -9,7 +10,7 @@ use crate::{
     metrics::Metrics,
     queue::{Name, Outcome, Queue},
     reconcile::Context,
-    watch::{Signal, watch},
+    watch::{Signal, probe, watch},
 };
 use fleetpass_api::{ManagedServiceAccount, clock::SharedClock, names};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
@@ -218,6 +219,8 @@ impl Agent {
         let services =
             Api::<kube::core::PartialObjectMeta<ServiceAccount>>::namespaced(spoke.clone(), agent_namespace);
         helpers.spawn(watch(services, Kind::ServiceAccount, send, health()));
+        helpers.spawn(probe(hub.clone(), Side::Hub, health()));
+        helpers.spawn(probe(spoke.clone(), Side::Cluster, health()));
         if self.options.lease {
             let clock = self.options.clock.clone();
             helpers.spawn(lease::keep(spoke.clone(), agent_namespace.clone(), clock, health()));

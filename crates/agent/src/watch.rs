@@ -1,6 +1,7 @@
 //! What happens on both sides, as news for the queue. Metadata only: no token passes through a watch.
 
 use crate::{
+    Side,
     health::{Health, Kind},
     queue::{Change, Name},
 };
@@ -54,11 +55,14 @@ pub(crate) async fn watch<K>(
                 tracing::debug!(?kind, error = %brief(&error), "watch interrupted");
                 if is_silence(&error) {
                     health.failed(kind.side());
+                } else if let Some(why) = refusal(&error) {
+                    health.refused(kind.side(), why);
                 }
                 continue;
             }
             Ok(event) => {
                 health.answered(kind.side());
+                health.admitted(kind.side());
                 read(event, kind, &mut listed)
             }
         };
@@ -104,6 +108,33 @@ fn read<K>(
         watcher::Event::Delete(object) => {
             changed(object.metadata, true).map(|(name, change)| Signal::Changed(name, kind, change))
         }
+    }
+}
+
+/// How often a side that is away is asked whether it is back.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// Asks a side that is away whether it is back: a watch that is taken up again says nothing before something happens.
+pub(crate) async fn probe(client: kube::Client, side: Side, health: Arc<Health>) {
+    loop {
+        tokio::time::sleep(PROBE).await;
+        if !health.answers(side)
+            && let Ok(Ok(_)) = tokio::time::timeout(PROBE, client.apiserver_version()).await
+        {
+            health.answered(side);
+        }
+    }
+}
+
+/// What a server said that does not let the agent in.
+fn refusal(error: &watcher::Error) -> Option<&str> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => {
+            matches!(status.code, 401 | 403).then_some(status.message.as_str())
+        }
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use fleetpass_agent::CaSource;
+use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -57,10 +58,11 @@ impl Source {
         match self {
             Self::Files(paths) => load_files(paths).await,
             Self::InCluster => {
-                let config = kube::Config::incluster().context(
+                let mut config = kube::Config::incluster().context(
                     "this is no pod of a cluster: give the cluster's kubeconfig with --spoke-kubeconfig",
                 )?;
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
+                name_program(&mut config);
                 // Token and CA are read again by the client itself.
                 Ok(Loaded { config, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
             }
@@ -73,6 +75,12 @@ impl Loaded {
     pub fn is_outdated(&self) -> bool {
         fingerprint(&self.files) != self.fingerprint
     }
+}
+
+/// Servers name field managers and audit entries after the program that asks.
+fn name_program(config: &mut kube::Config) {
+    let name = HeaderValue::from_static(concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, name));
 }
 
 async fn load_files(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
@@ -98,9 +106,10 @@ async fn load_files(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
     // Before it is read, so that a change in between is seen later.
     let fingerprint = fingerprint(&files);
     let ca = cluster.map_or(Ok(CaSource::ConfigMap), ca_source)?;
-    let config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
+    let mut config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
+    name_program(&mut config);
     Ok(Loaded { config, ca, files, fingerprint })
 }
 

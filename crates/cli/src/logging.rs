@@ -17,9 +17,12 @@ pub enum Verbosity {
 impl Verbosity {
     fn directives(self) -> &'static str {
         match self {
-            Self::Service => "info,kube=warn,hyper=warn,h2=warn,rustls=warn,tower=warn",
-            // Our own controllers say it when a side is away; kube's watchers would say it a second time.
-            Self::Warnings => "warn,kube_client=error,kube_runtime=error",
+            // Our own code says it when a side is away; kube's client would say it at every attempt.
+            Self::Service => {
+                "info,kube=warn,kube_client=off,kube_runtime=error,hyper=warn,h2=warn,rustls=warn,tower=warn"
+            }
+
+            Self::Warnings => "warn,kube_client=off,kube_runtime=error",
         }
     }
 }

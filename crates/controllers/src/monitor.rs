@@ -114,7 +114,7 @@ pub(crate) async fn run(
                 }
             },
             Some((resource, event)) = changes.recv() => {
-                if changes_discovery(&resource) && matches!(event, Event::Apply(_) | Event::Delete(_)) {
+                if changes_discovery(&resource) && matches!(event, Event::Apply(_) | Event::Delete(_) | Event::InitDone) {
                     due.changed();
                 }
                 observers.iter().for_each(|observer| observer.observe(&resource, &event));

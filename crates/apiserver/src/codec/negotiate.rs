@@ -103,19 +103,6 @@ impl MetaVersion {
     }
 }
 
-/// The kinds of patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PatchType {
-    /// `application/json-patch+json`
-    Json,
-    /// `application/merge-patch+json`
-    Merge,
-    /// `application/strategic-merge-patch+json`; not for custom resources.
-    StrategicMerge,
-    /// `application/apply-patch+yaml`
-    Apply,
-}
-
 /// go-restful's look at `Accept`, for kinds that are not custom: only literal media types and `*/*` pass.
 /// Errors: 406, or 415 for a write without a body.
 pub fn route(accept: Option<&str>, endpoint: Endpoint, method: &str, has_body: bool) -> Result<(), Status> {
@@ -196,27 +183,6 @@ pub fn input(content_type: Option<&str>, aliases: &[(&str, MediaType)]) -> Resul
     known.ok_or_else(|| {
         let supported: Vec<&str> = ALL.iter().map(|media| media.as_str()).collect();
         unknown_format(&supported)
-    })
-}
-
-/// The kind of a patch by its `Content-Type`. Errors: 415, in go-restful's words or those of custom resources.
-pub fn patch_type(content_type: Option<&str>, custom: bool) -> Result<PatchType, Status> {
-    const TYPES: [(&str, PatchType); 4] = [
-        ("application/json-patch+json", PatchType::Json),
-        ("application/merge-patch+json", PatchType::Merge),
-        ("application/strategic-merge-patch+json", PatchType::StrategicMerge),
-        ("application/apply-patch+yaml", PatchType::Apply),
-    ];
-    let name = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
-    let name = if custom { name } else { name.trim() };
-    let offered = || TYPES.into_iter().filter(|(_, kind)| !(custom && *kind == PatchType::StrategicMerge));
-    offered().find(|(known, _)| *known == name).map(|(_, kind)| kind).ok_or_else(|| {
-        if custom {
-            return unknown_format(&offered().map(|(name, _)| name).collect::<Vec<_>>());
-        }
-        let mut status = Status::unsupported_media_type("415: Unsupported Media Type");
-        status.details = Some(Box::default());
-        status
     })
 }
 
@@ -515,24 +481,6 @@ mod tests {
         assert_eq!(
             input(Some("managedserviceaccount/yaml"), &[]).unwrap_err().message,
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
-        );
-    }
-
-    #[test]
-    fn patches_are_told_by_their_content_type() {
-        let merge = Some("application/merge-patch+json; charset=utf-8");
-        assert_eq!(patch_type(merge, false), Ok(PatchType::Merge));
-        assert_eq!(patch_type(merge, true), Ok(PatchType::Merge));
-        let strategic = Some("application/strategic-merge-patch+json");
-        assert_eq!(patch_type(strategic, false), Ok(PatchType::StrategicMerge));
-        assert_eq!(
-            patch_type(strategic, true).unwrap_err().message,
-            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
-        );
-        let status = patch_type(Some("application/json"), false).unwrap_err();
-        assert_eq!(
-            (status.message.as_str(), status.details),
-            ("415: Unsupported Media Type", Some(Box::default()))
         );
     }
 

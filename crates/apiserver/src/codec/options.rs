@@ -322,24 +322,6 @@ fn delete_body(bytes: &[u8], format: Format) -> Result<Value, String> {
     source.decode(&gvk, &openapi::builtin(DELETE_OPTIONS)).map(|typed| typed.value)
 }
 
-/// The field manager of a write: the one it names, or else the program in its `User-Agent`
-/// (`managerOrUserAgent` in `handlers/create.go`).
-pub fn manager(field_manager: &str, user_agent: &str) -> String {
-    const MAX: usize = 128;
-    if !field_manager.is_empty() {
-        return field_manager.into();
-    }
-    let program = user_agent.split('/').next().unwrap_or_default();
-    let mut out = String::new();
-    for c in program.chars().filter(|c| !c.is_control()) {
-        if out.len() + c.len_utf8() > MAX {
-            break;
-        }
-        out.push(c);
-    }
-    out
-}
-
 /// Whether an answer is to be indented: `pretty` says so, or a browser or command line tool asks
 /// (`isPrettyPrint` in `handlers/negotiation/negotiate.go`).
 pub fn pretty(query: &Pairs, user_agent: &str) -> bool {
@@ -541,13 +523,6 @@ mod tests {
         let query = pairs(&[("dryRun", "All"), ("uid", "u"), ("propagationPolicy", "Orphan")]);
         let options = delete(b"", Format::Json, &query).unwrap();
         assert!(options.dry_run && options.propagation_policy == Some(Propagation::Orphan));
-    }
-
-    #[test]
-    fn managers_are_named_by_their_program() {
-        assert_eq!(manager("me", "kubectl/v1.36"), "me");
-        assert_eq!(manager("", "kubectl/v1.36 (linux)"), "kubectl");
-        assert_eq!(manager("", &"x".repeat(300)).len(), 128);
     }
 
     #[test]

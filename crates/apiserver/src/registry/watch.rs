@@ -47,7 +47,10 @@ pub struct Watching {
     initial: VecDeque<Arc<Object>>,
     /// The bookmark that ends the initial events, if the client asked for it.
     initial_end: Option<Revision>,
-    watcher: Watcher,
+    /// `None` once the watch is over, or where it could not begin.
+    watcher: Option<Watcher>,
+    /// Why it could not begin: a revision that is too old is told in the stream, as a real server tells it.
+    refusal: Option<Status>,
     labels: LabelSelector,
     fields: FieldSelector,
     /// The revision from which events count; earlier ones are part of the initial state.
@@ -81,7 +84,7 @@ impl Registry {
                 self.fresh().await?;
             }
             let (revision, objects, watcher) = self.cache.watch_from_now(prefix, scope.namespace);
-            let mut watching = Watching::new(watcher, query, revision);
+            let mut watching = Watching::new(Some(watcher), query, revision);
             if state_first {
                 let selected = range(&objects, prefix, scope.namespace, None)
                     .filter(|object| selects(scope, &query.labels, &query.fields, object));
@@ -92,8 +95,14 @@ impl Registry {
             }
             watching
         } else {
-            let watcher = self.cache.watch(prefix, scope.namespace, asked).map_err(cache_error)?;
-            Watching::new(watcher, query, asked)
+            match self.cache.watch(prefix, scope.namespace, asked) {
+                Ok(watcher) => Watching::new(Some(watcher), query, asked),
+                Err(error) => {
+                    let mut watching = Watching::new(None, query, asked);
+                    watching.refusal = Some(cache_error(error));
+                    watching
+                }
+            }
         };
         let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
         watching.until = Some(Instant::now() + seconds.map_or(self.longest_watch(), Duration::from_secs));
@@ -102,7 +111,7 @@ impl Registry {
 }
 
 impl Watching {
-    fn new(watcher: Watcher, query: &ListOptions, after: Revision) -> Self {
+    fn new(watcher: Option<Watcher>, query: &ListOptions, after: Revision) -> Self {
         let bookmarks = query.allow_watch_bookmarks.then(|| {
             let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -112,6 +121,7 @@ impl Watching {
             initial: VecDeque::new(),
             initial_end: None,
             watcher,
+            refusal: None,
             labels: query.labels.clone(),
             fields: query.fields.clone(),
             after,
@@ -129,11 +139,15 @@ impl Watching {
         if let Some(revision) = self.initial_end.take() {
             return Some(WatchItem::Bookmark { revision, initial_events_end: true });
         }
+        if let Some(status) = self.refusal.take() {
+            return Some(WatchItem::Error(status));
+        }
         while !self.over {
             let until = self.until;
+            let watcher = self.watcher.as_mut()?;
             tokio::select! {
                 biased;
-                event = self.watcher.next() => match event {
+                event = watcher.next() => match event {
                     Some(event) if event.revision > self.after => {
                         if let Some(item) = self.view(scope, event) {
                             return Some(item);
@@ -157,7 +171,8 @@ impl Watching {
     fn bookmark(&mut self, registry: &Registry) -> Option<WatchItem> {
         // Events up to this revision have been handed to the queue already; if it is empty, all were sent.
         let revision = registry.cache.revision();
-        self.watcher.is_empty().then_some(WatchItem::Bookmark { revision, initial_events_end: false })
+        let nothing_waits = self.watcher.as_ref().is_some_and(Watcher::is_empty);
+        nothing_waits.then_some(WatchItem::Bookmark { revision, initial_events_end: false })
     }
 
     /// An event as this selection sees it: an object that begins to fit is added, one that ceases to fit is

@@ -12,10 +12,16 @@ use crate::request::{Query, RequestInfo};
 use crate::status::Status;
 use crate::user::UserInfo;
 use bytes::Bytes;
+use futures::FutureExt;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use jiff::Timestamp;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an answer may take (`--request-timeout` of kube-apiserver).
+const DEADLINE: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -108,10 +114,15 @@ where
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).map(String::from);
     let mut measured = super::metrics::Measured::begin(&inner.metrics);
-    let reply = match answer(inner, parts, body, &mut measured).await {
-        Ok(reply) => reply,
-        Err(failure) => refusal(&failure, accept.as_deref()),
+    // A watch is answered with its head at once, so the deadline is one for all requests.
+    let answer = AssertUnwindSafe(answer(inner, parts, body, &mut measured)).catch_unwind();
+    let result = match tokio::time::timeout(DEADLINE, answer).await {
+        Ok(Ok(result)) => result,
+        // What a request breaks is its own answer; the next one finds the server as it was.
+        Ok(Err(_)) => Err(Status::internal("the server panicked; its log says where").into()),
+        Err(_) => Err(Status::timeout("the request did not complete within the allotted time").into()),
     };
+    let reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
     measured.end(reply.code, started.elapsed());
     response(reply, head)
 }

@@ -49,16 +49,16 @@ impl Metrics {
         // The library appends `_total` to counters.
         registry.register(
             "apiserver_request",
-            "Requests by what they asked for and the answer's code.",
+            "Requests by what they asked for and the answer's code",
             requests.clone(),
         );
         registry.register(
             "apiserver_request_duration_seconds",
-            "Time from the head of a request to the head of its answer.",
+            "Time from the head of a request to the head of its answer",
             durations.clone(),
         );
-        registry.register("apiserver_current_requests", "Requests under way.", under_way.clone());
-        registry.register("apiserver_longrunning_requests", "Watches under way.", watches.clone());
+        registry.register("apiserver_current_requests", "Requests under way", under_way.clone());
+        registry.register("apiserver_longrunning_requests", "Watches under way", watches.clone());
         Self { registry, requests, durations, under_way, watches }
     }
 
@@ -71,7 +71,10 @@ impl Metrics {
             "# HELP apiserver_resource_objects Stored objects.\n# TYPE apiserver_resource_objects gauge\n",
         );
         for (prefix, count) in counts {
-            let resource = prefix.strip_prefix("/registry/").unwrap_or(prefix);
+            let resource = match prefix.strip_prefix("/registry/").unwrap_or(prefix) {
+                "minions" => "nodes",
+                resource => resource,
+            };
             objects.push_str(&format!("apiserver_resource_objects{{resource=\"{resource}\"}} {count}\n"));
         }
         match out.rfind("# EOF") {

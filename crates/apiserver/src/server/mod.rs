@@ -30,6 +30,7 @@ use crate::user::UserInfo;
 use body::{Body, BoxError};
 use bytes::Bytes;
 use health::Health;
+use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use limits::Limits;
 use metrics::Metrics;
@@ -137,6 +138,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let inner = self.inner.clone();
         request.extensions_mut().insert(InProcess(self.user.clone()));
+        // Field managers are named after the program that asks.
+        let agent = HeaderValue::from_static(concat!("fleetpass/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().entry(USER_AGENT).or_insert(agent);
         Box::pin(async move { Ok(handler::handle(&inner, request).await) })
     }
 }

@@ -63,13 +63,22 @@ fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
     Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
 }
 
+/// The machine's architecture as Go names it.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The version of the Kubernetes API that is served; the build is ours.
 fn version() -> Value {
     json!({"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
         "gitVersion": concat!("v1.36.0+fleetpass-", env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
-        "platform": concat!("linux", "/", "amd64")})
+        "platform": format!("{}/{}", std::env::consts::OS, go_architecture())})
 }
 
 fn issuer_document(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, Status> {

@@ -174,7 +174,7 @@ pub struct AgentArgs {
 }
 
 /// The issuer unless told otherwise, as kubeadm sets it up.
-pub(crate) const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 
 /// Where something is served: `None` for nowhere. Several addresses are tried in order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::resources::customresourcedefinitions::{
 };
 use crate::resources::customresources;
 use crate::server::system_user;
-use crate::status::Status;
+use crate::status::{GroupResource, Status};
 use crate::strategy::Resource;
 use fleetpass_store::Revision;
 use parking_lot::Mutex;
@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 const PREFIX: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions";
 const PLURAL: &str = "customresourcedefinitions";
+
+/// How often a start tries to have its definitions served; each try but the last is lost to another writer.
+const MOST_ROUNDS: usize = 50;
 
 /// One definition as it was last seen.
 struct Known {
@@ -106,6 +109,44 @@ impl Definitions {
                     Duration::from_secs(1)
                 }
             };
+        }
+    }
+
+    /// Grants names until the kinds of these definitions are served, so that a server that has started serves what it
+    /// brought along.
+    ///
+    /// # Errors
+    /// 409 for a definition whose names another one has, and what keeps its status from being written.
+    pub(crate) async fn establish(
+        &self,
+        registry: &Arc<Registry>,
+        definitions: &[Value],
+    ) -> Result<(), Status> {
+        let missing = || {
+            let table = registry.catalog().table();
+            definitions.iter().find(|definition| {
+                let spec = &definition["spec"];
+                table.get(meta::text(spec, &["group"]), meta::text(spec, &["names", "plural"])).is_none()
+            })
+        };
+        // The task in the background does the same; whoever comes second finds a conflict and looks again.
+        for _ in 0..MOST_ROUNDS {
+            if missing().is_none() {
+                return Ok(());
+            }
+            match self.settle(registry).await {
+                Ok(_) => {}
+                Err(status) if status.reason == "Conflict" => tokio::task::yield_now().await,
+                Err(status) => return Err(status),
+            }
+        }
+        match missing() {
+            None => Ok(()),
+            Some(definition) => {
+                let gr = GroupResource { group: GROUP, resource: PLURAL };
+                let why = "its kind is not served: see the conditions in its status";
+                Err(Status::conflict(gr, meta::name(definition), why))
+            }
         }
     }
 

@@ -119,7 +119,11 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
     let registry =
         Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
     tokio::spawn(definitions.clone().run(registry.clone(), stop.clone()));
-    put_in_place(&registry, options.crds).await?;
+    put_in_place(&registry, &options.crds).await?;
+    definitions.establish(&registry, &options.crds).await.map_err(|status| StartError::Refused {
+        what: "the kinds that the server brings along".into(),
+        status,
+    })?;
     let inner = Inner {
         health: health(&registry),
         registry,
@@ -194,7 +198,7 @@ fn health(registry: &Arc<Registry>) -> Health {
 }
 
 /// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date.
-async fn put_in_place(registry: &Arc<Registry>, crds: Vec<Value>) -> Result<(), StartError> {
+async fn put_in_place(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), StartError> {
     let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     let namespaces = namespaces.into_iter().map(|object| ensure(registry, "", "namespaces", object, keep));
@@ -204,7 +208,7 @@ async fn put_in_place(registry: &Arc<Registry>, crds: Vec<Value>) -> Result<(), 
     futures::future::try_join_all(namespaces).await?;
     // All at once: the store commits them in a few groups.
     futures::future::try_join_all(rbac).await?;
-    let crds = crds.into_iter().map(|object| {
+    let crds = crds.iter().cloned().map(|object| {
         ensure(
             registry,
             "apiextensions.k8s.io",

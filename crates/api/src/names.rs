@@ -54,8 +54,6 @@ pub const REASON_SECRET_CREATED: &str = "SecretCreated";
 pub const REASON_SECRET_MISSING: &str = "SecretMissing";
 /// Reason of `TokenReported` when all is well.
 pub const REASON_TOKEN_REPORTED: &str = "TokenReported";
-/// Reason of `TokenReported` while the first token is on its way.
-pub const REASON_TOKEN_PENDING: &str = "TokenPending";
 /// Reason: a ServiceAccount or Secret of that name belongs to somebody else.
 pub const REASON_NAME_CONFLICT: &str = "NameConflict";
 /// Reason: `spec.rotation.validity` is no lifetime that a token can be requested with.

@@ -48,12 +48,19 @@ pub struct Target<'a> {
 }
 
 /// A decoded body.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Decoded {
     /// The object, with `apiVersion` and `kind`.
     pub value: Value,
     /// The texts of warnings to send along.
     pub warnings: Vec<String>,
+}
+
+/// The object may be a Secret: it is never printed.
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoded").field("warnings", &self.warnings).finish_non_exhaustive()
+    }
 }
 
 /// A group, version and kind; empty strings where a body says nothing.
@@ -124,12 +131,19 @@ impl Target<'_> {
 }
 
 /// A body as a raw tree, and what strict decoding objects to in its YAML.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Parsed {
     /// The tree. From YAML its keys are sorted, each there once.
     pub raw: Raw,
     /// `line 7: key "k" already set in map`.
     pub yaml_duplicates: Vec<String>,
+}
+
+/// The object may be a Secret: it is never printed.
+impl std::fmt::Debug for Parsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parsed").finish_non_exhaustive()
+    }
 }
 
 /// Reads a body without knowing its kind. Errors: the syntax error; for JSON without what Go puts before it;
@@ -581,5 +595,13 @@ mod tests {
         ] {
             assert_eq!(custom(&body, FieldValidation::Warn), Err(expected), "{body}");
         }
+    }
+
+    #[test]
+    fn a_decoded_secret_does_not_print_itself() {
+        let secret = r#"{"apiVersion":"v1","kind":"Secret","data":{"k":"aHVzaGh1c2g="}}"#;
+        let decoded = built_in(SECRET, Format::Json, secret, FieldValidation::Warn).unwrap();
+        assert!(decoded.value.to_string().contains("aHVzaGh1c2g="));
+        assert!(!format!("{decoded:?}").contains("aHVzaGh1c2g="));
     }
 }

@@ -86,7 +86,7 @@ fn routed(header: &str) -> bool {
 }
 
 /// A decoded patch body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Body<'a> {
     /// The document.
     pub value: &'a Value,
@@ -96,13 +96,27 @@ pub struct Body<'a> {
     pub validated: bool,
 }
 
+/// The object may be a Secret: it is never printed.
+impl std::fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("validated", &self.validated).finish_non_exhaustive()
+    }
+}
+
 /// A patched object, not yet decoded by its kind's schema.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Patched {
     /// The object.
     pub object: Value,
     /// What `fieldValidation=Warn` warns of and `Strict` refuses; what decoding the object finds comes after it.
     pub strict: Vec<String>,
+}
+
+/// The object may be a Secret: it is never printed.
+impl std::fmt::Debug for Patched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Patched").finish_non_exhaustive()
+    }
 }
 
 /// Applies a JSON, merge or strategic merge patch to the object that is served in the version of the request.

@@ -19,12 +19,18 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// What a deletion did.
-#[derive(Debug)]
 pub struct Deleted {
     /// The object as it was last.
     pub object: Value,
     /// Whether it is gone. If not, something holds it: finalizers or its grace period.
     pub gone: bool,
+}
+
+/// The object may be a Secret: it is never printed.
+impl std::fmt::Debug for Deleted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deleted").field("gone", &self.gone).finish_non_exhaustive()
+    }
 }
 
 impl Registry {

@@ -72,7 +72,6 @@ pub struct Scope<'a> {
 }
 
 /// An object that was written (or would have been, in a dry run).
-#[derive(Debug)]
 pub struct Written {
     /// The object, with its resource version unless nothing was stored.
     pub object: Value,
@@ -80,6 +79,16 @@ pub struct Written {
     pub created: bool,
     /// What the client should be warned of.
     pub warnings: Vec<String>,
+}
+
+/// The object may be a Secret: it is never printed.
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Written")
+            .field("created", &self.created)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Scope<'a> {

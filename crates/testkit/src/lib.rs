@@ -2,3 +2,5 @@
 
 pub mod cluster;
 pub mod oracle;
+#[cfg(feature = "rig")]
+pub mod rig;

@@ -8,8 +8,10 @@
 
 mod compare;
 mod exchange;
+mod replay;
 
 pub use exchange::Target;
+pub use replay::{Exceptions, Verdict, replay_all};
 
 use anyhow::{Context, Result, anyhow};
 use regex::Regex;

@@ -1,0 +1,126 @@
+//! A control plane as its clients see it, whichever program it is.
+
+use super::pki::write_private;
+use super::{FleetpassHub, HubOptions, RealCluster, RealClusterOptions};
+use crate::cluster::ADMIN_TOKEN;
+use anyhow::Result;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+/// Where an API server is, and whom to trust there.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// The certificate of its authority, PEM.
+    pub ca_pem: String,
+}
+
+impl Endpoint {
+    pub(super) fn new(port: u16, ca_pem: &str) -> Self {
+        Self { port, ca_pem: ca_pem.into() }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// A kubeconfig (JSON, which is YAML) for the user of a bearer token.
+    pub fn kubeconfig(&self, token: &str) -> String {
+        use base64::Engine as _;
+        let authority = base64::engine::general_purpose::STANDARD.encode(&self.ca_pem);
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "rig",
+            "clusters": [{"name": "rig", "cluster": {
+                "server": self.url(), "certificate-authority-data": authority}}],
+            "users": [{"name": "rig", "user": {"token": token}}],
+            "contexts": [{"name": "rig", "context": {"cluster": "rig", "user": "rig"}}],
+        })
+        .to_string()
+    }
+
+    /// Writes [`Endpoint::kubeconfig`] to a file.
+    pub fn write_kubeconfig(&self, path: &Path, token: &str) -> Result<()> {
+        write_private(path, &self.kubeconfig(token))
+    }
+
+    /// A client for the user of a bearer token.
+    pub async fn client(&self, token: &str) -> Result<kube::Client> {
+        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig(token))?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// A client for the administrator.
+    pub async fn admin(&self) -> Result<kube::Client> {
+        self.client(ADMIN_TOKEN).await
+    }
+
+    /// Whether `/readyz` says so.
+    pub(super) async fn is_ready(&self) -> bool {
+        self.has("/readyz").await
+    }
+
+    /// Whether the administrator gets something at a path.
+    pub(super) async fn has(&self, path: &str) -> bool {
+        let Ok(client) = self.admin().await else { return false };
+        let Ok(request) = http::Request::get(path).body(Vec::new()) else { return false };
+        let answer = tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await;
+        matches!(answer, Ok(Ok(_)))
+    }
+}
+
+/// A real Kubernetes, or a Fleetpass in a process of its own.
+pub enum ControlPlane {
+    /// kube-apiserver and its companions.
+    Kubernetes(Box<RealCluster>),
+    /// `fleetpass hub`.
+    Fleetpass(Box<FleetpassHub>),
+}
+
+impl ControlPlane {
+    /// A real Kubernetes.
+    pub async fn kubernetes(options: &RealClusterOptions) -> Result<Self> {
+        Ok(Self::Kubernetes(Box::new(RealCluster::start_with(options).await?)))
+    }
+
+    /// A Fleetpass.
+    pub async fn fleetpass(options: &HubOptions) -> Result<Self> {
+        Ok(Self::Fleetpass(Box::new(FleetpassHub::start(options).await?)))
+    }
+
+    /// Where it is.
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Kubernetes(cluster) => cluster.endpoint(),
+            Self::Fleetpass(hub) => hub.endpoint(),
+        }
+    }
+
+    /// Ends its API server as a crash would.
+    pub async fn halt(&mut self) -> Result<()> {
+        match self {
+            Self::Kubernetes(cluster) => cluster.halt().await,
+            Self::Fleetpass(hub) => hub.halt().await,
+        }
+    }
+
+    /// Starts its API server again at the same address.
+    pub async fn resume(&mut self) -> Result<()> {
+        match self {
+            Self::Kubernetes(cluster) => cluster.resume().await,
+            Self::Fleetpass(hub) => hub.resume().await,
+        }
+    }
+}

@@ -17,6 +17,7 @@ pub struct Target {
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
     admin_token: String,
+    pub(super) built_here: bool,
 }
 
 /// A request as it is sent.
@@ -50,7 +51,14 @@ impl Target {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { address, tls: Arc::new(tls), admin_token: admin_token.into() })
+        Ok(Self { address, tls: Arc::new(tls), admin_token: admin_token.into(), built_here: false })
+    }
+
+    /// The same, for a kube-apiserver that was built otherwise than the recorded one: what depends on the build is
+    /// not compared.
+    #[must_use]
+    pub fn built_here(self) -> Self {
+        Self { built_here: true, ..self }
     }
 
     pub(super) async fn send(&self, request: &Request) -> Result<Answer> {

@@ -102,6 +102,9 @@ impl Scenario {
         let mut outcomes = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
             let differences = match run.step(step).await {
+                Ok(seen) if target.built_here => {
+                    compare::differences(&compare::of_any_build(&step.expect), &compare::of_any_build(&seen))
+                }
                 Ok(seen) => compare::differences(&step.expect, &seen),
                 Err(error) => vec![format!("{error:#}")],
             };

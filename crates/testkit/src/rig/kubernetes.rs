@@ -1,7 +1,7 @@
 //! A real Kubernetes control plane: etcd, kube-apiserver, kube-controller-manager.
 
 use super::pki::{Pki, write_private};
-use super::{ATTEMPTS, Endpoint, Etcd, Process, TOKENS, free_port, program};
+use super::{ATTEMPTS, Endpoint, Etcd, Process, TOKENS, free_port, install_accounts, program};
 use crate::cluster::ADMIN_TOKEN;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct RealClusterOptions {
     pub max_token_expiration: Option<Duration>,
 }
 
-/// A Kubernetes without nodes, on loopback; gone when it is dropped.
+/// A Kubernetes without nodes, on loopback, that has the ManagedServiceAccount; gone when it is dropped.
 pub struct RealCluster {
     endpoint: Endpoint,
     folder: TempDir,
@@ -79,9 +79,10 @@ impl RealCluster {
                 .max_token_expiration
                 .map(|most| format!("--service-account-max-token-expiration={}s", most.as_secs())),
         );
-        let mut cluster =
-            Self { endpoint, folder, arguments, controllers: None, server: None, _etcd: etcd };
+        let mut cluster = Self { endpoint, folder, arguments, controllers: None, server: None, _etcd: etcd };
         cluster.resume().await?;
+        // Before the garbage collector starts, which looks for new kinds every half minute only.
+        install_accounts(&cluster.endpoint.admin().await?).await?;
         cluster.start_controllers(&pki).await?;
         Ok(cluster)
     }

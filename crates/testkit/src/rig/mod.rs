@@ -4,20 +4,27 @@
 //! `cargo xtask conformance` builds the programs and names their folder in [`PROGRAMS`]; a test that needs one starts
 //! it on free loopback ports with fresh certificates, and stops it when it is dropped.
 
+mod agent;
 mod control_plane;
 mod etcd;
+mod fleet;
 mod fleetpass;
+mod kubectl;
 mod kubernetes;
 mod objects;
 mod pki;
 mod process;
 mod report;
 
+pub use agent::{Agent, AgentProgram, Side};
 pub use control_plane::{ControlPlane, Endpoint};
 pub use etcd::{Etcd, EtcdOptions};
+pub use fleet::{CLUSTER, Fleet, Projected, SOON, user_name};
 pub use fleetpass::{FleetpassHub, HubOptions, Storage};
+pub use kubectl::Kubectl;
 pub use kubernetes::{RealCluster, RealClusterOptions};
-pub use objects::{account, eventually, install_accounts, objects};
+use objects::install_accounts;
+pub use objects::{eventually, objects};
 pub use process::Process;
 pub use report::total;
 pub use rustix::process::Signal;

@@ -8,7 +8,6 @@ use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The objects of a kind in a namespace. `api_version` is `v1` or `group/version`.
@@ -18,18 +17,8 @@ pub fn objects(client: &Client, api_version: &str, kind: &str, namespace: &str) 
     Api::namespaced_with(client.clone(), namespace, &resource)
 }
 
-/// A ManagedServiceAccount, v1beta1, with this spec.
-pub fn account(name: &str, spec: &Value) -> Result<DynamicObject> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": format!("{}/{}", names::GROUP, names::V1BETA1),
-        "kind": names::KIND,
-        "metadata": {"name": name},
-        "spec": spec,
-    }))?)
-}
-
 /// Teaches a cluster the ManagedServiceAccount, and waits until it is served.
-pub async fn install_accounts(client: &Client) -> Result<()> {
+pub(super) async fn install_accounts(client: &Client) -> Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let definition: CustomResourceDefinition = serde_json::from_str(CRD_JSON)?;
     let name = definition.name_any();

@@ -58,7 +58,6 @@ impl Pki {
 pub(super) fn write_private(path: &Path, content: &str) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file =
-        std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(path)?;
     Ok(file.write_all(content.as_bytes())?)
 }

@@ -1,0 +1,50 @@
+//! `cargo xtask conformance`: real programs are built, the suites run against them, and what they counted is printed.
+
+mod leftovers;
+mod programs;
+mod suites;
+
+use crate::Workspace;
+use anyhow::{Result, bail};
+use std::num::NonZero;
+use std::time::Instant;
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The suites to run (`recordings`, `agent`, …); `build` only builds the programs; all suites if none is named.
+    suites: Vec<String>,
+
+    /// Test a `fleetpass` built without optimisation, which builds faster.
+    #[arg(long)]
+    dev: bool,
+
+    /// How many suites run at a time.
+    #[arg(long, value_name = "N", default_value = "2")]
+    jobs: NonZero<usize>,
+}
+
+/// Builds the programs, runs the suites, prints their totals.
+///
+/// # Errors
+///
+/// A program cannot be built (without Go: how to get it), there is no such suite, or a suite failed.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let known = suites::find(workspace)?;
+    let build_only = arguments.suites == ["build"];
+    let chosen = suites::choose(&known, if build_only { &[] } else { &arguments.suites })?;
+    let folder = programs::build(workspace, arguments.dev)?;
+    if build_only {
+        println!("The programs are in {}", folder.display());
+        return Ok(());
+    }
+    let began = Instant::now();
+    let results = suites::run(workspace, &folder, &chosen, arguments.jobs)?;
+    suites::print_totals(&results, began.elapsed());
+    let failed: Vec<&str> =
+        results.iter().filter(|result| !result.passed).map(|result| result.suite.as_str()).collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What the repository's developers run: `cargo xtask`.
+//!
+//! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them.
+#![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
+#![allow(clippy::disallowed_methods)] // It measures how long suites take.
+
+mod conformance;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "What the repository's developers run")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run Fleetpass against real Kubernetes, real etcd, the upstream addon and kubectl.
+    Conformance(conformance::Arguments),
+}
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
+    match Cli::parse().task {
+        Task::Conformance(arguments) => conformance::run(&Workspace::new(root), &arguments),
+    }
+}
+
+/// Where things are in this repository.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    fn new(root: &Path) -> Self {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+        // A relative one is relative to where cargo was called, as cargo has it; absolute paths stay as they are.
+        let target = if std::env::var_os("CARGO_TARGET_DIR").is_some() {
+            std::path::absolute(&target).unwrap_or(target)
+        } else {
+            root.join(target)
+        };
+        Self { root: root.into(), target }
+    }
+
+    /// A path in the repository.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.root.join(inside)
+    }
+
+    /// A path in cargo's target folder.
+    pub(crate) fn target(&self, inside: &str) -> PathBuf {
+        self.target.join(inside)
+    }
+
+    /// The cargo that runs this, in the repository's folder.
+    pub(crate) fn cargo(&self) -> std::process::Command {
+        let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.current_dir(&self.root);
+        cargo
+    }
+}

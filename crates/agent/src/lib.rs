@@ -37,6 +37,6 @@ mod watch;
 pub use ca::CaSource;
 pub use calls::{CallError, CallErrorKind, Side};
 pub use health::Health;
-pub use manifests::spoke_manifests;
+pub use manifests::{InCluster, SERVICE_ACCOUNT, spoke_manifests};
 pub use run::{Agent, Error, Handle, Options};
 pub use serve::{Endpoint, serve};

@@ -1,7 +1,11 @@
 //! What a cluster must grant its agent: nothing beyond the agent's own namespace, except asking whether a token is
 //! good.
 
-use fleetpass_api::names;
+use fleetpass_api::{
+    features::FeatureGates,
+    names,
+    workload::{self, Replicas, Workload},
+};
 use serde_json::{Value, json};
 
 /// Name of the roles and bindings, those of the upstream addon's agent.
@@ -23,7 +27,7 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
     let rbac = "rbac.authorization.k8s.io/v1";
     let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": ROLE});
     vec![
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        workload::namespace(namespace),
         json!({
             "apiVersion": rbac, "kind": "Role", "metadata": {"name": ROLE, "namespace": namespace},
             "rules": [
@@ -54,9 +58,95 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
     ]
 }
 
+/// The ServiceAccount of an agent that runs in a pod of its cluster.
+pub const SERVICE_ACCOUNT: &str = "managed-serviceaccount";
+/// The Deployment of such an agent.
+const DEPLOYMENT: &str = "fleetpass-agent";
+/// Where its pod finds the kubeconfig of the hub.
+const HUB_DIRECTORY: &str = "/etc/hub";
+
+/// An agent in a pod of its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InCluster<'a> {
+    /// The name of the cluster: its namespace on the hub.
+    pub cluster: &'a str,
+    /// The namespace of the agent, and of the ServiceAccounts that it keeps.
+    pub namespace: &'a str,
+    /// The image that it runs from; without one there is no Deployment.
+    pub image: Option<&'a str>,
+    /// The Secret in that namespace whose key `kubeconfig` is the kubeconfig of the hub.
+    pub hub_kubeconfig_secret: &'a str,
+    /// Its switches.
+    pub features: FeatureGates,
+}
+
+impl InCluster<'_> {
+    /// [`spoke_manifests`] for the agent's own ServiceAccount, with that ServiceAccount and its Deployment.
+    pub fn manifests(&self) -> Vec<Value> {
+        let metadata = json!({"name": SERVICE_ACCOUNT, "namespace": self.namespace});
+        let subject = json!({"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": self.namespace});
+        let mut manifests = spoke_manifests(self.namespace, &subject);
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+        manifests.insert(1, account);
+        manifests.extend(self.image.map(|image| self.deployment(image)));
+        manifests
+    }
+
+    fn deployment(&self, image: &str) -> Value {
+        let mut arguments = vec![
+            "agent".to_owned(),
+            format!("--cluster-name={}", self.cluster),
+            format!("--kubeconfig={HUB_DIRECTORY}/kubeconfig"),
+        ];
+        if self.features != FeatureGates::default() {
+            arguments.push(format!("--feature-gates={}", self.features));
+        }
+        let workload = Workload {
+            name: DEPLOYMENT,
+            namespace: self.namespace,
+            service_account: SERVICE_ACCOUNT,
+            image,
+            arguments,
+            // There is no election among agents.
+            replicas: Replicas::One,
+            secret: Some((self.hub_kubeconfig_secret, HUB_DIRECTORY)),
+        };
+        workload.deployment()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_in_a_pod_has_its_own_account_and_a_deployment_only_with_an_image() {
+        let mut agent = InCluster {
+            cluster: "cluster1",
+            namespace: "agents",
+            image: None,
+            hub_kubeconfig_secret: "hub",
+            features: FeatureGates { ephemeral_identity: true },
+        };
+        let kinds = |manifests: &[Value]| -> Vec<String> {
+            manifests.iter().map(|manifest| manifest["kind"].as_str().unwrap().to_owned()).collect()
+        };
+        let rights =
+            ["Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+        assert_eq!(kinds(&agent.manifests()), rights);
+        agent.image = Some("example.com/fleetpass:1");
+        let manifests = agent.manifests();
+        assert_eq!(kinds(&manifests)[..6], rights);
+        let pod = &manifests[6]["spec"]["template"]["spec"];
+        assert_eq!(pod["serviceAccountName"], manifests[1]["metadata"]["name"]);
+        assert_eq!(manifests[3]["subjects"][0]["name"], manifests[1]["metadata"]["name"]);
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"], "hub");
+        let arguments = pod["containers"][0]["args"].to_string();
+        assert!(
+            arguments.contains("--cluster-name=cluster1") && arguments.contains("EphemeralIdentity=true")
+        );
+        assert_eq!(manifests[6]["spec"]["replicas"], 1);
+    }
 
     #[test]
     fn grants_no_write_to_other_objects() {

@@ -52,6 +52,13 @@ impl std::str::FromStr for FeatureGates {
     }
 }
 
+impl std::fmt::Display for FeatureGates {
+    /// The switches that differ from their default, as the flag takes them; empty if none does.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.ephemeral_identity { "EphemeralIdentity=true" } else { "" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +68,10 @@ mod tests {
         assert_eq!("EphemeralIdentity=true".parse(), Ok(FeatureGates { ephemeral_identity: true }));
         assert_eq!(" EphemeralIdentity = T ,EphemeralIdentity=0".parse(), Ok(FeatureGates::default()));
         assert_eq!("".parse(), Ok(FeatureGates::default()));
+        for ephemeral_identity in [false, true] {
+            let gates = FeatureGates { ephemeral_identity };
+            assert_eq!(gates.to_string().parse(), Ok(gates));
+        }
         for bad in ["EphemeralIdentity", "EphemeralIdentity=maybe", "Other=true"] {
             assert!(bad.parse::<FeatureGates>().is_err(), "{bad}");
         }

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod duration;
 pub mod features;
 pub mod names;
+pub mod workload;
 
 pub use account::ManagedServiceAccount;
 pub use duration::GoDuration;

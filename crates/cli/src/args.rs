@@ -1,5 +1,10 @@
 //! The command line. Flags that mean the same as kube-apiserver's or the upstream addon agent's have their names.
 
+mod install;
+
+pub(crate) use install::HUB_KUBECONFIG_SECRET;
+pub use install::{ClusterArgs, InstallArgs, Side};
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use fleetpass_api::GoDuration;
@@ -54,6 +59,11 @@ pub enum Command {
     /// It keeps a token on the hub for every ManagedServiceAccount in its cluster's namespace there. Hub and cluster may
     /// each be a Fleetpass or any Kubernetes (1.22 or later). Kubeconfigs are read again when they change.
     Agent(AgentArgs),
+    /// Print what a Kubernetes needs to be a hub or a managed cluster
+    ///
+    /// YAML for `kubectl apply --server-side -f -`: applied again, it changes nothing.
+    #[command(subcommand)]
+    Install(InstallArgs),
 }
 
 /// The arguments of `fleetpass up`.

@@ -7,6 +7,7 @@ pub mod console;
 pub mod control_plane;
 pub mod files;
 pub mod hub;
+pub mod install;
 pub mod keep;
 pub mod kubeconfig;
 pub mod logging;
@@ -29,7 +30,7 @@ use logging::Verbosity;
 /// What [`report::one_line`] then tells.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let verbosity = match &cli.command {
-        Command::Up(_) => Verbosity::Warnings,
+        Command::Up(_) | Command::Install(_) => Verbosity::Warnings,
         Command::Hub(_) | Command::Agent(_) => Verbosity::Service,
     };
     let rust_log = std::env::var_os("RUST_LOG");
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Up(args) => up::run(args).await,
             Command::Hub(args) => hub::run(*args).await,
             Command::Agent(args) => agent::run(args).await,
+            Command::Install(args) => install::run(&args),
         }
     });
     // Whatever still runs has had its time.

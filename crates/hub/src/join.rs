@@ -1,6 +1,6 @@
 //! Joining a cluster: its namespace on the hub, and an agent's rights there.
 
-use fleetpass_api::{account::CRD_JSON, names};
+use fleetpass_api::{account::CRD_JSON, features::FeatureGates, names, workload};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
@@ -51,17 +51,22 @@ pub struct Joined {
 /// What the hub needs for a cluster, to be created in this order. In the cluster's namespace, and nowhere else, its
 /// agent may:
 ///
-/// - ManagedServiceAccounts: get, list, watch; their status: get, update, patch
+/// - ManagedServiceAccounts: get, list, watch; their status: update, patch
 /// - Secrets: get, list, watch, create, update, delete
-/// - Events: create, patch
-/// - the Lease `managed-serviceaccount`: get, update, patch; Leases: create
+/// - ManagedServiceAccounts: delete, if it is the one to delete those whose time is over
+///   ([`FeatureGates::ephemeral_identity`])
 ///
-/// These are the upstream addon's rights without those that no agent uses (`deploy/bases/hub-clusterrole.yaml`).
-pub fn hub_manifests(cluster: &str) -> Vec<Value> {
+/// These are the upstream addon's rights (`deploy/bases/hub-clusterrole.yaml`) without those that no agent uses: of
+/// its agent and ours, the one updates a status and the other patches it.
+pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
+    let mut account_verbs = vec!["get", "list", "watch"];
+    if features.ephemeral_identity {
+        account_verbs.push("delete");
+    }
     let rbac = "rbac.authorization.k8s.io";
     let version = "rbac.authorization.k8s.io/v1";
     vec![
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster}}),
+        workload::namespace(cluster),
         json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
@@ -69,15 +74,11 @@ pub fn hub_manifests(cluster: &str) -> Vec<Value> {
         json!({
             "apiVersion": version, "kind": "Role", "metadata": {"name": ROLE, "namespace": cluster},
             "rules": [
-                {"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": account_verbs},
                 {"apiGroups": [names::GROUP], "resources": [format!("{}/status", names::PLURAL)],
-                 "verbs": ["get", "update", "patch"]},
+                 "verbs": ["update", "patch"]},
                 {"apiGroups": [""], "resources": ["secrets"],
                  "verbs": ["get", "list", "watch", "create", "update", "delete"]},
-                {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-                 "resourceNames": [names::ADDON_NAME], "verbs": ["get", "update", "patch"]},
             ],
         }),
         json!({
@@ -104,7 +105,7 @@ pub fn identity(cluster: &str) -> Joined {
 /// Puts in place what the hub needs for the cluster. Doing it again restores what was changed, and is otherwise
 /// without effect. `client` must be allowed to grant the rights of [`hub_manifests`].
 pub async fn join(client: &Client, cluster: &str) -> Result<Joined, Error> {
-    ensure(client, &hub_manifests(cluster)).await?;
+    ensure(client, &hub_manifests(cluster, FeatureGates::default())).await?;
     Ok(identity(cluster))
 }
 
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_rights_end_at_the_clusters_namespace() {
-        let manifests = hub_manifests("cluster1");
+        let manifests = hub_manifests("cluster1", FeatureGates::default());
         assert_eq!(manifests[0]["metadata"]["name"], "cluster1");
         for manifest in &manifests[1..] {
             assert_eq!(manifest["metadata"]["namespace"], "cluster1");
@@ -167,6 +168,9 @@ mod tests {
         assert!(rules.iter().all(|rule| !rule.to_string().contains('*')));
         let accounts = &rules[0];
         assert_eq!(accounts["verbs"], json!(["get", "list", "watch"]), "an agent changes no account");
+        let ephemeral = hub_manifests("cluster1", FeatureGates { ephemeral_identity: true });
+        assert_eq!(ephemeral[2]["rules"][0]["verbs"], json!(["get", "list", "watch", "delete"]));
+        assert_eq!(ephemeral[2]["rules"].as_array().unwrap()[1..], rules[1..]);
         assert_eq!(
             manifests[3]["subjects"][0]["name"],
             "system:open-cluster-management:cluster:cluster1:addon:managed-serviceaccount"

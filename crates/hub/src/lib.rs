@@ -4,6 +4,7 @@
 //! server in the same process.
 
 pub mod join;
+pub mod manifests;
 pub mod orphans;
 pub mod ttl;
 

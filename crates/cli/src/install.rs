@@ -1,0 +1,190 @@
+//! `fleetpass install`: what a Kubernetes needs to be a hub or a managed cluster, as YAML for `kubectl apply -f -`.
+//!
+//! The manifests are those that our own hub and `up` put in place; they hold no value that a server would set or change,
+//! so that applying them again changes nothing. `deploy/` keeps what is printed.
+
+use crate::args::{ClusterArgs, HUB_KUBECONFIG_SECRET, InstallArgs, Side};
+use anyhow::Context as _;
+use fleetpass_agent::InCluster;
+use fleetpass_api::names;
+use fleetpass_apiserver::codec::yaml;
+use fleetpass_hub::{join, manifests};
+use serde_json::Value;
+use std::io::Write as _;
+
+/// What is printed: YAML documents below a comment, and a remark for whoever does not see them.
+struct Printed {
+    yaml: String,
+    remark: Option<&'static str>,
+}
+
+const NO_DEPLOYMENT: &str = "without --image no Deployment is printed, only what it would run with";
+
+/// Prints the manifests to standard output.
+///
+/// # Errors
+///
+/// An argument belongs to the other side, or standard output cannot be written.
+pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
+    let printed = match args {
+        InstallArgs::Hub => hub()?,
+        InstallArgs::Cluster(args) => cluster(args)?,
+    };
+    if let Some(remark) = printed.remark {
+        // Piped into kubectl, the comment in the YAML is seen by nobody.
+        let _ = writeln!(std::io::stderr(), "note: {remark}");
+    }
+    let mut output = std::io::stdout().lock();
+    output.write_all(printed.yaml.as_bytes()).and_then(|()| output.flush()).context("standard output")
+}
+
+fn hub() -> anyhow::Result<Printed> {
+    let comment = "Printed by `fleetpass install hub`.\nOn the hub: the kind ManagedServiceAccount.";
+    Ok(Printed { yaml: documents(comment, &[manifests::account_definition()?]), remark: None })
+}
+
+fn cluster(args: &ClusterArgs) -> anyhow::Result<Printed> {
+    let command = command(args);
+    match args.side {
+        Side::Hub => {
+            anyhow::ensure!(args.image.is_none(), "--image: on the hub side of a cluster nothing runs");
+            let comment = format!(
+                "Printed by `{command}`.\n\
+                 On the hub: the namespace of {} and the rights of its agent in it; it has none elsewhere.\n\
+                 An agent with a client certificate has them by its organization, the Group of the RoleBinding; one\n\
+                 with a token, by the ServiceAccount.",
+                args.cluster
+            );
+            let manifests = join::hub_manifests(&args.cluster, args.feature_gates);
+            Ok(Printed { yaml: documents(&comment, &manifests), remark: None })
+        }
+        Side::Cluster => Ok(on_cluster(args, &command)),
+    }
+}
+
+fn on_cluster(args: &ClusterArgs, command: &str) -> Printed {
+    let about = match args.image {
+        Some(_) => format!(
+            "Its pod waits for the Secret {}, whose key \"kubeconfig\" is the kubeconfig of the hub.",
+            args.hub_kubeconfig_secret
+        ),
+        None => "There is no Deployment: no --image was given.".to_owned(),
+    };
+    let comment = format!(
+        "Printed by `{command}`.\n\
+         On the cluster: the agent's namespace and its rights, which end there but for asking whether a token is good.\n\
+         {about}"
+    );
+    let agent = InCluster {
+        cluster: &args.cluster,
+        namespace: &args.namespace,
+        image: args.image.as_deref(),
+        hub_kubeconfig_secret: &args.hub_kubeconfig_secret,
+        features: args.feature_gates,
+    };
+    let remark = args.image.is_none().then_some(NO_DEPLOYMENT);
+    Printed { yaml: documents(&comment, &agent.manifests()), remark }
+}
+
+/// The command line that prints the same.
+fn command(args: &ClusterArgs) -> String {
+    let side = match args.side {
+        Side::Hub => "hub",
+        Side::Cluster => "cluster",
+    };
+    let mut command = format!("fleetpass install cluster --cluster {} --side {side}", args.cluster);
+    let mut flag = |name: &str, value: &str, usual: &str| {
+        if value != usual {
+            command.push_str(&format!(" --{name}={value}"));
+        }
+    };
+    if args.side == Side::Cluster {
+        flag("namespace", &args.namespace, names::DEFAULT_AGENT_NAMESPACE);
+        flag("image", args.image.as_deref().unwrap_or_default(), "");
+        flag("hub-kubeconfig-secret", &args.hub_kubeconfig_secret, HUB_KUBECONFIG_SECRET);
+    }
+    flag("feature-gates", &args.feature_gates.to_string(), "");
+    command
+}
+
+/// YAML documents below a comment.
+fn documents(comment: &str, manifests: &[Value]) -> String {
+    let mut text: String = comment.lines().map(|line| format!("# {line}\n")).collect();
+    for (index, manifest) in manifests.iter().enumerate() {
+        if index > 0 {
+            text.push_str("---\n");
+        }
+        text.push_str(&yaml::print(manifest));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser as _;
+    use std::path::Path;
+
+    fn printed(line: &str) -> anyhow::Result<Printed> {
+        let words = ["fleetpass", "install"].into_iter().chain(line.split_whitespace());
+        let Command::Install(args) = Cli::try_parse_from(words)?.command else { panic!("{line}") };
+        match args {
+            InstallArgs::Hub => hub(),
+            InstallArgs::Cluster(args) => cluster(&args),
+        }
+    }
+
+    fn kinds(yaml: &str) -> Vec<String> {
+        yaml.lines().filter_map(|line| line.strip_prefix("kind: ")).map(str::to_owned).collect()
+    }
+
+    /// `UPDATE_DEPLOY=1` writes the files instead.
+    #[test]
+    fn deploy_is_what_is_printed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        for (file, line) in [
+            ("hub.yaml", "hub"),
+            ("hub-cluster1.yaml", "cluster --cluster cluster1 --side hub"),
+            ("cluster-agent.yaml", "cluster --cluster cluster1 --side cluster"),
+        ] {
+            let path = folder.join(file);
+            let yaml = printed(line).unwrap().yaml;
+            assert!(yaml.starts_with(&format!("# Printed by `fleetpass install {line}`.\n")), "{yaml}");
+            if std::env::var_os("UPDATE_DEPLOY").is_some() {
+                std::fs::write(&path, &yaml).unwrap();
+            }
+            assert!(std::fs::read_to_string(&path).unwrap() == yaml, "deploy/{file} is not what is printed");
+        }
+    }
+
+    #[test]
+    fn a_deployment_needs_an_image_and_what_is_missing_is_said() {
+        let without = printed("cluster --cluster c --side cluster").unwrap();
+        assert!(without.remark.is_some() && without.yaml.contains("# There is no Deployment"));
+        assert!(!kinds(&without.yaml).contains(&"Deployment".to_owned()));
+        let with =
+            printed("cluster --cluster c --side cluster --image x/y:1 --hub-kubeconfig-secret s").unwrap();
+        assert!(with.remark.is_none() && with.yaml.contains("secretName: s"));
+        assert_eq!(kinds(&with.yaml).last().unwrap(), "Deployment");
+        let command =
+            "fleetpass install cluster --cluster c --side cluster --image=x/y:1 --hub-kubeconfig-secret=s";
+        assert!(with.yaml.starts_with(&format!("# Printed by `{command}`.\n")), "{}", with.yaml);
+        assert!(printed("cluster --cluster c --side hub").unwrap().remark.is_none());
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        for (line, words) in [
+            ("cluster --cluster c --side hub --image i", "nothing runs"),
+            ("cluster --cluster c", "--side"),
+            ("cluster --side hub", "--cluster"),
+            ("cluster --cluster Not_A_Label --side hub", "RFC 1123"),
+            ("cluster --cluster c --side cluster --namespace a/b", "RFC 1123"),
+            ("cluster --cluster c --side spoke", "possible values: hub, cluster"),
+        ] {
+            let error = printed(line).err().map_or_else(|| "accepted".into(), |error| error.to_string());
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+}

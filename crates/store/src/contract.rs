@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A point in the history of the whole store. Every commit that changes something gets the next
-/// one; 0 is the empty store that nothing was ever written to.
+/// one; 0 is the empty store that nothing was ever written to. etcd counts from 1, and counts the commits of all its
+/// users.
 pub type Revision = u64;
 
 /// A key with its value at some revision.
@@ -165,7 +166,8 @@ impl Txn {
 pub struct Event {
     /// The revision that the commit got.
     pub revision: Revision,
-    /// What it changed, in the order of the transaction's operations; never empty.
+    /// What it changed, in the order of the transaction's operations. Empty only where an engine shares its revisions
+    /// with others: everything up to this revision has been delivered.
     pub changes: Vec<Change>,
 }
 

@@ -155,6 +155,17 @@ pub enum OpenError {
         key_id: String,
     },
 
+    /// etcd cannot be used.
+    #[error("etcd at {servers}: {problem}; {remedy}")]
+    Etcd {
+        /// The URLs of its members.
+        servers: String,
+        /// What is wrong.
+        problem: String,
+        /// What an operator can do.
+        remedy: &'static str,
+    },
+
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", file.display())]
     Io {
@@ -171,7 +182,7 @@ impl OpenError {
     /// Whether opening again may succeed although nobody repaired anything.
     pub fn retry_can_help(&self) -> bool {
         match self {
-            OpenError::InUse { .. } => true,
+            OpenError::InUse { .. } | OpenError::Etcd { .. } => true,
             OpenError::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::Interrupted | io::ErrorKind::StorageFull | io::ErrorKind::ResourceBusy

@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | [`MemoryStore`] | nowhere | tests |
 //! | [`EmbeddedStore`] | in a redb file, one writer with group commit | one machine |
+//! | [`EtcdStore`] | on an etcd cluster, laid out as kube-apiserver does | replicas |
 //!
 //! The engines share the rules (how a transaction is judged, which events can be
 //! replayed) and pass the same suite (feature `suite`).
@@ -15,6 +16,7 @@
 mod contract;
 mod embedded;
 mod error;
+mod etcd;
 mod events;
 mod keyring;
 mod memory;
@@ -27,6 +29,7 @@ mod transaction;
 pub use contract::{Change, Compare, Entry, Event, EventStream, Listing, Op, Revision, Store, Txn};
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use error::{Error, OpenError, Result};
+pub use etcd::{EtcdOptions, EtcdStore, EtcdTls};
 pub use events::Window;
 pub use keyring::KeyRing;
 pub use memory::MemoryStore;

@@ -24,8 +24,8 @@ pub struct Encryption {
     pub prefixes: Vec<String>,
 }
 
-const PLAIN: u8 = 0;
-const SEALED: u8 = 1;
+pub(crate) const PLAIN: u8 = 0;
+pub(crate) const SEALED: u8 = 1;
 
 /// Why a stored value cannot be read, or a value not be stored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

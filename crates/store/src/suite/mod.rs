@@ -35,27 +35,50 @@ pub trait Harness: Send + Sync + 'static {
 
 /// Makes a test of every property for the engine whose harness the given function makes:
 /// `store_suite!(MyHarness::new);`
+///
+/// `store_suite!(in_order new)` instead calls one after another, in an async function on a runtime with several
+/// threads, for engines that have something in common that is started once. It gives the number of properties.
 #[macro_export]
 macro_rules! store_suite {
-    ($new:expr) => {
-        $crate::store_suite!(@each $new,
+    (in_order $new:expr) => {
+        $crate::store_suite! { @properties in_order $new }
+    };
+    (@properties $how:tt $new:expr) => {
+        $crate::store_suite! { @$how $new,
             revisions_count_commits, creates_updates_deletes, conflicts_change_nothing,
             transactions_are_atomic, what_changes_nothing_has_no_revision, malformed_transactions,
             lists_are_ordered_and_bounded, lists_are_consistent, counters_lose_no_increment,
             commits_outlive_reopening, closed_stores_say_so, watch_from_the_past,
-            watch_continues_a_listing, concurrent_writers_and_watchers, compacted, closing_ends_watches);
+            watch_continues_a_listing, concurrent_writers_and_watchers, compacted, closing_ends_watches }
+    };
+    (@each $new:expr, $($property:ident),*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $property() {
+                $crate::suite::$property(&$new()).await;
+            }
+        )*
 
         #[test]
         fn agrees_with_the_model() {
             $crate::suite::agrees_with_the_model($new);
         }
     };
-    (@each $new:expr, $($property:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $property() {
-            $crate::suite::$property(&$new()).await;
-        }
-    )*};
+    (@in_order $new:expr, $($property:ident),*) => {{
+        let new = $new;
+        let mut properties = 1;
+        $(
+            println!("{}", stringify!($property));
+            $crate::suite::$property(&new()).await;
+            properties += 1;
+        )*
+        println!("agrees_with_the_model");
+        tokio::task::block_in_place(|| $crate::suite::agrees_with_the_model(new));
+        properties
+    }};
+    ($new:expr) => {
+        $crate::store_suite! { @properties each $new }
+    };
 }
 
 /// The next `n` events of a watch.

@@ -39,4 +39,4 @@ pub use calls::{CallError, CallErrorKind, Side};
 pub use health::Health;
 pub use manifests::{InCluster, SERVICE_ACCOUNT, spoke_manifests};
 pub use run::{Agent, Error, Handle, Options};
-pub use serve::{Endpoint, serve};
+pub use serve::{Endpoint, Observed, serve};

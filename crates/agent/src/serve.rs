@@ -19,12 +19,36 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Endpoint {
     /// `/metrics` (`--metrics-bind-address`).
     Metrics,
-    /// `/healthz`: the agent runs; `/readyz`: it has seen its objects (`--health-probe-bind-address`).
+    /// `/healthz`: the process runs; `/readyz`: it does its work (`--health-probe-bind-address`).
     Probes,
 }
 
+/// What tells how it is. Cheap to clone.
+pub trait Observed: Clone + Send + Sync + 'static {
+    /// Its metrics as OpenMetrics text.
+    fn metrics(&self) -> String;
+
+    /// What it still waits for; `None` once it is ready.
+    fn awaits(&self) -> Option<&'static str>;
+}
+
+impl Observed for Handle {
+    fn metrics(&self) -> String {
+        Handle::metrics(self)
+    }
+
+    fn awaits(&self) -> Option<&'static str> {
+        (!self.health().is_ready()).then_some("not all objects seen yet")
+    }
+}
+
 /// Serves the endpoint on the listener until shut down; connections end at once then.
-pub async fn serve(listener: TcpListener, endpoint: Endpoint, agent: Handle, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    endpoint: Endpoint,
+    observed: impl Observed,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -34,10 +58,10 @@ pub async fn serve(listener: TcpListener, endpoint: Endpoint, agent: Handle, shu
             Some(_) = connections.join_next() => continue,
         };
         let Some((stream, slot)) = accepted else { continue };
-        let agent = agent.clone();
+        let observed = observed.clone();
         connections.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(endpoint, request.method(), request.uri().path(), &agent);
+                let answer = answer(endpoint, request.method(), request.uri().path(), &observed);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let served = http1::Builder::new()
@@ -68,19 +92,24 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accept
     }
 }
 
-fn answer(endpoint: Endpoint, method: &Method, path: &str, agent: &Handle) -> Response<Full<Bytes>> {
+fn answer(
+    endpoint: Endpoint,
+    method: &Method,
+    path: &str,
+    observed: &impl Observed,
+) -> Response<Full<Bytes>> {
     const PLAIN: &str = "text/plain; charset=utf-8";
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let (status, kind, body) = match (method, endpoint, path) {
         (&Method::GET | &Method::HEAD, Endpoint::Metrics, "/metrics") => {
-            (StatusCode::OK, OPEN_METRICS, agent.metrics())
+            (StatusCode::OK, OPEN_METRICS, observed.metrics())
         }
         (&Method::GET | &Method::HEAD, Endpoint::Probes, "/healthz" | "/livez") => {
             (StatusCode::OK, PLAIN, "ok".to_owned())
         }
-        (&Method::GET | &Method::HEAD, Endpoint::Probes, "/readyz") => match agent.health().is_ready() {
-            true => (StatusCode::OK, PLAIN, "ok".to_owned()),
-            false => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, "not all objects seen yet".to_owned()),
+        (&Method::GET | &Method::HEAD, Endpoint::Probes, "/readyz") => match observed.awaits() {
+            None => (StatusCode::OK, PLAIN, "ok".to_owned()),
+            Some(what) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, what.to_owned()),
         },
         (&Method::GET | &Method::HEAD, ..) => {
             (StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".to_owned())

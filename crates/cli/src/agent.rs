@@ -6,14 +6,14 @@ use crate::signals::stop_on_signal;
 use anyhow::Context as _;
 use fleetpass_agent::{Agent, Endpoint, Options, serve};
 use fleetpass_api::{clock, names};
-use fleetpass_hub::{Scope, ttl};
+use fleetpass_hub::{Counter, Scope, ttl};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How often the kubeconfigs are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait for an address that the agent's former life may still hold.
 const REBIND: Duration = Duration::from_millis(100);
 
@@ -57,6 +57,31 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     Job { hub, spoke, options, ephemeral_identity, endpoints }.run(stop).await
 }
 
+/// Listeners for those endpoints that are served somewhere.
+///
+/// # Errors
+///
+/// An address cannot be listened on; the error names the flag.
+pub(crate) async fn listen(
+    endpoints: &[(Endpoint, EndpointAddress)],
+) -> anyhow::Result<Vec<(Endpoint, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for (endpoint, EndpointAddress(addresses)) in endpoints {
+        if addresses.is_empty() {
+            continue;
+        }
+        let flag = match endpoint {
+            Endpoint::Metrics => "--metrics-bind-address",
+            Endpoint::Probes => "--health-probe-bind-address",
+        };
+        let listener = TcpListener::bind(addresses.as_slice()).await.with_context(|| {
+            format!("cannot listen on {}; choose another address with {flag}, or 0 for none", addresses[0])
+        })?;
+        listeners.push((*endpoint, listener));
+    }
+    Ok(listeners)
+}
+
 impl Job {
     /// Works until stopped. When a kubeconfig, or a certificate that it names, changes, the agent begins anew with it;
     /// if it cannot be used, the agent goes on with what it has.
@@ -66,7 +91,7 @@ impl Job {
     /// A kubeconfig or an address cannot be used, or the options make no sense.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut sides = Some(self.load().await?);
-        let mut listeners = Some(self.listen().await?);
+        let mut listeners = Some(listen(&self.endpoints).await?);
         while let Some((hub, spoke)) = sides.take() {
             let listeners = match listeners.take() {
                 Some(listeners) => listeners,
@@ -83,30 +108,9 @@ impl Job {
         Ok((hub, spoke))
     }
 
-    async fn listen(&self) -> anyhow::Result<Vec<(Endpoint, TcpListener)>> {
-        let mut listeners = Vec::new();
-        for (endpoint, EndpointAddress(addresses)) in &self.endpoints {
-            if addresses.is_empty() {
-                continue;
-            }
-            let flag = match endpoint {
-                Endpoint::Metrics => "--metrics-bind-address",
-                Endpoint::Probes => "--health-probe-bind-address",
-            };
-            let listener = TcpListener::bind(addresses.as_slice()).await.with_context(|| {
-                format!(
-                    "cannot listen on {}; choose another address with {flag}, or 0 for none",
-                    addresses[0]
-                )
-            })?;
-            listeners.push((*endpoint, listener));
-        }
-        Ok(listeners)
-    }
-
     async fn listen_again(&self, stop: &CancellationToken) -> Vec<(Endpoint, TcpListener)> {
         loop {
-            match self.listen().await {
+            match listen(&self.endpoints).await {
                 Ok(listeners) => return listeners,
                 Err(_) if stop.is_cancelled() => return Vec::new(),
                 Err(error) => {
@@ -139,7 +143,8 @@ impl Job {
         }
         if self.ephemeral_identity {
             let scope = Scope::Cluster(self.options.cluster.clone());
-            helpers.spawn(ttl::run(hub_client, scope, self.options.clock.clone(), end.clone()));
+            let clock = self.options.clock.clone();
+            helpers.spawn(ttl::run(hub_client, scope, clock, Counter::default(), end.clone()));
         }
         let mut running = std::pin::pin!(agent.run(end.clone()));
         let next = tokio::select! {

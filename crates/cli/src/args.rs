@@ -1,9 +1,11 @@
 //! The command line. Flags that mean the same as kube-apiserver's or the upstream addon agent's have their names.
 
 mod install;
+mod manager;
 
 pub(crate) use install::HUB_KUBECONFIG_SECRET;
-pub use install::{ClusterArgs, InstallArgs, Side};
+pub use install::{ClusterArgs, HubManifestArgs, InstallArgs, Side};
+pub use manager::ManagerArgs;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -59,6 +61,11 @@ pub enum Command {
     /// It keeps a token on the hub for every ManagedServiceAccount in its cluster's namespace there. Hub and cluster may
     /// each be a Fleetpass or any Kubernetes (1.22 or later). Kubeconfigs are read again when they change.
     Agent(AgentArgs),
+    /// Run the hub's controllers on a Kubernetes
+    ///
+    /// For a hub that is a Kubernetes and no Fleetpass: it deletes ManagedServiceAccounts whose time is over and Secrets
+    /// whose account is gone, and serves metrics of the fleet. Of several managers one works at a time, elected by a Lease.
+    Manager(ManagerArgs),
     /// Print what a Kubernetes needs to be a hub or a managed cluster
     ///
     /// YAML for `kubectl apply --server-side -f -`: applied again, it changes nothing.

@@ -49,20 +49,46 @@ impl Source {
         home.map(|home| Self::Files(vec![home.join(".kube/config")]))
     }
 
-    /// Reads it.
+    /// controller-runtime's rules (`pkg/client/config`): the file that was named, those of `KUBECONFIG`, the service
+    /// account of the pod (as `KUBERNETES_SERVICE_HOST`, here `pod`, tells it is one), or `~/.kube/config`.
+    pub fn controller(
+        named: Option<PathBuf>,
+        environment: Option<OsString>,
+        pod: bool,
+        home: Option<PathBuf>,
+    ) -> Option<Self> {
+        match Self::kubectl(named, environment, None) {
+            Some(files) => Some(files),
+            None if pod => Some(Self::InCluster),
+            None => Self::kubectl(None, None, home),
+        }
+    }
+
+    /// Reads it, for an agent.
     ///
     /// # Errors
     ///
     /// A file is missing, malformed or incomplete, or this is no pod.
     pub async fn load(&self) -> anyhow::Result<Loaded> {
+        let loaded = self.load_as(concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION"))).await;
         match self {
-            Self::Files(paths) => load_files(paths).await,
+            Self::Files(_) => loaded,
+            Self::InCluster => loaded.context("give the cluster's kubeconfig with --spoke-kubeconfig"),
+        }
+    }
+
+    /// Reads it, for the program that calls itself so: servers name field managers and audit entries after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::load`].
+    pub async fn load_as(&self, program: &'static str) -> anyhow::Result<Loaded> {
+        match self {
+            Self::Files(paths) => load_files(paths, program).await,
             Self::InCluster => {
-                let mut config = kube::Config::incluster().context(
-                    "this is no pod of a cluster: give the cluster's kubeconfig with --spoke-kubeconfig",
-                )?;
+                let mut config = kube::Config::incluster().context("this is no pod of a cluster")?;
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
-                name_program(&mut config);
+                name_program(&mut config, program);
                 // Token and CA are read again by the client itself.
                 Ok(Loaded { config, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
             }
@@ -77,13 +103,11 @@ impl Loaded {
     }
 }
 
-/// Servers name field managers and audit entries after the program that asks.
-fn name_program(config: &mut kube::Config) {
-    let name = HeaderValue::from_static(concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION")));
-    config.headers.push((USER_AGENT, name));
+fn name_program(config: &mut kube::Config, program: &'static str) {
+    config.headers.push((USER_AGENT, HeaderValue::from_static(program)));
 }
 
-async fn load_files(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
+async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<Loaded> {
     let mut merged = Kubeconfig::default();
     let mut found = false;
     for path in paths {
@@ -109,7 +133,7 @@ async fn load_files(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
     let mut config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
-    name_program(&mut config);
+    name_program(&mut config, program);
     Ok(Loaded { config, ca, files, fingerprint })
 }
 
@@ -162,6 +186,18 @@ mod tests {
             let environment = environment.map(OsString::from);
             assert_eq!(Source::kubectl(named.map(Into::into), environment, home.map(Into::into)), expected);
         }
+    }
+
+    #[test]
+    fn a_controller_in_a_pod_uses_its_service_account_unless_told_otherwise() {
+        let home = || Some(PathBuf::from("/h"));
+        let files = |path: &str| Some(Source::Files(vec![path.into()]));
+        let named = Source::controller(Some("a".into()), Some("b".into()), true, home());
+        assert_eq!(named, files("a"));
+        assert_eq!(Source::controller(None, Some("b".into()), true, home()), files("b"));
+        assert_eq!(Source::controller(None, Some("".into()), true, home()), Some(Source::InCluster));
+        assert_eq!(Source::controller(None, None, false, home()), files("/h/.kube/config"));
+        assert_eq!(Source::controller(None, None, false, None), None);
     }
 
     #[tokio::test]

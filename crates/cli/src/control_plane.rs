@@ -8,7 +8,7 @@ use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::{ApiServer, Options};
 use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
-use fleetpass_hub::Scope;
+use fleetpass_hub::{Counter, Scope};
 use fleetpass_store::Store;
 use fleetpass_token::claims::{LegacyClaims, Lifetimes};
 use fleetpass_token::ring::KeyRing;
@@ -128,9 +128,15 @@ impl ControlPlane {
             }
         });
         if let Role::Hub(features) = role {
-            tasks.spawn(fleetpass_hub::orphans::run(self.client(), Scope::All, stop.clone()));
+            tasks.spawn(fleetpass_hub::orphans::run(
+                self.client(),
+                Scope::All,
+                Counter::default(),
+                stop.clone(),
+            ));
             if features.ephemeral_identity {
-                tasks.spawn(fleetpass_hub::ttl::run(self.client(), Scope::All, clock.clone(), stop.clone()));
+                let (clock, deleted) = (clock.clone(), Counter::default());
+                tasks.spawn(fleetpass_hub::ttl::run(self.client(), Scope::All, clock, deleted, stop.clone()));
             }
         }
         tasks

@@ -3,7 +3,7 @@
 //! The manifests are those that our own hub and `up` put in place; they hold no value that a server would set or change,
 //! so that applying them again changes nothing. `deploy/` keeps what is printed.
 
-use crate::args::{ClusterArgs, HUB_KUBECONFIG_SECRET, InstallArgs, Side};
+use crate::args::{ClusterArgs, HUB_KUBECONFIG_SECRET, HubManifestArgs, InstallArgs, Side};
 use anyhow::Context as _;
 use fleetpass_agent::InCluster;
 use fleetpass_api::names;
@@ -27,7 +27,7 @@ const NO_DEPLOYMENT: &str = "without --image no Deployment is printed, only what
 /// An argument belongs to the other side, or standard output cannot be written.
 pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
     let printed = match args {
-        InstallArgs::Hub => hub()?,
+        InstallArgs::Hub(args) => hub(args)?,
         InstallArgs::Cluster(args) => cluster(args)?,
     };
     if let Some(remark) = printed.remark {
@@ -38,9 +38,26 @@ pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
     output.write_all(printed.yaml.as_bytes()).and_then(|()| output.flush()).context("standard output")
 }
 
-fn hub() -> anyhow::Result<Printed> {
-    let comment = "Printed by `fleetpass install hub`.\nOn the hub: the kind ManagedServiceAccount.";
-    Ok(Printed { yaml: documents(comment, &[manifests::account_definition()?]), remark: None })
+fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {
+    let mut command = "fleetpass install hub".to_owned();
+    add(&mut command, "namespace", &args.namespace, manifests::DEFAULT_MANAGER_NAMESPACE);
+    add(&mut command, "image", args.image.as_deref().unwrap_or_default(), "");
+    add(&mut command, "feature-gates", &args.feature_gates.to_string(), "");
+    let about = if args.image.is_some() { "" } else { "\nThere is no Deployment: no --image was given." };
+    let comment = format!(
+        "Printed by `{command}`.\n\
+         On the hub: the kind ManagedServiceAccount, and the namespace and rights of the manager. It reads Secrets'\n\
+         metadata only, but a right to list is a right to read: RBAC knows no smaller one.{about}"
+    );
+    let manager = manifests::Manager {
+        namespace: &args.namespace,
+        image: args.image.as_deref(),
+        features: args.feature_gates,
+    };
+    let mut manifests = vec![manifests::account_definition()?];
+    manifests.extend(manager.manifests());
+    let remark = args.image.is_none().then_some(NO_DEPLOYMENT);
+    Ok(Printed { yaml: documents(&comment, &manifests), remark })
 }
 
 fn cluster(args: &ClusterArgs) -> anyhow::Result<Printed> {
@@ -93,18 +110,20 @@ fn command(args: &ClusterArgs) -> String {
         Side::Cluster => "cluster",
     };
     let mut command = format!("fleetpass install cluster --cluster {} --side {side}", args.cluster);
-    let mut flag = |name: &str, value: &str, usual: &str| {
-        if value != usual {
-            command.push_str(&format!(" --{name}={value}"));
-        }
-    };
     if args.side == Side::Cluster {
-        flag("namespace", &args.namespace, names::DEFAULT_AGENT_NAMESPACE);
-        flag("image", args.image.as_deref().unwrap_or_default(), "");
-        flag("hub-kubeconfig-secret", &args.hub_kubeconfig_secret, HUB_KUBECONFIG_SECRET);
+        add(&mut command, "namespace", &args.namespace, names::DEFAULT_AGENT_NAMESPACE);
+        add(&mut command, "image", args.image.as_deref().unwrap_or_default(), "");
+        add(&mut command, "hub-kubeconfig-secret", &args.hub_kubeconfig_secret, HUB_KUBECONFIG_SECRET);
     }
-    flag("feature-gates", &args.feature_gates.to_string(), "");
+    add(&mut command, "feature-gates", &args.feature_gates.to_string(), "");
     command
+}
+
+/// Adds a flag to a command line, unless it says what is usual.
+fn add(command: &mut String, flag: &str, value: &str, usual: &str) {
+    if value != usual {
+        command.push_str(&format!(" --{flag}={value}"));
+    }
 }
 
 /// YAML documents below a comment.
@@ -130,7 +149,7 @@ mod tests {
         let words = ["fleetpass", "install"].into_iter().chain(line.split_whitespace());
         let Command::Install(args) = Cli::try_parse_from(words)?.command else { panic!("{line}") };
         match args {
-            InstallArgs::Hub => hub(),
+            InstallArgs::Hub(args) => hub(&args),
             InstallArgs::Cluster(args) => cluster(&args),
         }
     }
@@ -171,6 +190,12 @@ mod tests {
             "fleetpass install cluster --cluster c --side cluster --image=x/y:1 --hub-kubeconfig-secret=s";
         assert!(with.yaml.starts_with(&format!("# Printed by `{command}`.\n")), "{}", with.yaml);
         assert!(printed("cluster --cluster c --side hub").unwrap().remark.is_none());
+        let without = printed("hub").unwrap();
+        assert!(without.remark.is_some() && !kinds(&without.yaml).contains(&"Deployment".to_owned()));
+        let with = printed("hub --image x/y:1 --namespace n --feature-gates EphemeralIdentity=true").unwrap();
+        assert!(with.remark.is_none() && with.yaml.contains("- --feature-gates=EphemeralIdentity=true\n"));
+        let kinds = kinds(&with.yaml);
+        assert_eq!((kinds[0].as_str(), kinds[7].as_str()), ("CustomResourceDefinition", "Deployment"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod install;
 pub mod keep;
 pub mod kubeconfig;
 pub mod logging;
+pub mod manager;
 pub mod net;
 pub mod pki;
 pub mod plane;
@@ -31,7 +32,7 @@ use logging::Verbosity;
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let verbosity = match &cli.command {
         Command::Up(_) | Command::Install(_) => Verbosity::Warnings,
-        Command::Hub(_) | Command::Agent(_) => Verbosity::Service,
+        Command::Hub(_) | Command::Agent(_) | Command::Manager(_) => Verbosity::Service,
     };
     let rust_log = std::env::var_os("RUST_LOG");
     logging::start(verbosity, rust_log.as_deref().map(|value| value.to_string_lossy()).as_deref())?;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Up(args) => up::run(args).await,
             Command::Hub(args) => hub::run(*args).await,
             Command::Agent(args) => agent::run(args).await,
+            Command::Manager(args) => manager::run(args).await,
             Command::Install(args) => install::run(&args),
         }
     });

@@ -24,7 +24,7 @@ mod certificates;
 mod discovery;
 mod events;
 mod garbage;
-mod leader;
+pub mod leader;
 mod live;
 #[cfg(test)]
 mod mock;
@@ -142,7 +142,8 @@ pub async fn run(
         None => controllers(client, options, clock, stop).await,
         Some(identity) => {
             let term = |ends| controllers(client.clone(), options.clone(), clock.clone(), ends);
-            leader::run(client.clone(), clock.clone(), identity, stop, term).await;
+            let standing = watch::Sender::new(leader::Standing::Unknown);
+            leader::run(client.clone(), clock.clone(), identity.into(), standing, stop, term).await;
         }
     }
     Ok(())

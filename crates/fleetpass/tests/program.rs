@@ -1,10 +1,11 @@
 //! The program as a user runs it: its exit codes, its words, its files.
 
 use fleetpass_api::{ManagedServiceAccount, names};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::wait::await_condition;
+use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config};
 use std::collections::BTreeMap;
 use std::fs;
@@ -171,6 +172,7 @@ fn mistakes_end_with_one_line() {
             path("no"),
         ),
         (vec!["agent", "--cluster-name", "a", "--kubeconfig", &path("no")], "--spoke-kubeconfig".into()),
+        (vec!["manager", "--kubeconfig", &path("no")], path("no")),
     ] {
         let output = run(&arguments);
         let error = text(&output.stderr);
@@ -237,6 +239,60 @@ async fn client(path: &Path) -> Client {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), connected).await.expect("the server answers")
+}
+
+/// The manager that holds the Lease, once it is none of `former`.
+async fn leader(hub: &Client, former: &[&str]) -> String {
+    let leases: Api<Lease> = Api::namespaced(hub.clone(), "default");
+    let holder = |lease: Option<&Lease>| {
+        let holder = lease?.spec.as_ref()?.holder_identity.clone()?;
+        (!holder.is_empty() && !former.contains(&holder.as_str())).then_some(holder)
+    };
+    let elected =
+        await_condition(leases, "fleetpass-manager", |lease: Option<&Lease>| holder(lease).is_some());
+    let lease = tokio::time::timeout(Duration::from_secs(60), elected).await.expect("someone leads in time");
+    holder(lease.unwrap().as_ref()).unwrap()
+}
+
+#[tokio::test]
+async fn managers_take_over_from_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("hub").to_str().unwrap().to_owned();
+    let hub = Running::start(&["hub", "--data-dir", &data, "--secure-port", "0"]);
+    let kubeconfig = Path::new(&data).join("admin.kubeconfig");
+    let on_hub = client(&kubeconfig).await;
+    let manager = |lease: &str, renew: &str, retry: &str| {
+        Running::start(&[
+            "manager",
+            "--feature-gates=EphemeralIdentity=true",
+            "--metrics-bind-address=127.0.0.1:0",
+            "--health-probe-bind-address=0",
+            &format!("--kubeconfig={}", kubeconfig.display()),
+            &format!("--leader-elect-lease-duration={lease}"),
+            &format!("--leader-elect-renew-deadline={renew}"),
+            &format!("--leader-elect-retry-period={retry}"),
+        ])
+    };
+    // Its Lease holds for hours: whoever has it before that got it because it was given up.
+    let first = manager("3h", "2h", "1h");
+    let its = leader(&on_hub, &[]).await;
+    let second = manager("2s", "1500ms", "500ms");
+    first.stop().await;
+    let others = leader(&on_hub, &[&its]).await;
+    let third = manager("2s", "1500ms", "500ms");
+    drop(second);
+    leader(&on_hub, &[&its, &others]).await;
+
+    create_namespace(&on_hub, "cluster1").await;
+    let mut passing = ManagedServiceAccount::new("cluster1", "passing");
+    passing.spec.ttl_seconds_after_creation = Some(1);
+    let accounts: Api<ManagedServiceAccount> = Api::namespaced(on_hub.clone(), "cluster1");
+    let passing = accounts.create(&PostParams::default(), &passing).await.unwrap();
+    let uid = passing.metadata.uid.unwrap();
+    let gone = await_condition(accounts, "passing", conditions::is_deleted(&uid));
+    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("its time is over").unwrap();
+    third.stop().await;
+    hub.stop().await;
 }
 
 async fn create_namespace(client: &Client, name: &str) {

@@ -1,14 +1,18 @@
-//! ManagedServiceAccount on the hub side: time to live, clean-up, joining clusters.
+//! ManagedServiceAccount on the hub side: time to live, clean-up, the fleet's metrics, joining clusters.
 //!
 //! The controllers know no server: they are given a [`kube::Client`], of any Kubernetes or of Fleetpass' own API
 //! server in the same process.
 
+pub mod fleet;
 pub mod join;
+pub mod manager;
 pub mod manifests;
 pub mod orphans;
 pub mod ttl;
 
 use kube::{Api, Client, Resource};
+/// What a controller counts: shared by its clones.
+pub use prometheus_client::metrics::counter::Counter;
 
 /// Which namespaces a controller looks after.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use kube::{
         watcher,
     },
 };
+use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +34,13 @@ pub fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     })
 }
 
-/// Deletes our Secrets whose account is gone, until shut down. Reads metadata only.
-pub async fn run(client: Client, scope: Scope, shutdown: CancellationToken) {
+struct Context {
+    client: Client,
+    deleted: Counter,
+}
+
+/// Deletes our Secrets whose account is gone, until shut down; counts them in `deleted`. Reads metadata only.
+pub async fn run(client: Client, scope: Scope, deleted: Counter, shutdown: CancellationToken) {
     let labels = format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE);
     let api: Api<SecretMeta> = scope.api(client.clone());
     Controller::new(api, watcher::Config::default().labels(&labels))
@@ -44,7 +50,7 @@ pub async fn run(client: Client, scope: Scope, shutdown: CancellationToken) {
                 tracing::warn!(secret = secret.name_any(), %error, "could not tell whether a Secret is an orphan");
                 Action::requeue(RETRY)
             },
-            Arc::new(client),
+            Arc::new(Context { client, deleted }),
         )
         // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
         .take_until(shutdown.cancelled_owned())
@@ -52,20 +58,23 @@ pub async fn run(client: Client, scope: Scope, shutdown: CancellationToken) {
         .await;
 }
 
-async fn reconcile(secret: Arc<SecretMeta>, client: Arc<Client>) -> Result<Action, kube::Error> {
+async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Action, kube::Error> {
     let metadata = &secret.metadata;
     let Some(owner) = owner(metadata).filter(|_| metadata.deletion_timestamp.is_none()) else {
         return Ok(Action::await_change());
     };
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    if owner_lives(&client, &namespace, owner).await? {
+    if owner_lives(&context.client, &namespace, owner).await? {
         return Ok(Action::requeue(INTERVAL));
     }
-    let api = Api::<SecretMeta>::namespaced(Client::clone(&client), &namespace);
+    let api = Api::<SecretMeta>::namespaced(context.client.clone(), &namespace);
     let same =
         Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
     match api.delete(&name, &DeleteParams::default().preconditions(same)).await {
-        Ok(_) => tracing::info!(namespace, name, "deleted a Secret whose account is gone"),
+        Ok(_) => {
+            context.deleted.inc();
+            tracing::info!(namespace, name, "deleted a Secret whose account is gone");
+        }
         // Gone or changed, perhaps taken over by a new account: its own event is on the way.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => return Err(error),

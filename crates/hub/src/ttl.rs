@@ -13,6 +13,7 @@ use kube::{
         watcher,
     },
 };
+use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -41,10 +42,17 @@ pub fn remaining(account: &ManagedServiceAccount, now: Timestamp) -> Option<Dura
 struct Context {
     client: Client,
     clock: SharedClock,
+    deleted: Counter,
 }
 
-/// Deletes accounts when their time is over, until shut down.
-pub async fn run(client: Client, scope: Scope, clock: SharedClock, shutdown: CancellationToken) {
+/// Deletes accounts when their time is over, until shut down; counts them in `deleted`.
+pub async fn run(
+    client: Client,
+    scope: Scope,
+    clock: SharedClock,
+    deleted: Counter,
+    shutdown: CancellationToken,
+) {
     let api: Api<ManagedServiceAccount> = scope.api(client.clone());
     Controller::new(api, watcher::Config::default())
         .run(
@@ -53,7 +61,7 @@ pub async fn run(client: Client, scope: Scope, clock: SharedClock, shutdown: Can
                 tracing::warn!(account = account.name_any(), %error, "an expired account could not be deleted");
                 Action::requeue(RETRY)
             },
-            Arc::new(Context { client, clock }),
+            Arc::new(Context { client, clock, deleted }),
         )
         // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
         .take_until(shutdown.cancelled_owned())
@@ -73,7 +81,10 @@ async fn reconcile(
     let api = Api::<ManagedServiceAccount>::namespaced(context.client.clone(), &namespace);
     let only = Preconditions { uid: account.meta().uid.clone(), resource_version: None };
     match api.delete(&name, &DeleteParams::default().preconditions(only)).await {
-        Ok(_) => tracing::info!(namespace, name, "deleted an account whose time was over"),
+        Ok(_) => {
+            context.deleted.inc();
+            tracing::info!(namespace, name, "deleted an account whose time was over");
+        }
         // Gone, or another one of that name by now: its own event is on the way.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => return Err(error),

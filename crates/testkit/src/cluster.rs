@@ -46,6 +46,40 @@ impl Cluster {
 
     /// Starts one over a store.
     pub async fn start_with(store: Arc<dyn Store>, clock: SharedClock) -> Result<Self> {
+        let (cluster, keys) = Self::serve(store, clock.clone()).await?;
+        let system = UserInfo {
+            name: "system:kube-controller-manager".into(),
+            groups: vec![SYSTEM_MASTERS.into()],
+            ..UserInfo::default()
+        };
+        let mut controllers = fleetpass_controllers::Options::default();
+        controllers.root_ca = Some(cluster.ca_pem.clone());
+        let authority =
+            fleetpass_controllers::CertificateAuthority::from_pem(&cluster.ca_pem, &keys.serialize_pem())?;
+        controllers.client_authority = Some(Arc::new(authority));
+        let running =
+            fleetpass_controllers::run(cluster.client(system), controllers, clock, cluster.stop.clone());
+        tokio::spawn(running);
+        Ok(cluster)
+    }
+
+    /// Starts an API server without controllers: nothing happens to its objects but what its clients do.
+    pub async fn bare(clock: SharedClock) -> Result<Self> {
+        Ok(Self::serve(Arc::new(MemoryStore::default()), clock).await?.0)
+    }
+
+    /// A client without a socket.
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        kube::Client::new(self.server.client_service(user), "default")
+    }
+
+    /// A client to whom everything is allowed.
+    pub fn admin(&self) -> kube::Client {
+        let groups = vec![SYSTEM_MASTERS.into()];
+        self.client(UserInfo { name: "admin".into(), groups, ..UserInfo::default() })
+    }
+
+    async fn serve(store: Arc<dyn Store>, clock: SharedClock) -> Result<(Self, KeyPair)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let key = SigningKey::generate_pem(KeyKind::P256)?;
@@ -62,7 +96,6 @@ impl Cluster {
             jwks_uri: None,
             crds: vec![serde_json::from_str(fleetpass_api::account::CRD_JSON).context("our own CRD")?],
         };
-        let clock = options.clock.clone();
         let server = ApiServer::start(options, stop.clone()).await?;
         let keys = KeyPair::generate()?;
         let certificate =
@@ -70,21 +103,9 @@ impl Cluster {
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(keys.serialize_der()));
         let serving = ServingCertificate::new(vec![certificate.der().clone()], private)?;
         let tls = server_config(serving, &[])?;
-        let system = UserInfo {
-            name: "system:kube-controller-manager".into(),
-            groups: vec![SYSTEM_MASTERS.into()],
-            ..UserInfo::default()
-        };
-        let client = kube::Client::new(server.client_service(system), "default");
-        let mut controllers = fleetpass_controllers::Options::default();
-        controllers.root_ca = Some(certificate.pem());
-        let authority =
-            fleetpass_controllers::CertificateAuthority::from_pem(&certificate.pem(), &keys.serialize_pem())?;
-        controllers.client_authority = Some(Arc::new(authority));
-        tokio::spawn(fleetpass_controllers::run(client, controllers, clock, stop.clone()));
         let serve = server.clone();
         tokio::spawn(async move { serve.serve(listener, tls).await });
-        Ok(Self { server, address, ca_pem: certificate.pem(), store, stop })
+        Ok((Self { server, address, ca_pem: certificate.pem(), store, stop }, keys))
     }
 
     /// Waits until `condition` holds, up to ten seconds.

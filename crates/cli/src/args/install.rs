@@ -4,14 +4,19 @@ use clap::{Args, Subcommand, ValueEnum};
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::names;
 use fleetpass_apiserver::validation::names::{is_dns1123_label, is_dns1123_subdomain};
+use fleetpass_hub::manifests::DEFAULT_MANAGER_NAMESPACE;
 
 /// The arguments of `fleetpass install`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum InstallArgs {
     /// Print what a Kubernetes needs to be a hub
     ///
-    /// The CustomResourceDefinition of ManagedServiceAccount, as `fleetpass hub` serves it.
-    Hub,
+    /// The CustomResourceDefinition of ManagedServiceAccount, as `fleetpass hub` serves it; the namespace and rights of
+    /// `fleetpass manager` and, given its image, its Deployment.
+    #[command(after_long_help = "Example:\n  \
+        fleetpass install hub --image registry.example.com/fleetpass:0.1.0 |\n      \
+        kubectl --context hub apply --server-side -f -")]
+    Hub(HubManifestArgs),
     /// Print what the agent of one cluster needs
     ///
     /// With `--side hub`, on the hub: the cluster's namespace, and the agent's rights in it. With `--side cluster`, on the
@@ -21,6 +26,20 @@ pub enum InstallArgs {
         fleetpass install cluster --cluster cluster1 --side cluster --image registry.example.com/fleetpass:0.1.0 |\n      \
         kubectl --context cluster1 apply --server-side -f -")]
     Cluster(ClusterArgs),
+}
+
+/// The arguments of `fleetpass install hub`.
+#[derive(Debug, Clone, Args)]
+pub struct HubManifestArgs {
+    /// The namespace of the manager
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_MANAGER_NAMESPACE, value_parser = label)]
+    pub namespace: String,
+    /// The image of the manager's Deployment; its entry point is fleetpass. Without it there is no Deployment
+    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub image: Option<String>,
+    /// Switches: with EphemeralIdentity=true the manager deletes accounts whose time is over, and may
+    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
+    pub feature_gates: FeatureGates,
 }
 
 /// The arguments of `fleetpass install cluster`.

@@ -144,12 +144,49 @@ pub struct HubArgs {
     #[arg(help_heading = "Service-account tokens")]
     pub service_account_max_token_expiration: Option<Duration>,
 
-    /// Whether Secrets are encrypted on disk, with the key in DATA_DIR/encryption.key
+    /// Where the objects are kept instead of the data directory
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// Whether Secrets are encrypted in the store, with the key in DATA_DIR/encryption.key
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Storage")]
     pub encrypt_secrets: bool,
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
     pub feature_gates: FeatureGates,
+}
+
+/// An etcd cluster.
+#[derive(Debug, Clone, Args)]
+pub struct EtcdArgs {
+    /// Keep the objects on etcd instead of in the data directory: the URLs of its members, separated by commas. Hubs with
+    /// the same etcd and the same keys are replicas of each other
+    #[arg(id = "etcd_servers", long = "etcd-servers", value_name = "URLS", value_delimiter = ',')]
+    #[arg(help_heading = "Storage")]
+    pub servers: Vec<String>,
+    /// The authority (PEM) of the certificates of etcd's members
+    #[arg(id = "etcd_cafile", long = "etcd-cafile", value_name = "FILE", requires = "etcd_servers")]
+    #[arg(help_heading = "Storage")]
+    pub cafile: Option<PathBuf>,
+    /// The client certificate (PEM) for etcd
+    #[arg(id = "etcd_certfile", long = "etcd-certfile", value_name = "FILE")]
+    #[arg(requires_all = ["etcd_servers", "etcd_keyfile", "etcd_cafile"], help_heading = "Storage")]
+    pub certfile: Option<PathBuf>,
+    /// The key of --etcd-certfile (PEM)
+    #[arg(id = "etcd_keyfile", long = "etcd-keyfile", value_name = "FILE", requires = "etcd_certfile")]
+    #[arg(help_heading = "Storage")]
+    pub keyfile: Option<PathBuf>,
+    /// What all keys in etcd begin with
+    #[arg(
+        long = "etcd-prefix",
+        value_name = "PREFIX",
+        default_value = "/registry",
+        help_heading = "Storage"
+    )]
+    pub prefix: String,
+    /// How often etcd is told to forget what is older than this; 0: never
+    #[arg(long = "etcd-compaction-interval", value_name = "DURATION", default_value = "5m")]
+    #[arg(value_parser = interval, help_heading = "Storage")]
+    pub compaction_interval: Duration,
 }
 
 /// The arguments of `fleetpass agent`.
@@ -238,6 +275,14 @@ fn max_token_expiration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let duration: GoDuration =
+        text.parse().map_err(|error: fleetpass_api::duration::ParseError| error.to_string())?;
+    u64::try_from(duration.as_nanos())
+        .map(Duration::from_nanos)
+        .map_err(|_| "must not be negative".to_owned())
+}
+
 fn no_election(text: &str) -> Result<bool, String> {
     match text {
         "false" => Ok(false),
@@ -288,6 +333,13 @@ mod tests {
         let Command::Hub(args) = parse("hub").unwrap() else { panic!() };
         assert_eq!(args.service_account_issuer, [DEFAULT_ISSUER]);
         assert!(args.bind_address.is_loopback() && args.encrypt_secrets && args.api_audiences.is_empty());
+        assert!(args.etcd.servers.is_empty());
+        let line = "hub --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=ca --etcd-certfile=c \
+            --etcd-keyfile=k --etcd-prefix=/fleet --etcd-compaction-interval=0";
+        let Command::Hub(args) = parse(line).unwrap() else { panic!() };
+        assert_eq!(args.etcd.servers, ["https://a:2379", "https://b:2379"]);
+        assert_eq!((args.etcd.prefix.as_str(), args.etcd.compaction_interval), ("/fleet", Duration::ZERO));
+        assert_eq!(args.etcd.certfile.zip(args.etcd.keyfile), Some(("c".into(), "k".into())));
     }
 
     #[test]
@@ -332,7 +384,10 @@ mod tests {
             ("hub --service-account-max-token-expiration 2000000h", "between 1 hour and 2^32 seconds"),
             ("hub --service-account-max-token-expiration soon", "soon"),
             ("hub --feature-gates=Nonsense=true", "unrecognized feature gate: Nonsense"),
-            ("hub --etcd-servers x", "unexpected argument"),
+            ("hub --etcd-cafile x", "--etcd-servers"),
+            ("hub --etcd-servers https://e:2379 --etcd-cafile a --etcd-certfile c", "--etcd-keyfile"),
+            ("hub --etcd-servers https://e:2379 --etcd-certfile c --etcd-keyfile k", "--etcd-cafile"),
+            ("hub --etcd-compaction-interval=-1s", "must not be negative"),
             ("agent", "--cluster-name"),
             ("agent --cluster-name=", "--cluster-name"),
             ("agent --cluster-name a --leader-elect", "not supported"),

@@ -7,6 +7,7 @@ use fleetpass_apiserver::authn::service_account::ServiceAccounts;
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::{ApiServer, Options};
 use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
+use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
 use fleetpass_hub::{Counter, Scope};
 use fleetpass_store::Store;
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,18 @@ pub struct Tokens {
     pub max_expiration: Option<Duration>,
     /// Static bearer tokens.
     pub users: TokenFile,
+}
+
+/// What the controllers are for, and with what they work.
+pub struct Jobs {
+    /// Those of a hub look after ManagedServiceAccounts as well.
+    pub role: Role,
+    /// The certificates (PEM) that the server's clients trust.
+    pub trust: String,
+    /// It issues client certificates for CertificateSigningRequests.
+    pub authority: CertificateAuthority,
+    /// The name of this process if there are replicas, of which one leads; without it the controllers work at once.
+    pub elected: Option<String>,
 }
 
 /// A running API server without its listener.
@@ -105,42 +119,63 @@ impl ControlPlane {
         async move { server.serve(listener, tls).await }
     }
 
-    /// Starts the controllers that belong to the role. `trust` are the certificates (PEM) that the server's clients
-    /// trust; `authority` issues client certificates for CertificateSigningRequests.
+    /// Starts the controllers.
     pub fn start_controllers(
         &self,
-        role: Role,
-        trust: &str,
-        authority: CertificateAuthority,
+        jobs: Jobs,
         clock: &SharedClock,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let mut options = fleetpass_controllers::Options::default();
-        options.root_ca = Some(trust.to_owned());
+        options.root_ca = Some(jobs.trust);
         options.token_issuer =
             Some(Arc::new(Issuer { accounts: self.0.accounts().clone(), clock: clock.clone() }));
-        options.client_authority = Some(Arc::new(authority));
+        options.client_authority = Some(Arc::new(jobs.authority));
+        let election = |lease: &str| {
+            let candidate = jobs.elected.clone()?;
+            Some(Identity { namespace: "kube-system".into(), lease: lease.into(), candidate })
+        };
+        options.leader_election = election("fleetpass-controllers");
         let controllers = fleetpass_controllers::run(self.client(), options, clock.clone(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = controllers.await {
                 tracing::error!(%error, "the controllers have ended");
             }
         });
-        if let Role::Hub(features) = role {
-            tasks.spawn(fleetpass_hub::orphans::run(
-                self.client(),
-                Scope::All,
-                Counter::default(),
-                stop.clone(),
-            ));
-            if features.ephemeral_identity {
-                let (clock, deleted) = (clock.clone(), Counter::default());
-                tasks.spawn(fleetpass_hub::ttl::run(self.client(), Scope::All, clock, deleted, stop.clone()));
-            }
+        if let Role::Hub(features) = jobs.role {
+            let (client, work) = (self.client(), clock.clone());
+            let accounts = move |stop| look_after_accounts(client.clone(), features, work.clone(), stop);
+            match election("fleetpass-accounts") {
+                None => tasks.spawn(accounts(stop.clone())),
+                Some(identity) => {
+                    let (client, clock, stop) = (self.client(), clock.clone(), stop.clone());
+                    let election =
+                        Election { field_manager: "fleetpass-hub".into(), ..Election::from(identity) };
+                    let standing = watch::Sender::new(Standing::Unknown);
+                    tasks.spawn(leader::run(client, clock, election, standing, stop, accounts))
+                }
+            };
         }
         tasks
     }
+}
+
+/// The controllers of ManagedServiceAccounts, until `stop`.
+async fn look_after_accounts(
+    client: kube::Client,
+    features: FeatureGates,
+    clock: SharedClock,
+    stop: CancellationToken,
+) {
+    let ttl = async {
+        if features.ephemeral_identity {
+            fleetpass_hub::ttl::run(client.clone(), Scope::All, clock, Counter::default(), stop.clone())
+                .await;
+        }
+    };
+    let orphans = fleetpass_hub::orphans::run(client.clone(), Scope::All, Counter::default(), stop.clone());
+    tokio::join!(orphans, ttl);
 }
 
 /// Issues the tokens that live in Secrets, with the key that signs all tokens of the server.

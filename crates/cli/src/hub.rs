@@ -1,10 +1,11 @@
 //! `fleetpass hub`.
 
-use crate::args::HubArgs;
+use crate::args::{EtcdArgs, HubArgs};
 use crate::control_plane::Role;
 use crate::net;
 use crate::plane::{self, CertificateFiles, Plane, Settings};
 use crate::signals::stop_on_signal;
+use crate::storage::{EtcdServers, Storage};
 use fleetpass_api::clock;
 
 /// Runs the hub until a signal.
@@ -49,6 +50,22 @@ fn settings(args: HubArgs) -> Settings {
         max_token_expiration: args.service_account_max_token_expiration,
         signing_key_file: args.service_account_signing_key_file,
         key_files: args.service_account_key_file,
+        storage: match args.etcd.servers.as_slice() {
+            [] => Storage::Embedded,
+            _ => Storage::Etcd(args.etcd.into()),
+        },
         encrypt_secrets: args.encrypt_secrets,
+    }
+}
+
+impl From<EtcdArgs> for EtcdServers {
+    fn from(args: EtcdArgs) -> Self {
+        Self {
+            servers: args.servers,
+            prefix: args.prefix,
+            ca_file: args.cafile,
+            client_files: args.certfile.zip(args.keyfile),
+            compaction_interval: Some(args.compaction_interval).filter(|interval| !interval.is_zero()),
+        }
     }
 }

@@ -18,6 +18,7 @@ pub mod plane;
 pub mod proof;
 pub mod report;
 pub mod signals;
+pub mod storage;
 pub mod up;
 
 use anyhow::Context as _;

@@ -2,24 +2,25 @@
 //!
 //! ```text
 //! DIRECTORY/
-//!   store/          the objects (see fleetpass-store)
+//!   store/          the objects (see fleetpass-store), unless they are on etcd (see the module `storage`)
 //!   encryption.key  the keys that seal Secrets in the store
 //!   pki/            certificates and signing keys (see the module `pki`)
 //! ```
 //!
 //! Starting opens the store first: its lock keeps a second process out before anything is written.
 
-use crate::control_plane::{ControlPlane, Role, Tokens};
+use crate::control_plane::{ControlPlane, Jobs, Role, Tokens};
 use crate::files::{self, Access, Fault};
 use crate::keep::{Ensure, keep_fresh};
 use crate::kubeconfig::{Wanted, administrator};
 use crate::net;
 use crate::pki::{Authority, Identity, Serving, open_signing_key, serving_names};
+use crate::storage::{self, Opened, Storage};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
-use fleetpass_store::{EmbeddedOptions, EmbeddedStore, Encryption, OpenError, Store as _};
+use fleetpass_store::Store;
 use fleetpass_token::ring::KeyRing;
 use jiff::SignedDuration;
 use rustls_pki_types::CertificateDer;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub signing_key_file: Option<PathBuf>,
     /// Further keys that verify tokens.
     pub key_files: Vec<PathBuf>,
+    /// Where its objects are.
+    pub storage: Storage,
     /// Whether Secrets are sealed in the store.
     pub encrypt_secrets: bool,
 }
@@ -85,7 +88,7 @@ pub struct Plane {
     /// Whether its data directory held objects before.
     pub continued: bool,
     control_plane: ControlPlane,
-    store: Arc<EmbeddedStore>,
+    store: Arc<dyn Store>,
     controllers: JoinSet<()>,
     servers: JoinSet<()>,
     stop_controllers: CancellationToken,
@@ -111,10 +114,9 @@ impl Plane {
     ) -> anyhow::Result<Self> {
         let bound = listener.local_addr().context("the listener has no address")?;
         let given = Given::read(&settings)?;
-        let store_directory = settings.directory.join("store");
-        let continued = store_directory.exists();
-        let store = Arc::new(open_store(&settings, &store_directory).await?);
-        let started = Self::start_on(settings, given, listener, bound, clock, store.clone(), continued).await;
+        let opened = storage::open(&settings).await?;
+        let store = opened.store.clone();
+        let started = Self::start_on(settings, given, listener, bound, clock, opened).await;
         if started.is_err() {
             store.close().await;
         }
@@ -127,8 +129,7 @@ impl Plane {
         listener: TcpListener,
         bound: SocketAddr,
         clock: SharedClock,
-        store: Arc<EmbeddedStore>,
-        continued: bool,
+        opened: Opened,
     ) -> anyhow::Result<Self> {
         let local = net::local(bound);
         let url = format!("https://{local}");
@@ -136,6 +137,9 @@ impl Plane {
             let (settings, url, now) = (settings.clone(), url.clone(), clock.now());
             tokio::task::spawn_blocking(move || Own::open(&settings, given, bound, url, now)).await??
         };
+        let now = clock.now();
+        let signs = own.tokens.ring.signer(now).map(|key| key.public().id().to_string()).unwrap_or_default();
+        opened.agree(&own.authority, &signs, |id| own.tokens.ring.verifies(id, now)).await?;
         let external = match (bound.ip().is_unspecified(), net::hostname()) {
             (true, Some(name)) => format!("{name}:{}", bound.port()),
             _ => local.to_string(),
@@ -143,7 +147,7 @@ impl Plane {
         let (stop_server, stop_controllers) = (CancellationToken::new(), CancellationToken::new());
         let control_plane = ControlPlane::start(
             settings.role,
-            store.clone(),
+            opened.store.clone(),
             clock.clone(),
             own.tokens,
             external,
@@ -154,8 +158,9 @@ impl Plane {
             own.authority.certificate_signer().context("the certificate authority cannot sign requests")?;
         let mut servers = JoinSet::new();
         servers.spawn(control_plane.serve(listener, own.tls));
-        let controllers =
-            control_plane.start_controllers(settings.role, &own.trust, signer, &clock, &stop_controllers);
+        let elected = matches!(settings.storage, Storage::Etcd(_)).then(candidate).transpose()?;
+        let jobs = Jobs { role: settings.role, trust: own.trust.clone(), authority: signer, elected };
+        let controllers = control_plane.start_controllers(jobs, &clock, &stop_controllers);
         // Ends with the server; not a part whose end is a fault.
         tokio::spawn(keep_fresh(own.keep, clock, stop_server.clone()));
         Ok(Self {
@@ -163,9 +168,9 @@ impl Plane {
             url,
             trust: own.trust,
             authority: own.authority,
-            continued,
+            continued: opened.continued,
             control_plane,
-            store,
+            store: opened.store,
             controllers,
             servers,
             stop_controllers,
@@ -213,54 +218,20 @@ pub async fn stop(mut planes: Vec<Plane>) {
     futures::future::join_all(planes.into_iter().map(Plane::close)).await;
 }
 
+/// The name of this process among the replicas of the hub.
+fn candidate() -> anyhow::Result<String> {
+    let mut random = [0_u8; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
+    let host = net::hostname().unwrap_or_else(|| "hub".into());
+    Ok(format!("{host}_{:016x}", u64::from_be_bytes(random)))
+}
+
 async fn drain(name: &str, what: &str, tasks: &mut JoinSet<()>) {
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all).await.is_err() {
         tracing::warn!(plane = name, what, "did not stop in time");
         tasks.abort_all();
-    }
-}
-
-async fn open_store(settings: &Settings, directory: &Path) -> anyhow::Result<EmbeddedStore> {
-    let key_file = settings.directory.join("encryption.key");
-    files::create_directory(&settings.directory)?;
-    let options = |keys: Option<fleetpass_store::KeyRing>| {
-        let mut options = EmbeddedOptions::new(directory);
-        // Without prefixes nothing new is sealed, and what was sealed before still opens.
-        let prefixes =
-            if settings.encrypt_secrets { vec!["/registry/secrets/".to_owned()] } else { Vec::new() };
-        options.encryption = keys.map(|keys| Encryption { keys, prefixes });
-        options
-    };
-    let keys = if key_file.exists() {
-        Some(load_keys(&key_file)?)
-    } else if settings.encrypt_secrets {
-        if directory.exists() {
-            // A new key must not hide that the old one was lost: sealed values have to say so first.
-            EmbeddedStore::open(options(None))
-                .await
-                .map_err(|error| lost_key(error, &key_file))?
-                .close()
-                .await;
-        }
-        Some(load_keys(&key_file)?)
-    } else {
-        None
-    };
-    Ok(EmbeddedStore::open(options(keys)).await?)
-}
-
-fn load_keys(path: &Path) -> Result<fleetpass_store::KeyRing, OpenError> {
-    fleetpass_store::KeyRing::load_or_create(path)
-}
-
-fn lost_key(error: OpenError, key_file: &Path) -> anyhow::Error {
-    match error {
-        OpenError::MissingKey { .. } => {
-            let remedy = "restore it from a backup: without its keys the Secrets cannot be read";
-            Fault::new(key_file, "is missing although the store holds encrypted Secrets", remedy).into()
-        }
-        other => other.into(),
     }
 }
 

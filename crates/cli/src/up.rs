@@ -12,6 +12,7 @@ use crate::pki::ClientSubject;
 use crate::plane::{self, Plane, Settings};
 use crate::proof::{Proof, Target, prove};
 use crate::signals::stop_on_signal;
+use crate::storage::Storage;
 use anyhow::Context as _;
 use fleetpass_agent::{Options, spoke_manifests};
 use fleetpass_api::clock::{self, SharedClock};
@@ -168,6 +169,7 @@ fn settings(directory: &Path, index: usize) -> Settings {
         max_token_expiration: None,
         signing_key_file: None,
         key_files: Vec::new(),
+        storage: Storage::Embedded,
         encrypt_secrets: true,
     }
 }

@@ -27,6 +27,8 @@ use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::ring::KeyRing;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Requests under way at once, as kube-apiserver (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
@@ -125,7 +127,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
         status,
     })?;
     let inner = Inner {
-        health: health(&registry),
+        health: health(&registry, store_answers(options.store, stop.clone())),
         registry,
         authenticator,
         accounts,
@@ -187,14 +189,40 @@ fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
     })
 }
 
-fn health(registry: &Arc<Registry>) -> Health {
+/// How often it is seen whether the store answers, and how long an answer may take.
+const STORE_CHECK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+
+/// Whether the store answered when it was asked last.
+fn store_answers(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBool> {
+    let answers = Arc::new(AtomicBool::new(true));
+    let seen = answers.clone();
+    tokio::spawn(async move {
+        let (pause, limit) = STORE_CHECK;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+            let answer = tokio::time::timeout(limit, store.revision()).await;
+            seen.store(matches!(answer, Ok(Ok(_))), Ordering::Relaxed);
+        }
+    });
+    answers
+}
+
+fn health(registry: &Arc<Registry>, store_answers: Arc<AtomicBool>) -> Health {
     let registry = Arc::downgrade(registry);
     let cache = move || match registry.upgrade() {
         Some(registry) if registry.cache().is_following() => Ok(()),
         Some(_) => Err("the watch cache does not follow the store".to_string()),
         None => Err("the server has stopped".to_string()),
     };
-    Health::new(Vec::new(), vec![Check { name: "watch-cache", check: Arc::new(cache) }])
+    let store = move || match store_answers.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err("the store does not answer".to_string()),
+    };
+    let store = Check { name: "store", check: Arc::new(store) };
+    Health::new(Vec::new(), vec![store, Check { name: "watch-cache", check: Arc::new(cache) }])
 }
 
 /// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date.
@@ -237,13 +265,20 @@ async fn ensure(
     use crate::strategy::Live;
     let name = crate::meta::name(&desired).to_string();
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
-    let existing = Live::get(&**registry, group, plural, "", &name);
-    let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
     let user = system_user();
     let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
-    let replace = existing.is_some() && crate::meta::uid(&wanted).is_empty();
-    registry
-        .write_own(group, plural, &name, wanted, existing.is_some(), replace, &user, &options)
-        .await
-        .map_err(refused)
+    loop {
+        let existing = Live::get(&**registry, group, plural, "", &name);
+        let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
+        let replace = existing.is_some() && crate::meta::uid(&wanted).is_empty();
+        let written = registry
+            .write_own(group, plural, &name, wanted, existing.is_some(), replace, &user, &options)
+            .await;
+        match written {
+            Ok(_) => return Ok(()),
+            // Another replica starts, too: what it wrote is looked at.
+            Err(status) if status.code == 409 => registry.fresh().await.map_err(refused)?,
+            Err(status) => return Err(refused(status)),
+        }
+    }
 }

@@ -132,6 +132,11 @@ impl Authority {
         &self.certificate_pem
     }
 
+    /// What tells its key from others: the certificate's subject key identifier, in hexadecimal digits.
+    pub fn key_id(&self) -> String {
+        self.facts.subject_key.iter().flatten().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The authority as the controller uses it that signs CertificateSigningRequests.
     ///
     /// # Errors

@@ -123,6 +123,24 @@ impl Etcd {
         etcdctl(&self.endpoints().join(","), arguments).await
     }
 
+    /// Writes a key past everybody.
+    pub async fn put(&self, key: &str, value: &str) -> Result<()> {
+        use tokio::io::AsyncWriteExt as _;
+        let mut child = Command::new(program("etcdctl")?)
+            .args(["--endpoints", &self.endpoints().join(","), "--command-timeout=10s", "put", key])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut stdin = child.stdin.take().context("its input")?;
+        stdin.write_all(value.as_bytes()).await?;
+        drop(stdin);
+        let output = child.wait_with_output().await?;
+        ensure!(output.status.success(), "etcdctl put {key}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     fn launch(&mut self, index: usize) -> Result<()> {
         let log = self.folder.path().join(format!("m{index}.log"));
         let member = &mut self.members[index];

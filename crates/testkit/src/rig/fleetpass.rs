@@ -124,6 +124,11 @@ impl FleetpassHub {
         Ok(())
     }
 
+    /// All of its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("hub.log")).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn last_lines(&self) -> String {
         self.process.as_ref().map(Process::last_lines).unwrap_or_default()

@@ -78,6 +78,12 @@ pub enum Error {
         remedy: String,
     },
 
+    /// The store is the target of a migration that was not finished: it may lack anything.
+    #[error(
+        "the store was not filled completely: run `fleetpass migrate` again, which goes on where it stopped"
+    )]
+    Unfinished,
+
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -96,6 +102,7 @@ impl Error {
             | Error::OutcomeUnknown { .. }
             | Error::Stopped { .. }
             | Error::Corrupt { .. }
+            | Error::Unfinished
             | Error::Closed => false,
         }
     }

@@ -20,6 +20,7 @@ mod etcd;
 mod events;
 mod keyring;
 mod memory;
+pub mod migrate;
 mod private_file;
 mod sealing;
 #[cfg(feature = "suite")]

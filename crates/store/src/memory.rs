@@ -3,6 +3,7 @@
 use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
 use crate::error::{Error, Result};
 use crate::events::{End, Events, Window};
+use crate::migrate::Target;
 use crate::transaction::{self, Revisions, State, Verdict};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -112,5 +113,15 @@ impl Store for MemoryStore {
         // Under the lock, so that a commit under way is published before the end.
         let _state = self.state.lock();
         self.events.end(End::Closed);
+    }
+}
+
+#[async_trait]
+impl Target for MemoryStore {
+    async fn raise(&self, revision: Revision) -> Result<()> {
+        self.events.check()?;
+        let mut state = self.state.lock();
+        state.revision = state.revision.max(revision);
+        Ok(())
     }
 }

@@ -18,6 +18,9 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The name of the database file.
+pub(super) const DATABASE: &str = "store.redb";
+
 /// A data directory that belongs to this process until it is dropped.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -42,7 +45,7 @@ impl Directory {
 
     /// Opens the database in the directory, or makes an empty one if there is none.
     pub(super) fn open(&self, codec: Codec, cache_bytes: usize) -> Result<Tables, OpenError> {
-        let file = self.path.join("store.redb");
+        let file = self.path.join(DATABASE);
         match fs::metadata(&file) {
             Ok(metadata) => {
                 if private_file::open_to_others(&metadata) {

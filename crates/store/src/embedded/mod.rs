@@ -23,13 +23,14 @@ mod faults;
 use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
 use crate::error::{Error, OpenError, Result};
 use crate::events::{End, Events, Window};
+use crate::migrate::Target;
 use crate::sealing::{Codec, Encryption};
 use crate::transaction;
 use async_trait::async_trait;
 use directory::Directory;
 use parking_lot::Mutex;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tables::Tables;
@@ -100,6 +101,11 @@ impl EmbeddedStore {
                 Err(OpenError::Io { file: directory, action: "open", source: std::io::Error::other(failed) })
             }
         }
+    }
+
+    /// Whether there is a store in the directory.
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(directory::DATABASE).exists()
     }
 
     fn open_blocking(options: EmbeddedOptions) -> Result<Self, OpenError> {
@@ -194,6 +200,17 @@ impl Store for EmbeddedStore {
         });
         if let Err(error) = finish.await {
             tracing::error!(%error, "closing the store failed");
+        }
+    }
+}
+
+#[async_trait]
+impl Target for EmbeddedStore {
+    async fn raise(&self, revision: Revision) -> Result<()> {
+        let shared = self.shared.clone();
+        match tokio::task::spawn_blocking(move || shared.read(|tables| tables.raise(revision))).await {
+            Ok(raised) => raised,
+            Err(failed) => Err(Error::OutcomeUnknown { reason: failed.to_string() }),
         }
     }
 }

@@ -200,6 +200,21 @@ impl Tables {
         Ok(done)
     }
 
+    /// Makes the revision `to` at least. Waits for a group that is being written.
+    pub(super) fn raise(&self, to: Revision) -> Result<()> {
+        let raise = || -> Result<(), redb::Error> {
+            let write = self.database.begin_write()?;
+            {
+                let mut meta = write.open_table(META)?;
+                let stored = meta.get(REVISION_ROW)?.map(|row| row.value());
+                let revision = stored.ok_or_else(|| redb::Error::Corrupted("no revision".into()))?;
+                meta.insert(REVISION_ROW, revision.max(to))?;
+            }
+            Ok(write.commit()?)
+        };
+        raise().map_err(|error| self.read_error(error))
+    }
+
     fn apply(&self, write: &redb::WriteTransaction, group: Vec<Txn>) -> Result<Group, redb::Error> {
         let mut meta = write.open_table(META)?;
         let mut rows = Rows { table: write.open_table(ENTRIES)?, codec: &self.codec };

@@ -15,10 +15,12 @@ mod compaction;
 mod feed;
 mod layout;
 mod members;
+mod raise;
 mod rpc;
 
 use crate::contract::{Entry, EventStream, Listing, Op, Revision, Store, Txn};
 use crate::error::{Error, OpenError, Result};
+use crate::migrate::Target;
 use crate::sealing::{Codec, Encryption};
 use crate::transaction;
 use async_trait::async_trait;
@@ -343,5 +345,13 @@ impl Store for EtcdStore {
             wanted.revision = wanted.revision.max(last);
             wanted.end = Some(last);
         });
+    }
+}
+
+#[async_trait]
+impl Target for EtcdStore {
+    async fn raise(&self, revision: Revision) -> Result<()> {
+        self.shared.check()?;
+        Ok(raise::raise(&self.shared, revision).await?)
     }
 }

@@ -2,10 +2,12 @@
 
 mod install;
 mod manager;
+mod migrate;
 
 pub(crate) use install::HUB_KUBECONFIG_SECRET;
 pub use install::{ClusterArgs, HubManifestArgs, InstallArgs, Side};
 pub use manager::ManagerArgs;
+pub use migrate::{Location, MigrateArgs};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -66,6 +68,11 @@ pub enum Command {
     /// For a hub that is a Kubernetes and no Fleetpass: it deletes ManagedServiceAccounts whose time is over and Secrets
     /// whose account is gone, and serves metrics of the fleet. Of several managers one works at a time, elected by a Lease.
     Manager(ManagerArgs),
+    /// Move a hub's objects to another store
+    ///
+    /// From the embedded store of a data directory to an etcd, or back; the hubs have to be stopped. What was copied is
+    /// compared, and the source is not changed. Revisions do not go back for those who watched it.
+    Migrate(MigrateArgs),
     /// Print what a Kubernetes needs to be a hub or a managed cluster
     ///
     /// YAML for `kubectl apply --server-side -f -`: applied again, it changes nothing.

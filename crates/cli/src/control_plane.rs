@@ -74,6 +74,7 @@ impl ControlPlane {
         external_address: String,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        fleetpass_store::migrate::refuse_unfinished(&*store).await?;
         let crds = match role {
             Role::Hub(_) => vec![serde_json::from_str(fleetpass_api::account::CRD_JSON)?],
             Role::Cluster => Vec::new(),

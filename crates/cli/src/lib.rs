@@ -12,6 +12,7 @@ pub mod keep;
 pub mod kubeconfig;
 pub mod logging;
 pub mod manager;
+pub mod migrate;
 pub mod net;
 pub mod pki;
 pub mod plane;
@@ -32,7 +33,7 @@ use logging::Verbosity;
 /// What [`report::one_line`] then tells.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let verbosity = match &cli.command {
-        Command::Up(_) | Command::Install(_) => Verbosity::Warnings,
+        Command::Up(_) | Command::Migrate(_) | Command::Install(_) => Verbosity::Warnings,
         Command::Hub(_) | Command::Agent(_) | Command::Manager(_) => Verbosity::Service,
     };
     let rust_log = std::env::var_os("RUST_LOG");
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Hub(args) => hub::run(*args).await,
             Command::Agent(args) => agent::run(args).await,
             Command::Manager(args) => manager::run(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
             Command::Install(args) => install::run(&args),
         }
     });

@@ -2,8 +2,8 @@
 //!
 //! # Flow
 //! ```text
-//! read the source ─► mark the target ─► raise its revision ─► copy ─► compare ─► see that the source still is ─► take the
-//!                    (it is empty)      above the source's                       what was read                  mark away
+//! read the source ─► see that nobody ─► mark the target ─► raise its revision ─► copy ─► compare ─► take the
+//!                    writes to it       (it is empty)      above the source's            both       mark away
 //! ```
 //!
 //! # Guarantees
@@ -52,7 +52,7 @@ pub trait Target: Store {
 pub struct Options {
     /// What to do about a target that an interrupted migration left.
     pub unfinished: Unfinished,
-    /// How long nobody may have written to the source, where no lock keeps others out.
+    /// For how long it is seen that nobody writes to the source, where no lock keeps others out.
     pub quiet: Duration,
 }
 
@@ -75,6 +75,8 @@ pub enum Progress {
         /// Its revision.
         revision: Revision,
     },
+    /// It is being seen that nobody writes to the source.
+    Waiting,
     /// The target is marked; so many entries were there from an interrupted migration.
     Marked {
         /// How many entries are there already.
@@ -204,6 +206,11 @@ pub async fn migrate(
         return Err(MigrateError::SourceUnfinished);
     }
     progress(Progress::Read { entries: read.entries.len(), revision: read.revision });
+    if !options.quiet.is_zero() {
+        progress(Progress::Waiting);
+        tokio::time::sleep(options.quiet).await;
+        unchanged(source, &read).await?;
+    }
     let wanted = Mark {
         version: VERSION,
         source_revision: read.revision,
@@ -216,9 +223,6 @@ pub async fn migrate(
     copy(&read.entries, &present, target, mark, progress).await?;
     progress(Progress::Comparing);
     compare(&wanted, target).await?;
-    if !options.quiet.is_zero() {
-        tokio::time::sleep(options.quiet).await;
-    }
     unchanged(source, &read).await?;
     let revision = target.commit(Txn::delete(MARK, mark)).await.map_err(MigrateError::Target)?;
     Ok(Report { entries: wanted.entries, digest: wanted.sha256, source: read.revision, target: revision })

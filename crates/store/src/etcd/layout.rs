@@ -33,9 +33,9 @@ impl Layout {
         &self.root
     }
 
-    /// The key of a note that the engine keeps for itself, outside of the store's keys.
+    /// The key of a note that the engine keeps for itself, outside of the store's keys, which begin with a slash.
     pub(super) fn note(&self, name: &str) -> String {
-        format!("/fleetpass.io{}{name}", self.root)
+        format!("fleetpass.io{}{name}", self.root)
     }
 
     /// A key as it is in etcd.
@@ -141,7 +141,7 @@ mod tests {
             let inward = layout.inward(key).unwrap();
             assert_eq!(inward, format!("{root}secrets/ns/name"));
             assert_eq!(layout.outward(inward.as_bytes()).as_deref(), Some(key));
-            assert!(!layout.note("x").starts_with("/registry/"), "{}", layout.note("x"));
+            assert!(!layout.note("x").starts_with(root), "{}", layout.note("x"));
         }
         let layout = Layout::new("/p", Codec(None));
         assert!(matches!(layout.inward("/else/x"), Err(Error::Invalid { .. })));

@@ -6,6 +6,7 @@
 
 use super::rpc::Client;
 use crate::error::{Error, Result};
+use std::error::Error as _;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,7 +160,20 @@ pub(super) fn failure(status: &Status) -> Failure {
     if never_sent(status) {
         return Failure::NotDone("it cannot be reached".into());
     }
-    answered(status.code(), status.message())
+    answered(status.code(), &told(status))
+}
+
+/// What a status says, and at the end what lies at the root of it: on the way to a member, "transport error" has one.
+fn told(status: &Status) -> String {
+    let mut root: &dyn std::error::Error = status;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let (message, root) = (status.message(), root.to_string());
+    match status.source() {
+        Some(_) if !message.contains(&root) => format!("{message}: {root}"),
+        _ => message.to_owned(),
+    }
 }
 
 /// Whether an error shows that there was no connection to send the request on.
@@ -234,6 +248,14 @@ mod tests {
         let full = answered(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
         assert!(matches!(&full, Failure::Refused(reason) if reason.contains("defragment")), "{full:?}");
         assert!(matches!(full.into(), Error::Unavailable { .. }));
+    }
+
+    #[test]
+    fn the_root_of_a_broken_connection_is_told() {
+        let broken = std::io::Error::other("certificate required");
+        let told = told(&Status::from_error(Box::new(broken)));
+        assert!(told.contains("certificate required"), "{told}");
+        assert_eq!(super::told(&Status::unavailable("etcdserver: no leader")), "etcdserver: no leader");
     }
 
     #[test]

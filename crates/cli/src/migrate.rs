@@ -6,10 +6,13 @@
 use crate::args::{Location, MigrateArgs};
 use crate::console::{Console, Step};
 use crate::files::{self, Access, Fault};
+use crate::pki::Authority;
 use crate::signals::stop_on_signal;
+use crate::storage::{AUTHORITY, EtcdServers};
 use anyhow::Context as _;
+use fleetpass_api::clock;
 use fleetpass_store::migrate::{self, MigrateError, Options, Progress, Target, Unfinished};
-use fleetpass_store::{EmbeddedOptions, EmbeddedStore, Encryption, EtcdOptions, EtcdStore, EtcdTls, KeyRing};
+use fleetpass_store::{EmbeddedOptions, EmbeddedStore, Encryption, EtcdStore, KeyRing};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,10 +49,10 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let key_file = key_file(&args)?;
     let source = open(&args, &args.from, key_file.as_deref()).await.context("--from")?;
     let result = tokio::select! {
-        result = to_target(&args, &*source, key_file.as_deref()) => result,
+        result = to_target(&args, &*source.store, key_file.as_deref()) => result,
         () = stop.cancelled() => Err(anyhow::anyhow!("interrupted: run it again, and it goes on where it stopped")),
     };
-    source.close().await;
+    source.store.close().await;
     result
 }
 
@@ -69,10 +72,16 @@ async fn to_target(args: &MigrateArgs, source: &dyn Target, key_file: Option<&Pa
         },
     };
     let mut shown = Shown { console, step: Some(console.step("reading the source")) };
-    let result = migrate::migrate(source, &*target, options, &mut |progress| shown.progress(progress)).await;
+    let result =
+        migrate::migrate(source, &*target.store, options, &mut |progress| shown.progress(progress)).await;
     drop(shown.step.take());
-    target.close().await;
+    let noted = match (&result, &target.notes) {
+        (Ok(_), Some(notes)) => leave_authority(&args.from, notes).await,
+        _ => Ok(()),
+    };
+    target.store.close().await;
     let report = result.map_err(|error| explained(&error, args))?;
+    noted?;
     console.done("compared", &format!("{} entries, SHA-256 {}", report.entries, report.digest));
     console.done("revision", &format!("{}, was {}", report.target, report.source));
     console.line(&format!("\nNothing was changed in {}; start no hub on its objects any more.", args.from));
@@ -124,11 +133,14 @@ fn copy_keys(from: &Path, directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(
-    args: &MigrateArgs,
-    location: &Location,
-    key_file: Option<&Path>,
-) -> anyhow::Result<Box<dyn Target>> {
+/// A store of either kind.
+struct Opened {
+    store: Box<dyn Target>,
+    /// Where hubs on etcd leave notes for each other.
+    notes: Option<EtcdStore>,
+}
+
+async fn open(args: &MigrateArgs, location: &Location, key_file: Option<&Path>) -> anyhow::Result<Opened> {
     let prefixes = if args.encrypt_secrets { vec![SEALED.to_owned()] } else { Vec::new() };
     let keys = key_file.map(KeyRing::load).transpose()?;
     let encryption = keys.map(|keys| Encryption { keys, prefixes });
@@ -137,32 +149,31 @@ async fn open(
             files::create_directory(directory)?;
             let mut options = EmbeddedOptions::new(directory.join("store"));
             options.encryption = encryption;
-            Ok(Box::new(EmbeddedStore::open(options).await?))
+            Ok(Opened { store: Box::new(EmbeddedStore::open(options).await?), notes: None })
         }
         Location::Etcd(servers) => {
-            let options = EtcdOptions {
+            let servers = EtcdServers {
                 servers: servers.clone(),
                 prefix: args.etcd_prefix.clone(),
-                tls: tls(args)?,
-                encryption,
+                ca_file: args.etcd_cafile.clone(),
+                client_files: args.etcd_certfile.clone().zip(args.etcd_keyfile.clone()),
                 compaction_interval: None,
             };
-            Ok(Box::new(EtcdStore::open(options).await?))
+            let store = EtcdStore::open(servers.options(encryption)?).await?;
+            Ok(Opened { store: Box::new(store.clone()), notes: Some(store) })
         }
     }
 }
 
-fn tls(args: &MigrateArgs) -> anyhow::Result<Option<EtcdTls>> {
-    let Some(ca) = &args.etcd_cafile else { return Ok(None) };
-    let ca = files::read_required(ca, Access::Any).context("--etcd-cafile")?.to_vec();
-    let identity = match args.etcd_certfile.as_ref().zip(args.etcd_keyfile.as_ref()) {
-        Some((chain, key)) => Some((
-            files::read_required(chain, Access::Any).context("--etcd-certfile")?.to_vec(),
-            files::read_required(key, Access::Any).context("--etcd-keyfile")?,
-        )),
-        None => None,
-    };
-    Ok(Some(EtcdTls { ca, identity }))
+/// Tells hubs on etcd whose objects these are: one with another authority, or with none, does not start on them.
+async fn leave_authority(from: &Location, notes: &EtcdStore) -> anyhow::Result<()> {
+    let Location::Embedded(directory) = from else { return Ok(()) };
+    let pki = directory.join("pki");
+    if pki.join("ca.key").exists() {
+        let authority = Authority::open(&pki, "hub", clock::system().now())?;
+        notes.set_note(AUTHORITY, &authority.key_id()).await.context("--to")?;
+    }
+    Ok(())
 }
 
 /// What happened, and what an operator can do about it.

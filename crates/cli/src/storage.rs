@@ -46,7 +46,7 @@ pub struct Opened {
 }
 
 /// The note with the key of the certificate authority.
-const AUTHORITY: &str = "authority";
+pub(crate) const AUTHORITY: &str = "authority";
 /// The note with the key that signs tokens.
 const SIGNING_KEY: &str = "signing-key";
 
@@ -136,7 +136,8 @@ impl Opened {
 }
 
 impl EtcdServers {
-    fn options(&self, encryption: Option<Encryption>) -> anyhow::Result<EtcdOptions> {
+    /// How the engine is told about it.
+    pub(crate) fn options(&self, encryption: Option<Encryption>) -> anyhow::Result<EtcdOptions> {
         let identity = match &self.client_files {
             Some((certificate, key)) => {
                 let certificate =

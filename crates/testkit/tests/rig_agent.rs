@@ -184,23 +184,10 @@ async fn a_service_account_comes_back(fleet: &Fleet) -> Result<()> {
 }
 
 async fn time_to_live_ends_an_account(fleet: &Fleet) -> Result<()> {
-    // Without the right, the agent of a real hub cannot; the manifest names the rule to add.
-    allow_ephemeral_identity(fleet).await?;
     fleet.create("passing", &json!({"rotation": {}, "ttlSecondsAfterCreation": 20})).await?;
     let projected = fleet.served("passing", None).await?;
     fleet.gone("passing").await?;
     fleet.refused(&projected).await
-}
-
-async fn allow_ephemeral_identity(fleet: &Fleet) -> Result<()> {
-    use k8s_openapi::api::rbac::v1::Role;
-    let roles: Api<Role> = Api::namespaced(fleet.hub.endpoint().admin().await?, CLUSTER);
-    let rule = json!({"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": ["delete"]});
-    let patch = json!([{"op": "add", "path": "/rules/-", "value": rule}]);
-    let patch = Patch::Json::<()>(serde_json::from_value(patch)?);
-    let name = "open-cluster-management:managed-serviceaccount:addon-agent";
-    roles.patch(name, &PatchParams::default(), &patch).await?;
-    Ok(())
 }
 
 async fn names_that_are_taken_are_left_alone(fleet: &Fleet) -> Result<()> {

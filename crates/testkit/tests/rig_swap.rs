@@ -52,11 +52,13 @@ async fn adopts(fleet: &mut Fleet, name: &str, next: AgentProgram) -> Result<()>
     fleet.create(&kept, &json!({"rotation": {}})).await?;
     fleet.create(&short, &json!({"rotation": {"validity": "720h"}})).await?;
     fleet.create(&dropped, &json!({"rotation": {}})).await?;
-    let before = (fleet.served(&kept, None).await?, fleet.served(&short, None).await?);
-    fleet.served(&dropped, None).await?;
-    let made = fleet.service_accounts().get(&kept).await?;
-
+    for name in [&kept, &short, &dropped] {
+        fleet.served(name, None).await?;
+    }
     fleet.agent.stop().await?;
+    // Only now: the upstream agent mints again what its cache does not show yet.
+    let before = (fleet.served(&kept, None).await?, fleet.served(&short, None).await?);
+    let made = fleet.service_accounts().get(&kept).await?;
     fleet.accounts().delete(&dropped, &DeleteParams::default()).await?;
     fleet.start_agent(next)?;
     // Once these are done, it has looked at everything.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use fleetpass_api::names;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -31,7 +32,7 @@ pub struct Agent {
     program: AgentProgram,
     folder: TempDir,
     arguments: Vec<String>,
-    process: Option<Process>,
+    process: Mutex<Option<Process>>,
 }
 
 impl Agent {
@@ -50,24 +51,42 @@ impl Agent {
             "--metrics-bind-address=0".into(),
             "--health-probe-bind-address=0".into(),
         ];
-        let mut agent = Self { program, folder, arguments, process: None };
+        let agent = Self { program, folder, arguments, process: Mutex::new(None) };
         agent.resume()?;
         Ok(agent)
     }
 
     /// Ends it at once (SIGKILL).
-    pub async fn halt(&mut self) -> Result<()> {
-        self.process.take().context("the agent is not running")?.kill().await
+    pub async fn halt(&self) -> Result<()> {
+        let process = self.process.lock().expect("no panic").take();
+        process.context("the agent is not running")?.kill().await
     }
 
     /// Asks it to stop, and waits for it.
-    pub async fn stop(&mut self) -> Result<ExitStatus> {
-        self.process.take().context("the agent is not running")?.stop(Duration::from_secs(30)).await
+    pub async fn stop(&self) -> Result<ExitStatus> {
+        let process = self.process.lock().expect("no panic").take();
+        process.context("the agent is not running")?.stop(Duration::from_secs(30)).await
+    }
+
+    /// Sees to it that it runs, as a kubelet would: the upstream agent crashes at times and is started again.
+    ///
+    /// # Errors
+    ///
+    /// Ours has ended.
+    pub fn tend(&self) -> Result<()> {
+        let mut running = self.process.lock().expect("no panic");
+        let Some(process) = running.as_mut() else { return Ok(()) };
+        let Some(status) = process.ended()? else { return Ok(()) };
+        ensure!(self.program == AgentProgram::Upstream, "the agent ended with {status}");
+        running.take();
+        drop(running);
+        self.resume()
     }
 
     /// Starts it again.
-    pub fn resume(&mut self) -> Result<()> {
-        ensure!(self.process.is_none(), "the agent is running");
+    pub fn resume(&self) -> Result<()> {
+        let mut running = self.process.lock().expect("no panic");
+        ensure!(running.is_none(), "the agent is running");
         let (name, file) = match self.program {
             AgentProgram::Fleetpass => ("fleetpass agent", "fleetpass"),
             AgentProgram::Upstream => ("upstream agent", "addon"),
@@ -75,13 +94,13 @@ impl Agent {
         let hub = self.folder.path().join("hub").display().to_string();
         let environment = [("NAMESPACE", names::DEFAULT_AGENT_NAMESPACE), ("HUB_KUBECONFIG", hub.as_str())];
         let process = Process::start(name, &program(file)?, &self.arguments, &environment, &self.log())?;
-        self.process = Some(process);
+        *running = Some(process);
         Ok(())
     }
 
     /// The end of its log.
     pub fn last_lines(&self) -> String {
-        self.process.as_ref().map(Process::last_lines).unwrap_or_default()
+        self.process.lock().expect("no panic").as_ref().map(Process::last_lines).unwrap_or_default()
     }
 
     fn log(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! A hub, a cluster and the agent between them, with the rights that our manifests grant and no others.
 
-use super::{Agent, AgentProgram, ControlPlane, Kubectl, Side, eventually};
+use super::{Agent, AgentProgram, ControlPlane, Kubectl, Side, eventually, program};
 use crate::cluster::ADMIN_TOKEN;
 use anyhow::{Context, Result, ensure};
 use fleetpass_api::account::ManagedServiceAccount;
@@ -13,8 +13,8 @@ use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::Duration;
+use tokio::process::Command;
 
 /// The name of the cluster, and of its namespace on the hub.
 pub const CLUSTER: &str = "cluster1";
@@ -52,11 +52,12 @@ impl Fleet {
     pub async fn start(program: AgentProgram, hub: ControlPlane, cluster: ControlPlane) -> Result<Self> {
         let hub_admin = hub.endpoint().admin().await?;
         let cluster_admin = cluster.endpoint().admin().await?;
-        for (side, manifest) in [(&hub, "hub-cluster1.yaml"), (&cluster, "cluster-agent.yaml")] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(manifest);
-            let path = path.display().to_string();
-            let kubectl = Kubectl::new(side.endpoint(), ADMIN_TOKEN)?;
-            kubectl.run(&["apply", "--server-side", "-f", &path]).await?;
+        for (plane, side) in [(&hub, "hub"), (&cluster, "cluster")] {
+            let arguments = ["cluster", "--cluster", CLUSTER, "--side", side];
+            let gate = ["--feature-gates=EphemeralIdentity=true"];
+            let manifest = install(&[&arguments[..], &gate[..]].concat()).await?;
+            let kubectl = Kubectl::new(plane.endpoint(), ADMIN_TOKEN)?;
+            kubectl.run_with(&["apply", "--server-side", "-f", "-"], &manifest).await?;
         }
         let hub_token = mint(&hub_admin, CLUSTER, "fleetpass-agent").await?;
         let agents = names::DEFAULT_AGENT_NAMESPACE;
@@ -105,6 +106,7 @@ impl Fleet {
     pub async fn served(&self, name: &str, old: Option<&Projected>) -> Result<Projected> {
         let what = format!("{name} has a token");
         let found = eventually(&what, SOON, async || {
+            self.agent.tend().ok()?;
             let secret = self.secrets().get_opt(name).await.ok()??;
             let projected = Projected::read(secret)?;
             let stale = old.is_some_and(|old| old.token == projected.token);
@@ -128,6 +130,7 @@ impl Fleet {
     pub async fn not_served(&self, name: &str, why: &str) -> Result<()> {
         let what = format!("{name} says {why}");
         let said = eventually(&what, SOON, async || {
+            self.agent.tend().ok()?;
             let account = self.accounts().get(name).await.ok()?;
             (reason(&account) == Some(("False".into(), why.into()))).then_some(())
         });
@@ -138,6 +141,7 @@ impl Fleet {
     pub async fn gone(&self, name: &str) -> Result<()> {
         let what = format!("{name} is gone");
         let gone = eventually(&what, SOON, async || {
+            self.agent.tend().ok()?;
             let account = self.accounts().get_opt(name).await.ok()?.is_none();
             let secret = self.secrets().get_opt(name).await.ok()?.is_none();
             let service_account = self.service_accounts().get_opt(name).await.ok()?.is_none();
@@ -188,6 +192,14 @@ impl Projected {
         let claims: Value = serde_json::from_slice(&claims)?;
         claims[name].as_i64().with_context(|| format!("the token has no {name}"))
     }
+}
+
+/// What `fleetpass install` prints, for `kubectl apply`.
+pub async fn install(arguments: &[&str]) -> Result<String> {
+    let printed = Command::new(program("fleetpass")?).arg("install").args(arguments).output().await?;
+    let error = String::from_utf8_lossy(&printed.stderr);
+    ensure!(printed.status.success(), "fleetpass install {}: {error}", arguments.join(" "));
+    Ok(String::from_utf8(printed.stdout)?)
 }
 
 /// The name of the user that an account's token stands for on the cluster.

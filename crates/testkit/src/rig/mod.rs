@@ -20,7 +20,7 @@ mod report;
 pub use agent::{Agent, AgentProgram, Side};
 pub use control_plane::{ControlPlane, Endpoint};
 pub use etcd::{Etcd, EtcdOptions};
-pub use fleet::{CLUSTER, Fleet, Projected, SOON, user_name};
+pub use fleet::{CLUSTER, Fleet, Projected, SOON, install, user_name};
 pub use fleetpass::{FleetpassHub, HubOptions, Storage};
 pub use history::{Call, Op, is_linearizable};
 pub use kubectl::Kubectl;

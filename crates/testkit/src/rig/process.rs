@@ -49,6 +49,11 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Ends it at once (SIGKILL).
     pub async fn kill(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
@@ -89,11 +94,15 @@ impl Process {
         Ok(())
     }
 
-    /// The end of its output.
+    /// The end of its output; if a Go program crashed, what it says of that first.
     pub fn last_lines(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
+        let crash = |line: &&str| line.starts_with("panic: ") || line.starts_with("fatal error: ");
+        if let Some(at) = lines.iter().position(crash) {
+            return lines[at.saturating_sub(5)..lines.len().min(at + 15)].join("\n");
+        }
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 }

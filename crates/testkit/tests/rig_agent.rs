@@ -184,7 +184,7 @@ async fn a_service_account_comes_back(fleet: &Fleet) -> Result<()> {
 }
 
 async fn time_to_live_ends_an_account(fleet: &Fleet) -> Result<()> {
-    fleet.create("passing", &json!({"rotation": {}, "ttlSecondsAfterCreation": 20})).await?;
+    fleet.create("passing", &json!({"rotation": {}, "ttlSecondsAfterCreation": 30})).await?;
     let projected = fleet.served("passing", None).await?;
     fleet.gone("passing").await?;
     fleet.refused(&projected).await

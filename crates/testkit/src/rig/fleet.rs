@@ -20,7 +20,7 @@ use tokio::process::Command;
 pub const CLUSTER: &str = "cluster1";
 
 /// How long the agent may take for what it has to do. It is a bound on waiting, not a promise.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// A hub, a cluster, and an agent.
 pub struct Fleet {

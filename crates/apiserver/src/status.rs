@@ -220,7 +220,7 @@ impl Status {
 }
 
 impl Details {
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let mut out = Map::new();
         for (key, text) in
             [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]

@@ -197,6 +197,8 @@ pub struct ActionRequest<'a> {
     pub object: Value,
     /// `metadata` and all else exactly as decoded.
     pub options: &'a WriteOptions,
+    /// What the audit log should say besides.
+    pub notes: &'a crate::audit::event::Notes,
 }
 
 /// The query options of a write, validated.

@@ -157,6 +157,20 @@ pub struct HubArgs {
     /// Whether Secrets are encrypted in the store, with the key in DATA_DIR/encryption.key
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Storage")]
     pub encrypt_secrets: bool,
+
+    /// Write who did what to this file, as lines of JSON; - for standard output. Default: no audit log
+    #[arg(long, value_name = "FILE", value_parser = file, help_heading = "Audit")]
+    pub audit_log_path: Option<PathBuf>,
+    /// For how many days full audit logs are kept; 0: for ever
+    #[arg(long, value_name = "DAYS", default_value_t = 366, help_heading = "Audit")]
+    pub audit_log_maxage: u32,
+    /// How many full audit logs are kept; 0: all
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Audit")]
+    pub audit_log_maxbackup: u32,
+    /// The megabytes after which an audit log is full; 0: it never is
+    #[arg(long, value_name = "MB", default_value_t = 100, help_heading = "Audit")]
+    pub audit_log_maxsize: u32,
+
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
     pub feature_gates: FeatureGates,
@@ -270,6 +284,10 @@ fn issuer(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+}
+
 /// Bounds of kube-apiserver (`pkg/controlplane/apiserver/options/options.go`).
 fn max_token_expiration(text: &str) -> Result<Duration, String> {
     let duration: GoDuration =
@@ -330,13 +348,16 @@ mod tests {
             --tls-private-key-file k --client-ca-file ca --token-auth-file F --service-account-issuer https://a \
             --service-account-issuer b --service-account-signing-key-file s --service-account-key-file v1 \
             --service-account-key-file v2 --service-account-max-token-expiration 24h0m0s --api-audiences x,y \
-            --feature-gates=EphemeralIdentity=true --encrypt-secrets=false";
+            --feature-gates=EphemeralIdentity=true --encrypt-secrets=false --audit-log-path /var/log/audit.log \
+            --audit-log-maxage 30 --audit-log-maxbackup 10 --audit-log-maxsize 5";
         let Command::Hub(args) = parse(line).unwrap() else { panic!() };
         assert_eq!(args.service_account_issuer, ["https://a", "b"]);
         assert_eq!(args.api_audiences, ["x", "y"]);
         assert_eq!(args.service_account_key_file, [PathBuf::from("v1"), PathBuf::from("v2")]);
         assert_eq!(args.service_account_max_token_expiration, Some(Duration::from_secs(86_400)));
         assert!(args.feature_gates.ephemeral_identity && !args.encrypt_secrets);
+        assert_eq!(args.audit_log_path, Some("/var/log/audit.log".into()));
+        assert_eq!((args.audit_log_maxage, args.audit_log_maxbackup, args.audit_log_maxsize), (30, 10, 5));
         let Command::Hub(args) = parse("hub").unwrap() else { panic!() };
         assert_eq!(args.service_account_issuer, [DEFAULT_ISSUER]);
         assert!(args.bind_address.is_loopback() && args.encrypt_secrets && args.api_audiences.is_empty());
@@ -347,6 +368,11 @@ mod tests {
         assert_eq!(args.etcd.servers, ["https://a:2379", "https://b:2379"]);
         assert_eq!((args.etcd.prefix.as_str(), args.etcd.compaction_interval), ("/fleet", Duration::ZERO));
         assert_eq!(args.etcd.certfile.zip(args.etcd.keyfile), Some(("c".into(), "k".into())));
+        assert_eq!(args.audit_log_path, None);
+        assert_eq!(
+            (args.audit_log_maxage, args.audit_log_maxbackup, args.audit_log_maxsize),
+            (366, 100, 100)
+        );
     }
 
     #[test]
@@ -395,6 +421,9 @@ mod tests {
             ("hub --etcd-servers https://e:2379 --etcd-cafile a --etcd-certfile c", "--etcd-keyfile"),
             ("hub --etcd-servers https://e:2379 --etcd-certfile c --etcd-keyfile k", "--etcd-cafile"),
             ("hub --etcd-compaction-interval=-1s", "must not be negative"),
+            ("hub --audit-log-path=", "must not be empty"),
+            ("hub --audit-log-maxsize=-1", "--audit-log-maxsize"),
+            ("hub --audit-policy-file x", "unexpected argument"),
             ("agent", "--cluster-name"),
             ("agent --cluster-name=", "--cluster-name"),
             ("agent --cluster-name a --leader-elect", "not supported"),

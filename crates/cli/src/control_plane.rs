@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_api::features::FeatureGates;
+use fleetpass_apiserver::audit::Log;
 use fleetpass_apiserver::authn::service_account::ServiceAccounts;
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::{ApiServer, Options};
@@ -61,7 +62,7 @@ pub struct ControlPlane(ApiServer);
 
 impl ControlPlane {
     /// Starts an API server on a store. `external_address` is `host:port`, for the documents that lead verifiers of
-    /// its tokens to its keys.
+    /// its tokens to its keys; `audit` is where it says who did what.
     ///
     /// # Errors
     ///
@@ -72,6 +73,7 @@ impl ControlPlane {
         clock: SharedClock,
         tokens: Tokens,
         external_address: String,
+        audit: Option<Log>,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         fleetpass_store::migrate::refuse_unfinished(&*store).await?;
@@ -95,6 +97,7 @@ impl ControlPlane {
             external_address,
             jwks_uri: None,
             crds,
+            audit,
         };
         ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
     }
@@ -118,6 +121,11 @@ impl ControlPlane {
     ) -> impl Future<Output = ()> + Send + 'static {
         let server = self.0.clone();
         async move { server.serve(listener, tls).await }
+    }
+
+    /// Waits until the audit log is written.
+    pub async fn flush_audit_log(&self) {
+        self.0.flush_audit_log().await;
     }
 
     /// Starts the controllers.

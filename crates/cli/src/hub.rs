@@ -3,10 +3,11 @@
 use crate::args::{EtcdArgs, HubArgs};
 use crate::control_plane::Role;
 use crate::net;
-use crate::plane::{self, CertificateFiles, Plane, Settings};
+use crate::plane::{self, AuditLog, CertificateFiles, Plane, Settings};
 use crate::signals::stop_on_signal;
 use crate::storage::{EtcdServers, Storage};
 use fleetpass_api::clock;
+use fleetpass_apiserver::audit::Rotation;
 
 /// Runs the hub until a signal.
 ///
@@ -55,6 +56,17 @@ fn settings(args: HubArgs) -> Settings {
             _ => Storage::Etcd(args.etcd.into()),
         },
         encrypt_secrets: args.encrypt_secrets,
+        audit_log: args.audit_log_path.map(|path| {
+            if path.as_os_str() == "-" {
+                return AuditLog::Stdout;
+            }
+            let rotation = Rotation {
+                max_bytes: u64::from(args.audit_log_maxsize) << 20,
+                max_backups: usize::try_from(args.audit_log_maxbackup).unwrap_or(usize::MAX),
+                max_age_days: args.audit_log_maxage,
+            };
+            AuditLog::File(path, rotation)
+        }),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::pki::{Authority, Identity, Serving, open_signing_key, serving_names};
 use crate::storage::{self, Opened, Storage};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
+use fleetpass_apiserver::audit::{Log, RotatingFile, Rotation, Stdout};
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
 use fleetpass_store::Store;
@@ -64,6 +65,29 @@ pub struct Settings {
     pub storage: Storage,
     /// Whether Secrets are sealed in the store.
     pub encrypt_secrets: bool,
+    /// The audit log, if one is kept.
+    pub audit_log: Option<AuditLog>,
+}
+
+/// Where the audit log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditLog {
+    /// To standard output.
+    Stdout,
+    /// To a file.
+    File(PathBuf, Rotation),
+}
+
+impl AuditLog {
+    fn open(&self, clock: &SharedClock) -> anyhow::Result<Log> {
+        let log = match self {
+            Self::Stdout => Log::start(Stdout),
+            Self::File(path, rotation) => {
+                Log::start(RotatingFile::open(path, *rotation, clock.clone()).context("--audit-log-path")?)
+            }
+        };
+        log.context("the audit log cannot start")
+    }
 }
 
 /// A serving certificate that somebody else looks after.
@@ -113,7 +137,7 @@ impl Plane {
         clock: SharedClock,
     ) -> anyhow::Result<Self> {
         let bound = listener.local_addr().context("the listener has no address")?;
-        let given = Given::read(&settings)?;
+        let given = Given::read(&settings, &clock)?;
         let opened = storage::open(&settings).await?;
         let store = opened.store.clone();
         let started = Self::start_on(settings, given, listener, bound, clock, opened).await;
@@ -133,6 +157,7 @@ impl Plane {
     ) -> anyhow::Result<Self> {
         let local = net::local(bound);
         let url = format!("https://{local}");
+        let audit = given.audit.clone();
         let own = {
             let (settings, url, now) = (settings.clone(), url.clone(), clock.now());
             tokio::task::spawn_blocking(move || Own::open(&settings, given, bound, url, now)).await??
@@ -151,6 +176,7 @@ impl Plane {
             clock.clone(),
             own.tokens,
             external,
+            audit,
             stop_server.clone(),
         )
         .await?;
@@ -205,8 +231,11 @@ impl Plane {
         drain(&self.name, "API server", &mut self.servers).await;
     }
 
-    /// Closes the store.
+    /// Closes the store, and writes what is left for the audit log.
     pub async fn close(self) {
+        if tokio::time::timeout(GRACE, self.control_plane.flush_audit_log()).await.is_err() {
+            tracing::warn!(plane = self.name, "the audit log could not be written in time");
+        }
         self.store.close().await;
     }
 }
@@ -242,10 +271,11 @@ struct Given {
     users: TokenFile,
     signing_key: Option<zeroize::Zeroizing<Vec<u8>>>,
     keys: Vec<zeroize::Zeroizing<Vec<u8>>>,
+    audit: Option<Log>,
 }
 
 impl Given {
-    fn read(settings: &Settings) -> anyhow::Result<Self> {
+    fn read(settings: &Settings, clock: &SharedClock) -> anyhow::Result<Self> {
         let read = |flag: &'static str, path: &PathBuf| files::read_required(path, Access::Any).context(flag);
         let users = match &settings.token_auth_file {
             Some(path) => read_users(path).context("--token-auth-file")?,
@@ -267,6 +297,7 @@ impl Given {
                 .iter()
                 .map(|path| read("--service-account-key-file", path))
                 .collect::<Result<_, _>>()?,
+            audit: settings.audit_log.as_ref().map(|log| log.open(clock)).transpose()?,
         })
     }
 }

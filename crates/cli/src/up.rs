@@ -171,6 +171,7 @@ fn settings(directory: &Path, index: usize) -> Settings {
         key_files: Vec::new(),
         storage: Storage::Embedded,
         encrypt_secrets: true,
+        audit_log: None,
     }
 }
 

@@ -53,6 +53,7 @@ impl ControlPlane {
             external_address: "127.0.0.1:6443".into(),
             jwks_uri: None,
             crds: Vec::new(),
+            audit: None,
         };
         let server = ApiServer::start(server, stop.clone()).await?;
         let user = UserInfo {

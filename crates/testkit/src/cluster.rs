@@ -46,7 +46,16 @@ impl Cluster {
 
     /// Starts one over a store.
     pub async fn start_with(store: Arc<dyn Store>, clock: SharedClock) -> Result<Self> {
-        let (cluster, keys) = Self::serve(store, clock.clone()).await?;
+        Self::start_tuned(store, clock, |_| {}).await
+    }
+
+    /// Starts one over a store, with the server's options changed by `tune`.
+    pub async fn start_tuned(
+        store: Arc<dyn Store>,
+        clock: SharedClock,
+        tune: impl FnOnce(&mut Options),
+    ) -> Result<Self> {
+        let (cluster, keys) = Self::serve(store, clock.clone(), tune).await?;
         let system = UserInfo {
             name: "system:kube-controller-manager".into(),
             groups: vec![SYSTEM_MASTERS.into()],
@@ -65,7 +74,7 @@ impl Cluster {
 
     /// Starts an API server without controllers: nothing happens to its objects but what its clients do.
     pub async fn bare(clock: SharedClock) -> Result<Self> {
-        Ok(Self::serve(Arc::new(MemoryStore::default()), clock).await?.0)
+        Ok(Self::serve(Arc::new(MemoryStore::default()), clock, |_| {}).await?.0)
     }
 
     /// A client without a socket.
@@ -79,12 +88,16 @@ impl Cluster {
         self.client(UserInfo { name: "admin".into(), groups, ..UserInfo::default() })
     }
 
-    async fn serve(store: Arc<dyn Store>, clock: SharedClock) -> Result<(Self, KeyPair)> {
+    async fn serve(
+        store: Arc<dyn Store>,
+        clock: SharedClock,
+        tune: impl FnOnce(&mut Options),
+    ) -> Result<(Self, KeyPair)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let key = SigningKey::generate_pem(KeyKind::P256)?;
         let stop = CancellationToken::new();
-        let options = Options {
+        let mut options = Options {
             store: store.clone(),
             clock,
             key_ring: KeyRing::from_pem(key.expose_secret().as_bytes(), &[] as &[&[u8]])?,
@@ -95,7 +108,9 @@ impl Cluster {
             external_address: address.to_string(),
             jwks_uri: None,
             crds: vec![serde_json::from_str(fleetpass_api::account::CRD_JSON).context("our own CRD")?],
+            audit: None,
         };
+        tune(&mut options);
         let server = ApiServer::start(options, stop.clone()).await?;
         let keys = KeyPair::generate()?;
         let certificate =

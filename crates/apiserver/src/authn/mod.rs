@@ -268,7 +268,8 @@ pub(crate) mod testing {
             live,
             authorizer: &Nobody,
         };
-        action.create(ActionRequest { ctx, object, options: &WriteOptions::default() }).await
+        let (options, notes) = (WriteOptions::default(), crate::audit::event::Notes::default());
+        action.create(ActionRequest { ctx, object, options: &options, notes: &notes }).await
     }
 }
 

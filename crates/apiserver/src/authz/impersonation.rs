@@ -57,7 +57,8 @@ impl Mode {
         }
     }
 
-    fn constrained(self) -> bool {
+    /// Whether the mode is one of constrained impersonation.
+    pub fn constrained(self) -> bool {
         self != Self::Legacy
     }
 

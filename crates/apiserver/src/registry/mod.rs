@@ -133,6 +133,11 @@ impl Registry {
         self.clock.now()
     }
 
+    /// The clock that tells it.
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
     /// The cache that the registry reads from.
     pub fn cache(&self) -> &Arc<Cache> {
         &self.cache

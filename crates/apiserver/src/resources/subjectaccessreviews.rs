@@ -40,8 +40,8 @@ mod tests {
 
     async fn review(object: Value) -> Result<Value, Status> {
         let world = World { allowed: Allowed(vec!["get pods x"]), ..World::default() };
-        let options = WriteOptions::default();
-        let request = ActionRequest { ctx: world.ctx("", ""), object, options: &options };
+        let (options, notes) = (WriteOptions::default(), crate::audit::event::Notes::default());
+        let request = ActionRequest { ctx: world.ctx("", ""), object, options: &options, notes: &notes };
         Review.create(request).await.map(|(answer, _)| answer)
     }
 

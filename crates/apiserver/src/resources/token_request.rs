@@ -28,6 +28,8 @@ use uuid::Uuid;
 
 const GROUP: &str = "authentication.k8s.io";
 const KIND: &str = "TokenRequest";
+/// The audit annotation that ties a token to the request it came from; its user's `credential-id` says the same later.
+const ISSUED_CREDENTIAL_ID: &str = "authentication.kubernetes.io/issued-credential-id";
 /// The lifetime if none is asked for, in seconds.
 const DEFAULT_EXPIRATION_SECONDS: i64 = 3600;
 
@@ -69,7 +71,7 @@ impl Action for TokenRequest {
     }
 
     async fn create(&self, request: ActionRequest<'_>) -> Result<(Value, Vec<String>), Status> {
-        let ActionRequest { ctx, object: mut body, .. } = request;
+        let ActionRequest { ctx, object: mut body, notes, .. } = request;
         let config = self.accounts.config();
         let account = account(&ctx, &body)?;
         let uid = text(&account["metadata"]["uid"]);
@@ -89,10 +91,12 @@ impl Action for TokenRequest {
         };
         let issuer = self.accounts.issuer();
         let grant = grant(request, issuer, &config.api_audiences, &config.lifetimes, ctx.now, Uuid::new_v4());
+        let issued = format!("JTI={}", grant.claims.jti);
         let signer = self.accounts.ring().signer(ctx.now).cloned();
         let signer =
             signer.ok_or_else(|| Status::internal("failed to generate token: there is no signing key"))?;
         let token = self.sign(signer, grant.claims).await?;
+        notes.annotate(ISSUED_CREDENTIAL_ID, issued);
 
         let top = object(&mut body);
         top.insert("apiVersion".into(), format!("{GROUP}/v1").into());

@@ -33,6 +33,7 @@ pub(super) async fn create(
     let mut object = decoded.value;
     call.warn(decoded.warnings);
     action.default(&mut object);
+    asked.notes.object(&object);
     let options = write_options(&query);
     let info = &asked.info;
     let namespace = if call.row.resource.namespaced { info.namespace.as_str() } else { "" };
@@ -56,7 +57,8 @@ pub(super) async fn create(
         live: &**registry,
         authorizer: &*call.inner.authorizer,
     };
-    let (answer, warnings) = action.create(ActionRequest { ctx, object, options: &options }).await?;
+    let (answer, warnings) =
+        action.create(ActionRequest { ctx, object, options: &options, notes: &asked.notes }).await?;
     let bytes = form.tree(&answer)?;
     Ok(Reply::new(201, form.accepted.media.as_str(), bytes).warned(warnings))
 }

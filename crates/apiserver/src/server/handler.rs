@@ -5,6 +5,8 @@ use super::listener::Peer;
 use super::render;
 use super::{Inner, documents, nonresource, resource};
 use crate::alias::{self, Alias};
+use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
+use crate::audit::trail::Trail;
 use crate::authn::{Facts, Unauthenticated};
 use crate::authz::{Attributes, impersonation, messages};
 use crate::codec::negotiate::{self, MediaType, Output};
@@ -37,6 +39,8 @@ pub(super) struct Asked {
     pub(super) headers: HeaderMap,
     pub(super) user: Arc<UserInfo>,
     pub(super) now: Timestamp,
+    /// For the audit log.
+    pub(super) notes: Arc<Notes>,
 }
 
 impl Asked {
@@ -65,11 +69,20 @@ pub(super) struct Reply {
     pub(super) body: Body,
     pub(super) warnings: Vec<String>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the body goes on after the head was sent.
+    pub(super) streams: bool,
 }
 
 impl Reply {
     pub(super) fn new(code: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
-        Self { code, content_type, body: body::full(bytes), warnings: Vec::new(), headers: Vec::new() }
+        Self {
+            code,
+            content_type,
+            body: body::full(bytes),
+            warnings: Vec::new(),
+            headers: Vec::new(),
+            streams: false,
+        }
     }
 
     pub(super) fn text(code: u16, text: impl Into<Bytes>) -> Self {
@@ -103,6 +116,14 @@ impl From<Status> for Failure {
     }
 }
 
+/// What a request leaves behind on its way, whatever becomes of it.
+struct Way<'a> {
+    measured: super::metrics::Measured<'a>,
+    trail: Trail,
+    /// Held until the answer may be sent.
+    slot: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
 /// Answers one request.
 pub(super) async fn handle<B>(inner: &Arc<Inner>, request: Request<B>) -> Response<Body>
 where
@@ -113,25 +134,53 @@ where
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).map(String::from);
-    let mut measured = super::metrics::Measured::begin(&inner.metrics);
-    // A watch is answered with its head at once, so the deadline is one for all requests.
-    let answer = AssertUnwindSafe(answer(inner, parts, body, &mut measured)).catch_unwind();
-    let result = match tokio::time::timeout(DEADLINE, answer).await {
-        Ok(Ok(result)) => result,
-        // What a request breaks is its own answer; the next one finds the server as it was.
-        Ok(Err(_)) => Err(Status::internal("the server panicked; its log says where").into()),
-        Err(_) => Err(Status::timeout("the request did not complete within the allotted time").into()),
+    let id = event::requested_id(&parts.headers).unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let mut way = Way {
+        measured: super::metrics::Measured::begin(&inner.metrics),
+        trail: trail(inner, &parts, &id),
+        slot: None,
     };
-    let reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
+    // A watch is answered with its head at once, so the deadline is one for all requests.
+    let answer = AssertUnwindSafe(answer(inner, parts, body, &mut way)).catch_unwind();
+    let (result, panicked) = match tokio::time::timeout(DEADLINE, answer).await {
+        Ok(Ok(result)) => (result, false),
+        // What a request breaks is its own answer; the next one finds the server as it was.
+        Ok(Err(_)) => (Err(Status::internal("the server panicked; its log says where").into()), true),
+        Err(_) => {
+            let status = Status::timeout("the request did not complete within the allotted time");
+            (Err(status.into()), false)
+        }
+    };
+    let outcome = match &result {
+        _ if panicked => Outcome::Panicked,
+        Ok(reply) => Outcome::Code(reply.code),
+        Err(failure) => Outcome::Refused(failure.status.clone()),
+    };
+    let mut reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
+    let Way { measured, mut trail, slot } = way;
     measured.end(reply.code, started.elapsed());
-    response(reply, head)
+    trail.answered(outcome, reply.streams).await;
+    drop(slot);
+    if reply.streams {
+        reply.body = body::holding(reply.body, trail);
+    }
+    response(reply, head, &id)
+}
+
+/// The trail of a request for the audit log, if there is one.
+fn trail(inner: &Inner, parts: &http::request::Parts, id: &str) -> Trail {
+    let Some(log) = &inner.audit else { return Trail::none() };
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.address.ip());
+    let now = inner.registry.now();
+    let facts = event::Facts::new(id.to_owned(), &parts.method, &parts.uri, &parts.headers, peer, now);
+    Trail::begin(log.clone(), inner.registry.clock().clone(), facts)
 }
 
 async fn answer<B>(
     inner: &Arc<Inner>,
     parts: http::request::Parts,
     body: B,
-    measured: &mut super::metrics::Measured<'_>,
+    way: &mut Way<'_>,
 ) -> Result<Reply, Failure>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -146,7 +195,7 @@ where
         Some(Alias::Path(path)) => path,
         Some(Alias::NamespaceInBody) => {
             // Only who could be let in anyway makes the server read a body.
-            authenticate(inner, &parts, now)?;
+            authenticate(inner, &parts, now, &mut way.trail)?;
             let bytes = match body.take() {
                 Some(body) => body::read(body).await?,
                 None => Bytes::new(),
@@ -157,14 +206,16 @@ where
         }
     };
     let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
-    measured.about(&info);
-    let (user, mut warnings) = authenticate(inner, &parts, now)?;
-    let failed = |status: Status, warnings: &Vec<String>| Failure { status, warnings: warnings.clone() };
-    let user = impersonate(inner, &parts.headers, &info, user).map_err(|s| failed(s, &warnings))?;
-    let mut asked = Asked { info, query, method: parts.method, headers: parts.headers, user, now };
+    way.measured.about(&info);
+    way.trail.about(&info);
+    let (user, warnings) = authenticate(inner, &parts, now, &mut way.trail)?;
+    let failed = |status: Status| Failure { status, warnings: warnings.clone() };
+    let user = impersonate(inner, &parts.headers, &info, user, &mut way.trail).map_err(failed)?;
+    let (method, headers, notes) = (parts.method, parts.headers, way.trail.notes());
+    let mut asked = Asked { info, query, method, headers, user, now, notes };
     impersonation::remove_headers(&mut asked.headers);
-    authorize(inner, &asked).map_err(|s| failed(s, &warnings))?;
-    let _slot = inner.limits.enter(&asked).map_err(|s| failed(s, &warnings))?;
+    authorize(inner, &asked).map_err(failed)?;
+    way.slot = inner.limits.enter(&asked).map_err(failed)?;
     let read = async move {
         match (known_body, body) {
             (Some(bytes), _) => Ok(bytes),
@@ -172,22 +223,32 @@ where
             (None, None) => Ok(Bytes::new()),
         }
     };
-    let result = if asked.info.is_resource {
-        resource::serve(inner, &asked, read).await
+    with_warnings(warnings, serve(inner, &asked, read).await)
+}
+
+async fn serve(
+    inner: &Arc<Inner>,
+    asked: &Asked,
+    read: impl Future<Output = Result<Bytes, Status>> + Send,
+) -> Result<Reply, Failure> {
+    if asked.info.is_resource {
+        resource::serve(inner, asked, read).await
     } else if documents::is_path(&asked.info.path) {
-        documents::serve(inner, &asked).await.map_err(Failure::from)
+        documents::serve(inner, asked).await.map_err(Failure::from)
     } else {
-        nonresource::serve(inner, &asked).map_err(Failure::from)
-    };
+        nonresource::serve(inner, asked).map_err(Failure::from)
+    }
+}
+
+/// The result with `warnings` before its own.
+fn with_warnings(warnings: Vec<String>, result: Result<Reply, Failure>) -> Result<Reply, Failure> {
     match result {
         Ok(mut reply) => {
-            warnings.append(&mut reply.warnings);
-            reply.warnings = warnings;
+            reply.warnings.splice(0..0, warnings);
             Ok(reply)
         }
         Err(mut failure) => {
-            warnings.append(&mut failure.warnings);
-            failure.warnings = warnings;
+            failure.warnings.splice(0..0, warnings);
             Err(failure)
         }
     }
@@ -198,8 +259,10 @@ fn authenticate(
     inner: &Inner,
     parts: &http::request::Parts,
     now: Timestamp,
+    trail: &mut Trail,
 ) -> Result<(Arc<UserInfo>, Vec<String>), Failure> {
     if let Some(InProcess(user)) = parts.extensions.get::<InProcess>() {
+        trail.user(user);
         return Ok((user.clone(), Vec::new()));
     }
     let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
@@ -210,15 +273,23 @@ fn authenticate(
         now,
         live: &*inner.registry,
     };
-    match inner.authenticator.authenticate(&facts) {
-        Ok(found) => Ok((Arc::new(found.user), found.warnings)),
-        Err(Unauthenticated::NoCredentials { warnings }) => Ok((Arc::new(UserInfo::anonymous()), warnings)),
+    let (user, warnings) = match inner.authenticator.authenticate(&facts) {
+        Ok(found) => {
+            let notes = trail.notes();
+            found.annotations.into_iter().for_each(|(key, value)| notes.annotate(key, value));
+            (found.user, found.warnings)
+        }
+        Err(Unauthenticated::NoCredentials { warnings }) => (UserInfo::anonymous(), warnings),
         Err(Unauthenticated::Invalid(why)) => {
             let address = parts.extensions.get::<Peer>().map(|peer| peer.address);
             tracing::debug!(?address, why, "authentication failed");
-            Err(Status::unauthorized().into())
+            trail.unauthenticated(|| event::attempted(&parts.headers, &parts.uri, certificate.is_some()));
+            return Err(Status::unauthorized().into());
         }
-    }
+    };
+    let user = Arc::new(user);
+    trail.user(&user);
+    Ok((user, warnings))
 }
 
 fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {
@@ -239,6 +310,7 @@ fn impersonate(
     headers: &HeaderMap,
     info: &RequestInfo,
     user: Arc<UserInfo>,
+    trail: &mut Trail,
 ) -> Result<Arc<UserInfo>, Status> {
     let attributes = attributes(info, &user);
     let first = inner.recent_impersonations.get(&user.name);
@@ -246,18 +318,25 @@ fn impersonate(
         return Ok(user);
     };
     inner.recent_impersonations.set(&user.name, found.mode);
-    Ok(Arc::new(found.user))
+    let (user, mode) = (Arc::new(found.user), found.mode);
+    trail.impersonated(&user, mode.constrained().then(|| mode.verb()));
+    Ok(user)
 }
 
 fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
     let attributes = attributes(&asked.info, &asked.user);
     let decision = inner.authorizer.authorize(&attributes);
     if decision.allowed {
+        asked.notes.annotate(DECISION, "allow");
+        asked.notes.annotate(REASON, decision.reason);
         return Ok(());
     }
     if !decision.evaluation_error.is_empty() {
+        asked.notes.annotate(REASON, "internal error");
         return Err(Status::internal(decision.evaluation_error));
     }
+    asked.notes.annotate(DECISION, "forbid");
+    asked.notes.annotate(REASON, decision.reason.as_str());
     Err(messages::forbidden(&attributes, &decision.reason))
 }
 
@@ -277,7 +356,7 @@ fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
     reply
 }
 
-fn response(reply: Reply, head: bool) -> Response<Body> {
+fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
     let body = if head { body::full(Bytes::new()) } else { reply.body };
     let mut response = Response::new(body);
     *response.status_mut() =
@@ -285,7 +364,7 @@ fn response(reply: Reply, head: bool) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(AUDIT_ID, id);
     }
     let mut seen = Vec::new();

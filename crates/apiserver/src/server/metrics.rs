@@ -41,7 +41,8 @@ fn buckets() -> Histogram {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    /// The metrics of a server that keeps this audit log.
+    pub(super) fn new(audit: Option<&crate::audit::Log>) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations = Family::new_with_constructor(buckets as fn() -> Histogram);
@@ -59,6 +60,9 @@ impl Metrics {
         );
         registry.register("apiserver_current_requests", "Requests under way", under_way.clone());
         registry.register("apiserver_longrunning_requests", "Watches under way", watches.clone());
+        if let Some(log) = audit {
+            log.register(&mut registry);
+        }
         Self { registry, requests, durations, under_way, watches }
     }
 

@@ -55,6 +55,7 @@ struct Inner {
     health: Health,
     limits: Limits,
     metrics: Metrics,
+    audit: Option<crate::audit::Log>,
     external_address: String,
     stop: CancellationToken,
 }
@@ -107,6 +108,13 @@ impl ApiServer {
     /// The service accounts' keys, for key rotation.
     pub fn accounts(&self) -> &Arc<ServiceAccounts> {
         &self.inner.accounts
+    }
+
+    /// Waits until the audit log, if there is one, is written as far as it goes now.
+    pub async fn flush_audit_log(&self) {
+        if let Some(log) = &self.inner.audit {
+            log.flush().await;
+        }
     }
 
     /// The exposition text of the server's metrics.

@@ -318,6 +318,7 @@ impl<'a> Call<'a> {
         let mut object = decoded.value;
         strategy.default(&mut object);
         self.warn(decoded.warnings);
+        self.asked.notes.object(&object);
         Ok(object)
     }
 
@@ -389,6 +390,7 @@ impl<'a> Call<'a> {
         let deleted = self.inner.registry.delete(&scope, &request).await?;
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
+            self.asked.notes.deleted(&status);
             let plain = Output { form: None, ..form.accepted };
             return Ok(self.reply(200, &form, render::encode(&status, plain)?, Vec::new()));
         }

@@ -57,6 +57,8 @@ pub struct Options {
     pub jwks_uri: Option<String>,
     /// CRDs that are put in place at every start; those that are there are brought up to date.
     pub crds: Vec<Value>,
+    /// `--audit-log-path`: who did what.
+    pub audit: Option<crate::audit::Log>,
 }
 
 /// Why a server cannot start.
@@ -136,7 +138,8 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
         oidc,
         openapi: crate::openapi::Cache::default(),
         limits: Limits::new(READING, MUTATING),
-        metrics: Metrics::new(),
+        metrics: Metrics::new(options.audit.as_ref()),
+        audit: options.audit,
         external_address: options.external_address,
         stop,
     };

@@ -53,6 +53,7 @@ pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Resu
     let mut reply = Reply::new(200, content_type, Bytes::new());
     if asked.method != Method::HEAD {
         reply.body = body::stream(futures::stream::unfold(stream, Stream::next));
+        reply.streams = true;
     }
     Ok(reply)
 }

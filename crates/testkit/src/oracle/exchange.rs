@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// The server that scenarios are replayed against.
 pub struct Target {
@@ -67,10 +68,15 @@ impl Target {
             .context("no answer in 40 s")?
     }
 
-    async fn exchange(&self, request: &Request) -> Result<Answer> {
+    /// A connection of its own, on which nothing was said yet.
+    pub async fn connect(&self) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await?;
+        Ok(TlsConnector::from(self.tls.clone()).connect(name, stream).await?)
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Answer> {
+        let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let response = sender.send_request(self.http_request(request)?).await?;

@@ -158,6 +158,20 @@ pub struct HubArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Storage")]
     pub encrypt_secrets: bool,
 
+    /// How many requests that read are answered at once; watches do not count. Further ones get 429. 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 400, help_heading = "Limits")]
+    pub max_requests_inflight: u32,
+    /// How many requests that write are answered at once. 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Limits")]
+    pub max_mutating_requests_inflight: u32,
+    /// How long an answer may take before the client gets 504; watches are not meant
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = request_timeout)]
+    #[arg(help_heading = "Limits")]
+    pub request_timeout: Duration,
+    /// How many seconds a watch lasts, up to twice as long, if its client names no time
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = "Limits")]
+    pub min_request_timeout: u32,
+
     /// Write who did what to this file, as lines of JSON; - for standard output. Default: no audit log
     #[arg(long, value_name = "FILE", value_parser = file, help_heading = "Audit")]
     pub audit_log_path: Option<PathBuf>,
@@ -308,6 +322,13 @@ fn interval(text: &str) -> Result<Duration, String> {
         .map_err(|_| "must not be negative".to_owned())
 }
 
+fn request_timeout(text: &str) -> Result<Duration, String> {
+    match interval(text)? {
+        Duration::ZERO => Err("must be more than 0".into()),
+        timeout => Ok(timeout),
+    }
+}
+
 fn no_election(text: &str) -> Result<bool, String> {
     match text {
         "false" => Ok(false),
@@ -424,6 +445,10 @@ mod tests {
             ("hub --audit-log-path=", "must not be empty"),
             ("hub --audit-log-maxsize=-1", "--audit-log-maxsize"),
             ("hub --audit-policy-file x", "unexpected argument"),
+            ("hub --max-requests-inflight=-1", "--max-requests-inflight"),
+            ("hub --request-timeout 0s", "must be more than 0"),
+            ("hub --request-timeout=-1s", "must not be negative"),
+            ("hub --min-request-timeout 1m", "--min-request-timeout"),
             ("agent", "--cluster-name"),
             ("agent --cluster-name=", "--cluster-name"),
             ("agent --cluster-name a --leader-elect", "not supported"),

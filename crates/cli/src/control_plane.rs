@@ -6,7 +6,7 @@ use fleetpass_api::features::FeatureGates;
 use fleetpass_apiserver::audit::Log;
 use fleetpass_apiserver::authn::service_account::ServiceAccounts;
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
-use fleetpass_apiserver::server::{ApiServer, Options};
+use fleetpass_apiserver::server::{ApiServer, Options, RequestLimits};
 use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
@@ -45,6 +45,16 @@ pub struct Tokens {
     pub users: TokenFile,
 }
 
+/// How requests are answered.
+pub struct Requests {
+    /// `host:port`, for the documents that lead verifiers of the server's tokens to its keys.
+    pub external_address: String,
+    /// Where the server says who did what.
+    pub audit: Option<Log>,
+    /// How much it does at once, and for how long.
+    pub limits: RequestLimits,
+}
+
 /// What the controllers are for, and with what they work.
 pub struct Jobs {
     /// Those of a hub look after ManagedServiceAccounts as well.
@@ -61,8 +71,7 @@ pub struct Jobs {
 pub struct ControlPlane(ApiServer);
 
 impl ControlPlane {
-    /// Starts an API server on a store. `external_address` is `host:port`, for the documents that lead verifiers of
-    /// its tokens to its keys; `audit` is where it says who did what.
+    /// Starts an API server on a store.
     ///
     /// # Errors
     ///
@@ -72,8 +81,7 @@ impl ControlPlane {
         store: Arc<dyn Store>,
         clock: SharedClock,
         tokens: Tokens,
-        external_address: String,
-        audit: Option<Log>,
+        requests: Requests,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         fleetpass_store::migrate::refuse_unfinished(&*store).await?;
@@ -94,10 +102,11 @@ impl ControlPlane {
                 ..Lifetimes::default()
             },
             token_users: tokens.users,
-            external_address,
+            external_address: requests.external_address,
             jwks_uri: None,
             crds,
-            audit,
+            audit: requests.audit,
+            limits: requests.limits,
         };
         ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
     }

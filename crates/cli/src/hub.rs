@@ -8,6 +8,8 @@ use crate::signals::stop_on_signal;
 use crate::storage::{EtcdServers, Storage};
 use fleetpass_api::clock;
 use fleetpass_apiserver::audit::Rotation;
+use fleetpass_apiserver::server::RequestLimits;
+use std::time::Duration;
 
 /// Runs the hub until a signal.
 ///
@@ -35,6 +37,7 @@ pub async fn run(args: HubArgs) -> anyhow::Result<()> {
 }
 
 fn settings(args: HubArgs) -> Settings {
+    let limits = request_limits(&args);
     Settings {
         name: "hub".into(),
         kubeconfig: args.data_dir.join("admin.kubeconfig"),
@@ -67,6 +70,17 @@ fn settings(args: HubArgs) -> Settings {
             };
             AuditLog::File(path, rotation)
         }),
+        limits,
+    }
+}
+
+fn request_limits(args: &HubArgs) -> RequestLimits {
+    let slots = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    RequestLimits {
+        reading: slots(args.max_requests_inflight),
+        mutating: slots(args.max_mutating_requests_inflight),
+        timeout: args.request_timeout,
+        min_watch: Duration::from_secs(args.min_request_timeout.into()),
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! Starting opens the store first: its lock keeps a second process out before anything is written.
 
-use crate::control_plane::{ControlPlane, Jobs, Role, Tokens};
+use crate::control_plane::{ControlPlane, Jobs, Requests, Role, Tokens};
 use crate::files::{self, Access, Fault};
 use crate::keep::{Ensure, keep_fresh};
 use crate::kubeconfig::{Wanted, administrator};
@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apiserver::audit::{Log, RotatingFile, Rotation, Stdout};
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
+use fleetpass_apiserver::server::RequestLimits;
 use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
 use fleetpass_store::Store;
 use fleetpass_token::ring::KeyRing;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub encrypt_secrets: bool,
     /// The audit log, if one is kept.
     pub audit_log: Option<AuditLog>,
+    /// How much it does at once, and for how long.
+    pub limits: RequestLimits,
 }
 
 /// Where the audit log goes.
@@ -175,8 +178,7 @@ impl Plane {
             opened.store.clone(),
             clock.clone(),
             own.tokens,
-            external,
-            audit,
+            Requests { external_address: external, audit, limits: settings.limits },
             stop_server.clone(),
         )
         .await?;

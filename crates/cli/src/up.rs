@@ -18,6 +18,7 @@ use fleetpass_agent::{Options, spoke_manifests};
 use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::{ManagedServiceAccount, names};
+use fleetpass_apiserver::server::RequestLimits;
 use fleetpass_hub::join;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -172,6 +173,7 @@ fn settings(directory: &Path, index: usize) -> Settings {
         storage: Storage::Embedded,
         encrypt_secrets: true,
         audit_log: None,
+        limits: RequestLimits::default(),
     }
 }
 

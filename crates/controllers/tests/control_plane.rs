@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
-use fleetpass_apiserver::server::{ApiServer, Options as ServerOptions};
+use fleetpass_apiserver::server::{ApiServer, Options as ServerOptions, RequestLimits};
 use fleetpass_apiserver::user::UserInfo;
 use fleetpass_controllers::Options;
 use fleetpass_store::MemoryStore;
@@ -54,6 +54,7 @@ impl ControlPlane {
             jwks_uri: None,
             crds: Vec::new(),
             audit: None,
+            limits: RequestLimits::default(),
         };
         let server = ApiServer::start(server, stop.clone()).await?;
         let user = UserInfo {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
-use fleetpass_apiserver::server::{ApiServer, Options};
+use fleetpass_apiserver::server::{ApiServer, Options, RequestLimits};
 use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
@@ -109,6 +109,7 @@ impl Cluster {
             jwks_uri: None,
             crds: vec![serde_json::from_str(fleetpass_api::account::CRD_JSON).context("our own CRD")?],
             audit: None,
+            limits: RequestLimits::default(),
         };
         tune(&mut options);
         let server = ApiServer::start(options, stop.clone()).await?;

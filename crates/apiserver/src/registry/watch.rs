@@ -12,10 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Interval};
 
-/// Watches without a timeout of their own end after this long and up to as long again, chosen at random, so that
-/// clients do not all come back at once (`--min-request-timeout` of kube-apiserver).
-const MIN_WATCH: Duration = Duration::from_secs(1800);
-
 /// How often a watcher that asked for bookmarks gets one; kube-apiserver sends them about as often.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -61,13 +57,13 @@ pub struct Watching {
 }
 
 impl Registry {
-    fn longest_watch(&self) -> Duration {
-        let more = super::random_u64() % MIN_WATCH.as_secs();
-        MIN_WATCH + Duration::from_secs(more)
-    }
-
-    /// Begins a watch.
-    pub async fn watch(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Watching, Status> {
+    /// Begins a watch. It ends after `longest` if the query names no time of its own.
+    pub async fn watch(
+        &self,
+        scope: &Scope<'_>,
+        query: &ListOptions,
+        longest: Duration,
+    ) -> Result<Watching, Status> {
         let prefix = &scope.row.storage_prefix;
         let asked = match query.resource_version.as_str() {
             "" => 0,
@@ -105,7 +101,7 @@ impl Registry {
             }
         };
         let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-        watching.until = Some(Instant::now() + seconds.map_or(self.longest_watch(), Duration::from_secs));
+        watching.until = Some(Instant::now() + seconds.map_or(longest, Duration::from_secs));
         Ok(watching)
     }
 }

@@ -14,6 +14,14 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
+/// What an answer says, before it is put on the wire.
+pub(super) enum Content {
+    /// All of it is there.
+    Whole(Bytes),
+    /// It goes on after the head was sent.
+    Stream(Body),
+}
+
 /// The largest body that is read: 3 MiB, as kube-apiserver (`MaxRequestBodyBytes`).
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 

@@ -1,11 +1,12 @@
 //! The OpenAPI documents over HTTP.
 
 use super::Inner;
+use super::compression::accepts_gzip;
 use super::handler::{Asked, Reply};
 use crate::openapi;
 use crate::status::Status;
 use http::Method;
-use http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+use http::header::IF_NONE_MATCH;
 use std::sync::Arc;
 
 /// Whether documents are asked for.
@@ -23,7 +24,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, asked: &Asked) -> Result<Reply, St
     let hash = owned(asked.query.get("hash"));
     let accept = owned(asked.accept());
     let if_none_match = owned(asked.header(IF_NONE_MATCH));
-    let gzip = asked.header(ACCEPT_ENCODING).is_some_and(takes_gzip);
+    let gzip = accepts_gzip(&asked.headers);
     let inner = Arc::clone(inner);
     let answer = tokio::task::spawn_blocking(move || {
         let request = openapi::Request {
@@ -39,32 +40,4 @@ pub(super) async fn serve(inner: &Arc<Inner>, asked: &Asked) -> Result<Reply, St
     let mut reply = Reply::new(head.status.as_u16(), "application/json", body);
     reply.headers.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     Ok(reply)
-}
-
-/// Whether `Accept-Encoding` allows gzip (RFC 9110, 12.5.3).
-fn takes_gzip(header: &str) -> bool {
-    header.split(',').any(|clause| {
-        let mut parts = clause.split(';').map(str::trim);
-        let refused = |p: &str| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        matches!(parts.next(), Some("gzip" | "*")) && !parts.any(refused)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
-        for (header, want) in [
-            ("gzip", true),
-            ("br, gzip;q=0.5", true),
-            ("*", true),
-            ("gzip;q=0", false),
-            ("br", false),
-            ("", false),
-        ] {
-            assert_eq!(takes_gzip(header), want, "{header}");
-        }
-    }
 }

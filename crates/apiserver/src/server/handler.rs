@@ -1,9 +1,9 @@
 //! One request's way: who asks, may they, where does it go; and how a refusal is answered.
 
-use super::body::{self, Body, BoxError};
+use super::body::{self, Body, BoxError, Content};
 use super::listener::Peer;
 use super::render;
-use super::{Inner, documents, nonresource, resource};
+use super::{Inner, compression, documents, limits, nonresource, resource};
 use crate::alias::{self, Alias};
 use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
 use crate::audit::trail::Trail;
@@ -20,10 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use jiff::Timestamp;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long an answer may take (`--request-timeout` of kube-apiserver).
-const DEADLINE: Duration = Duration::from_secs(60);
+use tokio::time::Instant;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -66,11 +63,9 @@ impl Asked {
 pub(super) struct Reply {
     pub(super) code: u16,
     pub(super) content_type: &'static str,
-    pub(super) body: Body,
+    pub(super) body: Content,
     pub(super) warnings: Vec<String>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the body goes on after the head was sent.
-    pub(super) streams: bool,
 }
 
 impl Reply {
@@ -78,10 +73,9 @@ impl Reply {
         Self {
             code,
             content_type,
-            body: body::full(bytes),
+            body: Content::Whole(bytes.into()),
             warnings: Vec::new(),
             headers: Vec::new(),
-            streams: false,
         }
     }
 
@@ -90,6 +84,13 @@ impl Reply {
         reply
             .headers
             .push((HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")));
+        reply
+    }
+
+    /// The plain 429 of a server that has enough to do.
+    fn too_many_requests() -> Self {
+        let mut reply = Self::text(429, "Too many requests, please try again later.\n");
+        reply.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         reply
     }
 
@@ -118,6 +119,7 @@ impl From<Status> for Failure {
 
 /// What a request leaves behind on its way, whatever becomes of it.
 struct Way<'a> {
+    started: Instant,
     measured: super::metrics::Measured<'a>,
     trail: Trail,
     /// Held until the answer may be sent.
@@ -130,26 +132,24 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).map(String::from);
     let id = event::requested_id(&parts.headers).unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let mut way = Way {
+        started,
         measured: super::metrics::Measured::begin(&inner.metrics),
         trail: trail(inner, &parts, &id),
         slot: None,
     };
     // A watch is answered with its head at once, so the deadline is one for all requests.
     let answer = AssertUnwindSafe(answer(inner, parts, body, &mut way)).catch_unwind();
-    let (result, panicked) = match tokio::time::timeout(DEADLINE, answer).await {
+    let (result, panicked) = match tokio::time::timeout_at(started + inner.limits.timeout, answer).await {
         Ok(Ok(result)) => (result, false),
         // What a request breaks is its own answer; the next one finds the server as it was.
         Ok(Err(_)) => (Err(Status::internal("the server panicked; its log says where").into()), true),
-        Err(_) => {
-            let status = Status::timeout("the request did not complete within the allotted time");
-            (Err(status.into()), false)
-        }
+        Err(_) => (Err(limits::too_late().into()), false),
     };
     let outcome = match &result {
         _ if panicked => Outcome::Panicked,
@@ -157,12 +157,13 @@ where
         Err(failure) => Outcome::Refused(failure.status.clone()),
     };
     let mut reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
-    let Way { measured, mut trail, slot } = way;
+    let Way { measured, mut trail, slot, .. } = way;
     measured.end(reply.code, started.elapsed());
-    trail.answered(outcome, reply.streams).await;
+    let streams = matches!(reply.body, Content::Stream(_));
+    trail.answered(outcome, streams).await;
     drop(slot);
-    if reply.streams {
-        reply.body = body::holding(reply.body, trail);
+    if let Content::Stream(body) = reply.body {
+        reply.body = Content::Stream(body::holding(body, trail));
     }
     response(reply, head, &id)
 }
@@ -208,6 +209,7 @@ where
     let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
     way.measured.about(&info);
     way.trail.about(&info);
+    let patience = limits::timeout_asked(&info, &query)?;
     let (user, warnings) = authenticate(inner, &parts, now, &mut way.trail)?;
     let failed = |status: Status| Failure { status, warnings: warnings.clone() };
     let user = impersonate(inner, &parts.headers, &info, user, &mut way.trail).map_err(failed)?;
@@ -215,7 +217,10 @@ where
     let mut asked = Asked { info, query, method, headers, user, now, notes };
     impersonation::remove_headers(&mut asked.headers);
     authorize(inner, &asked).map_err(failed)?;
-    way.slot = inner.limits.enter(&asked).map_err(failed)?;
+    match inner.limits.enter(&asked) {
+        Ok(slot) => way.slot = slot,
+        Err(limits::Full) => return Ok(Reply::too_many_requests().warned(warnings)),
+    }
     let read = async move {
         match (known_body, body) {
             (Some(bytes), _) => Ok(bytes),
@@ -223,7 +228,18 @@ where
             (None, None) => Ok(Bytes::new()),
         }
     };
-    with_warnings(warnings, serve(inner, &asked, read).await)
+    let served = async {
+        let mut reply = serve(inner, &asked, read).await?;
+        compression::compress(&mut reply, &asked.headers).await;
+        Ok(reply)
+    };
+    let result = match patience {
+        None => served.await,
+        Some(patience) => tokio::time::timeout_at(way.started + patience, served)
+            .await
+            .unwrap_or_else(|_| Err(limits::too_late().into())),
+    };
+    with_warnings(warnings, result)
 }
 
 async fn serve(
@@ -357,7 +373,11 @@ fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
 }
 
 fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
-    let body = if head { body::full(Bytes::new()) } else { reply.body };
+    let body = match reply.body {
+        _ if head => body::full(Bytes::new()),
+        Content::Whole(bytes) => body::full(bytes),
+        Content::Stream(body) => body,
+    };
     let mut response = Response::new(body);
     *response.status_mut() =
         http::StatusCode::from_u16(reply.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);

@@ -1,37 +1,140 @@
-//! How many requests may be under way at once (`k8s.io/apiserver/pkg/server/filters/maxinflight.go`).
+//! How many requests may be under way at once (`k8s.io/apiserver/pkg/server/filters/maxinflight.go`), and how long an
+//! answer may take (`filters/timeout.go`, `filters/request_deadline.go`, `endpoints/handlers/get.go`).
 
 use super::handler::Asked;
+use crate::request::{Query, RequestInfo};
 use crate::status::Status;
+use fleetpass_api::GoDuration;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Slots for requests under way; watches do not count.
+/// How much a server does at once and how long it takes for an answer; the default is kube-apiserver's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// `--max-requests-inflight`: requests that read; watches do not count. 0: no limit.
+    pub reading: usize,
+    /// `--max-mutating-requests-inflight`: requests that write. 0: no limit.
+    pub mutating: usize,
+    /// `--request-timeout`: how long an answer may take; for a watch, its head.
+    pub timeout: Duration,
+    /// `--min-request-timeout`: how long a watch lasts at least if its client names no time.
+    pub min_watch: Duration,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            reading: 400,
+            mutating: 200,
+            timeout: Duration::from_secs(60),
+            min_watch: Duration::from_secs(1800),
+        }
+    }
+}
+
+/// No slot is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// Slots for requests under way, and times.
 pub(super) struct Limits {
-    reading: Arc<Semaphore>,
-    mutating: Arc<Semaphore>,
+    reading: Option<Arc<Semaphore>>,
+    mutating: Option<Arc<Semaphore>>,
+    /// How long an answer may take.
+    pub(super) timeout: Duration,
+    min_watch: Duration,
 }
 
 impl Limits {
-    /// So many of each kind; kube-apiserver allows 400 and 200.
-    pub(super) fn new(reading: usize, mutating: usize) -> Self {
-        Self { reading: Arc::new(Semaphore::new(reading)), mutating: Arc::new(Semaphore::new(mutating)) }
+    pub(super) fn new(limits: RequestLimits) -> Self {
+        let slots = |n: usize| (n > 0).then(|| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS))));
+        Self {
+            reading: slots(limits.reading),
+            mutating: slots(limits.mutating),
+            timeout: limits.timeout,
+            min_watch: limits.min_watch,
+        }
     }
 
-    /// A slot until the answer is made, or 429.
-    pub(super) fn enter(&self, asked: &Asked) -> Result<Option<OwnedSemaphorePermit>, Status> {
+    /// A slot until the answer is made; `None` for a request that needs none.
+    pub(super) fn enter(&self, asked: &Asked) -> Result<Option<OwnedSemaphorePermit>, Full> {
         let slots = match asked.info.verb.as_str() {
             "watch" => return Ok(None),
             "get" | "list" | "head" | "options" => &self.reading,
             _ => &self.mutating,
         };
-        // The operator's own group is never locked out.
-        if asked.user.in_group(crate::user::SYSTEM_MASTERS) {
-            return Ok(slots.clone().try_acquire_owned().ok());
+        let Some(slots) = slots else { return Ok(None) };
+        match slots.clone().try_acquire_owned() {
+            Ok(slot) => Ok(Some(slot)),
+            // The operator's own group is never locked out.
+            Err(_) if asked.user.in_group(crate::user::SYSTEM_MASTERS) => Ok(None),
+            Err(_) => Err(Full),
         }
-        slots
-            .clone()
-            .try_acquire_owned()
-            .map(Some)
-            .map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))
+    }
+
+    /// How long a watch lasts whose client names no time: at least the minimum and up to as long again, so that clients
+    /// do not all come back at once. `random` is any number.
+    pub(super) fn watch(&self, random: u64) -> Duration {
+        let most = u64::try_from(self.min_watch.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.min_watch + Duration::from_millis(random % most)
+    }
+}
+
+/// How long the client itself is willing to wait (`timeout` in the query), if that is no watch and it says so.
+///
+/// # Errors
+/// 400 for what is no duration.
+pub(super) fn timeout_asked(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, Status> {
+    let Some(text) = query.get("timeout").filter(|text| !text.is_empty() && info.verb != "watch") else {
+        return Ok(None);
+    };
+    let asked: GoDuration = text.parse().map_err(|error: fleetpass_api::duration::ParseError| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - {error}"))
+    })?;
+    // 0 and less mean that the client sets no limit.
+    let nanos = u64::try_from(asked.as_nanos()).unwrap_or_default();
+    Ok((nanos > 0).then(|| Duration::from_nanos(nanos)))
+}
+
+/// The answer for a request that took too long.
+pub(super) fn too_late() -> Status {
+    Status::timeout("Timeout: request did not complete within the allotted timeout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_lasts_from_the_minimum_up_to_twice_as_long() {
+        let limits = Limits::new(RequestLimits { min_watch: Duration::from_secs(10), ..Default::default() });
+        assert_eq!(limits.watch(0), Duration::from_secs(10));
+        assert_eq!(limits.watch(9_999), Duration::from_millis(19_999));
+        assert_eq!(limits.watch(10_000), Duration::from_secs(10));
+        let none = Limits::new(RequestLimits { min_watch: Duration::ZERO, ..Default::default() });
+        assert_eq!(none.watch(u64::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_client_may_wait_for_less_time() {
+        let list = RequestInfo::parse("GET", "/api/v1/namespaces", &Query::parse(""));
+        let watch = RequestInfo::parse("GET", "/api/v1/namespaces", &Query::parse("watch=1"));
+        let table = [
+            ("", Ok(None)),
+            ("timeout=", Ok(None)),
+            ("timeout=0s", Ok(None)),
+            ("timeout=-1s", Ok(None)),
+            ("timeout=1m30s", Ok(Some(Duration::from_secs(90)))),
+            (
+                "timeout=5",
+                Err("invalid timeout specified in the request URL - time: missing unit in duration \"5\""),
+            ),
+        ];
+        for (query, want) in table {
+            let got = timeout_asked(&list, &Query::parse(query)).map_err(|status| status.message);
+            assert_eq!(got, want.map_err(String::from), "{query}");
+            assert_eq!(timeout_asked(&watch, &Query::parse(query)).ok(), Some(None), "watch {query}");
+        }
     }
 }

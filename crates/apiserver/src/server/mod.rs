@@ -2,6 +2,7 @@
 
 mod action;
 pub mod body;
+mod compression;
 mod documents;
 mod handler;
 pub mod health;
@@ -17,6 +18,7 @@ mod streaming;
 pub mod tls;
 
 pub use handler::InProcess;
+pub use limits::RequestLimits;
 pub(crate) use start::system_user;
 pub use start::{Options, StartError};
 

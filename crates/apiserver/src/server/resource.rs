@@ -18,7 +18,6 @@ use crate::schema::custom;
 use crate::status::Status;
 use crate::strategy::{Backing, Handler, Strategy, Subresource, Version, WriteOptions};
 use bytes::Bytes;
-use fleetpass_api::duration::GoDuration;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use parking_lot::Mutex;
@@ -64,7 +63,6 @@ pub(super) async fn serve(
     if info.is_too_deep() || !scope_fits(row, asked) {
         return missing(&table, asked);
     }
-    check_timeout(asked).map_err(failed)?;
     let call = Call { inner, asked, row, version, subresource, warnings: Mutex::new(warnings) };
     let result = call.dispatch(read).await;
     let warnings = call.warnings.into_inner();
@@ -74,20 +72,6 @@ pub(super) async fn serve(
             Ok(reply)
         }
         Err(status) => Err(Failure { status, warnings }),
-    }
-}
-
-/// 400 for a `timeout` that is no duration (`filters/request_deadline.go`); watches have `timeoutSeconds` instead.
-fn check_timeout(asked: &Asked) -> Result<(), Status> {
-    let Some(text) = asked.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
-    if asked.info.verb == "watch" {
-        return Ok(());
-    }
-    match text.parse::<GoDuration>() {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            Err(Status::bad_request(format!("invalid timeout specified in the request URL - {error}")))
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starting: what every server has before it answers its first request.
 
 use super::health::{Check, Health};
-use super::limits::Limits;
+use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
 use super::{ApiServer, Inner};
 use crate::authn::Authenticator;
@@ -31,10 +31,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Requests under way at once, as kube-apiserver (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
-const READING: usize = 400;
-const MUTATING: usize = 200;
-
 /// What a server is made of.
 pub struct Options {
     /// Where objects are kept.
@@ -59,6 +55,8 @@ pub struct Options {
     pub crds: Vec<Value>,
     /// `--audit-log-path`: who did what.
     pub audit: Option<crate::audit::Log>,
+    /// How much at once, and for how long.
+    pub limits: RequestLimits,
 }
 
 /// Why a server cannot start.
@@ -137,7 +135,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
         recent_impersonations: Recent::new(),
         oidc,
         openapi: crate::openapi::Cache::default(),
-        limits: Limits::new(READING, MUTATING),
+        limits: Limits::new(options.limits),
         metrics: Metrics::new(options.audit.as_ref()),
         audit: options.audit,
         external_address: options.external_address,

@@ -1,7 +1,7 @@
 //! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops.
 
 use super::Inner;
-use super::body;
+use super::body::{self, Content};
 use super::handler::Reply;
 use super::render::Form;
 use super::resource::Call;
@@ -31,7 +31,8 @@ pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Resu
     let write = WriteOptions::default();
     let mut scope = call.scope(&**strategy, &write);
     scope.name = "";
-    let watching = call.inner.registry.watch(&scope, &options).await?;
+    let longest = call.inner.limits.watch(uuid::Uuid::new_v4().as_u64_pair().0);
+    let watching = call.inner.registry.watch(&scope, &options, longest).await?;
     let stream = Stream {
         inner: call.inner.clone(),
         row: call.row.clone(),
@@ -52,8 +53,7 @@ pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Resu
     };
     let mut reply = Reply::new(200, content_type, Bytes::new());
     if asked.method != Method::HEAD {
-        reply.body = body::stream(futures::stream::unfold(stream, Stream::next));
-        reply.streams = true;
+        reply.body = Content::Stream(body::stream(futures::stream::unfold(stream, Stream::next)));
     }
     Ok(reply)
 }

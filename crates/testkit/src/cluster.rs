@@ -88,6 +88,23 @@ impl Cluster {
         self.client(UserInfo { name: "admin".into(), groups, ..UserInfo::default() })
     }
 
+    /// A client over a socket and TLS, for the user of a bearer token. `address` is [`Cluster::address`], or something
+    /// between it and the client.
+    pub async fn client_over_tls(&self, address: SocketAddr, token: &str) -> Result<kube::Client> {
+        use base64::Engine as _;
+        let authority = base64::engine::general_purpose::STANDARD.encode(&self.ca_pem);
+        let kubeconfig = serde_json::from_value(serde_json::json!({
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {
+                "server": format!("https://{address}"), "certificate-authority-data": authority}}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }))?;
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
     async fn serve(
         store: Arc<dyn Store>,
         clock: SharedClock,

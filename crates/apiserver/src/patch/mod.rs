@@ -7,6 +7,7 @@
 
 pub mod apply;
 mod combine;
+mod convert;
 pub mod fields;
 mod go_text;
 mod json;
@@ -23,6 +24,7 @@ use crate::field;
 use crate::schema::Schema;
 use crate::status::{Details, Status};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The kinds of patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +165,15 @@ pub fn undecodable(kind: PatchKind, patch: &Value, patched: &Value, why: &str) -
         **details = Details { causes: std::mem::take(&mut details.causes), ..Details::default() };
     }
     status
+}
+
+/// Why a patched object does not decode: `why` is the JSON decoder's answer. What a strategic merge patch leaves behind is
+/// never JSON again, so its converter has the word.
+pub fn undecoded(kind: PatchKind, patched: &Value, schema: &Arc<Schema>, why: String) -> String {
+    match kind {
+        PatchKind::Strategic => convert::mismatch(patched, schema).unwrap_or(why),
+        _ => why,
+    }
 }
 
 /// The field manager of a request: `fieldManager`, or the product of the `User-Agent` (what stands before its first

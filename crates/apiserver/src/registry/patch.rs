@@ -103,7 +103,8 @@ fn decode_patched(
     if !scope.row.resource.custom {
         check_kind(scope, &patched).map_err(|why| refuse(&why))?;
     }
-    let found = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(|e| refuse(&e))?;
+    let found = redecode(&mut object, scope.version, scope.row.resource.custom)
+        .map_err(|why| refuse(&patch::undecoded(request.kind, &patched, &scope.version.schema, why)))?;
     strict.extend(found);
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
         return Err(refuse(&body::strict_error(&strict)));

@@ -20,6 +20,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 const TARGET: Target<'static> = Target { group: "autoscaling", version: "v1", kind: "Scale" };
+/// What stands for replicas that an object does not mention while it is patched: a patch that leaves them so is refused.
+const UNSET: i64 = i32::MIN as i64;
 const DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
 
 /// Answers get, update and patch of a Scale.
@@ -37,7 +39,7 @@ pub(super) async fn serve(
     let object = crate::registry::present(call.row, &call.version.name, &stored);
     let verb = call.asked.info.verb.as_str();
     let shown = if verb == "get" {
-        to_scale(&object, paths)?
+        shown(&object, paths)?
     } else {
         let write = if verb == "patch" { Write::Patch } else { Write::Update };
         let bytes = read.await?;
@@ -50,7 +52,7 @@ pub(super) async fn serve(
         meta::metadata_mut(&mut changed).insert("resourceVersion".into(), version.into());
         // The path's subresource names the owner of the change; the object is written as a whole.
         let written = registry.update(&call.scope(&*strategy, &options), changed).await?;
-        to_scale(&written.object, paths)?
+        shown(&written.object, paths)?
     };
     let bytes = render::encode(&shown, negotiate::Output { form: None, ..form.accepted })?;
     Ok(Reply::new(200, form.accepted.media.as_str(), bytes))
@@ -73,10 +75,23 @@ fn wanted(call: &Call<'_>, object: &Value, paths: &ScalePaths, bytes: &[u8]) -> 
         .to_value(crate::codec::json::Numbers::Go)
         .map_err(|why| patch::malformed(kind, true, &why.to_string()))?;
     let body = patch::Body { value: &document, duplicates: &[], validated: true };
-    Ok(patch::apply_patch(kind, &to_scale(object, paths)?, &body, &schema)?.object)
+    let mut scale = to_scale(object, paths);
+    if simple(object, &paths.spec_replicas).is_none() {
+        scale["spec"]["replicas"] = UNSET.into();
+    }
+    Ok(patch::apply_patch(kind, &scale, &body, &schema)?.object)
 }
 
-fn to_scale(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+/// The Scale of an object that says how many replicas it wants.
+fn shown(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+    if simple(object, &paths.spec_replicas).is_none() {
+        let why = format!("the spec replicas field {} does not exist", quoted(&paths.spec_replicas));
+        return Err(Status::internal(why));
+    }
+    Ok(to_scale(object, paths))
+}
+
+fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
     let replicas = |path: &str| simple(object, path).and_then(Value::as_i64).unwrap_or(0);
     let metadata = object.get("metadata").and_then(Value::as_object);
     let kept = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
@@ -84,10 +99,6 @@ fn to_scale(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
         kept.iter().filter_map(|name| Some(((*name).to_string(), metadata?.get(*name)?.clone()))).collect();
     let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
         "spec": {}, "status": {"replicas": replicas(&paths.status_replicas)}});
-    if simple(object, &paths.spec_replicas).is_none() {
-        let why = format!("the spec replicas field {} does not exist", quoted(&paths.spec_replicas));
-        return Err(Status::internal(why));
-    }
     let wanted = replicas(&paths.spec_replicas);
     if wanted != 0 {
         scale["spec"]["replicas"] = wanted.into();
@@ -97,7 +108,7 @@ fn to_scale(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
     {
         scale["status"]["selector"] = text.into();
     }
-    Ok(scale)
+    scale
 }
 
 fn quoted(text: &str) -> String {
@@ -107,6 +118,10 @@ fn quoted(text: &str) -> String {
 /// Writes the wanted number of replicas where the definition says.
 fn set_replicas(object: &mut Value, paths: &ScalePaths, scale: &Value) -> Result<(), Status> {
     let replicas = meta::at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+    if replicas == UNSET {
+        let field = quoted(&paths.spec_replicas);
+        return Err(Status::bad_request(format!("the spec replicas field {field} cannot be empty")));
+    }
     if replicas < 0 {
         let error =
             Error::invalid(&Path::new("spec.replicas"), replicas, "must be greater than or equal to 0");
@@ -135,7 +150,7 @@ mod tests {
     fn a_scale_shows_and_changes_the_fields_that_the_definition_names() {
         let mut object = json!({"metadata": {"name": "a", "labels": {"x": "y"}, "resourceVersion": "7"},
             "spec": {"size": {"replicas": 3}}, "status": {"replicas": 2, "selector": "app=a"}});
-        let mut scale = to_scale(&object, &paths()).expect("a scale");
+        let mut scale = shown(&object, &paths()).expect("a scale");
         assert_eq!(scale["spec"]["replicas"], 3);
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=a"}));
         assert_eq!(scale["metadata"], json!({"name": "a", "resourceVersion": "7"}));
@@ -144,6 +159,8 @@ mod tests {
         assert_eq!(object["spec"]["size"]["replicas"], 5);
         scale["spec"]["replicas"] = (-1).into();
         assert_eq!(set_replicas(&mut object, &paths(), &scale).map_err(|s| s.code), Err(422));
-        assert!(to_scale(&json!({"metadata": {}}), &paths()).is_err_and(|s| s.code == 500));
+        assert!(shown(&json!({"metadata": {}}), &paths()).is_err_and(|s| s.code == 500));
+        scale["spec"]["replicas"] = UNSET.into();
+        assert_eq!(set_replicas(&mut object, &paths(), &scale).map_err(|s| s.code), Err(400));
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask conformance`: real programs are built, the suites run against them, and what they counted is printed.
 
+mod languages;
 mod leftovers;
 mod programs;
 mod suites;
@@ -34,6 +35,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let build_only = arguments.suites == ["build"];
     let chosen = suites::choose(&known, if build_only { &[] } else { &arguments.suites })?;
     let folder = programs::build(workspace, arguments.dev)?;
+    if chosen.iter().any(|suite| suite == languages::SUITE) {
+        languages::prepare(workspace)?;
+    }
     if build_only {
         println!("The programs are in {}", folder.display());
         return Ok(());

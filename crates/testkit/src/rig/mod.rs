@@ -5,6 +5,7 @@
 //! it on free loopback ports with fresh certificates, and stops it when it is dropped.
 
 mod agent;
+pub mod compare;
 mod control_plane;
 mod etcd;
 mod fleet;

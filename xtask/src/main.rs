@@ -1,10 +1,12 @@
 //! What the repository's developers run: `cargo xtask`.
 //!
-//! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them.
+//! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
+//! `cargo xtask fuzz` fuzzes the decoders.
 #![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
 #![allow(clippy::disallowed_methods)] // It measures how long suites take.
 
 mod conformance;
+mod fuzz;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -21,12 +23,15 @@ struct Cli {
 enum Task {
     /// Run Fleetpass against real Kubernetes, real etcd, the upstream addon and kubectl.
     Conformance(conformance::Arguments),
+    /// Send the decoders of untrusted bytes what nobody would send (needs a nightly compiler and cargo-fuzz).
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
     match Cli::parse().task {
         Task::Conformance(arguments) => conformance::run(&Workspace::new(root), &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&Workspace::new(root), &arguments),
     }
 }
 

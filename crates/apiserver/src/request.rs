@@ -1,5 +1,7 @@
 //! What a request's path and query ask for (`k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`). No I/O.
 
+use crate::codec::selectors::FieldSelector;
+use crate::validation::names::is_path_segment;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
@@ -169,14 +171,13 @@ pub fn go_bool_lenient(text: &str) -> bool {
     !(text == "0" || text.eq_ignore_ascii_case("false"))
 }
 
-/// The name that a field selector demands, if it demands one exactly.
+/// The name that a field selector demands, if it demands one exactly. Authorization goes by it, so it is read by what
+/// reads the selector itself.
 fn selected_name(selector: &str) -> Option<String> {
-    selector.split(',').find_map(|term| {
-        let (field, value) = term.split_once('=')?;
-        let value = value.strip_prefix('=').unwrap_or(value);
-        let name_like = !value.is_empty() && !value.contains(['/', '%']) && value != "." && value != "..";
-        (field == "metadata.name" && name_like).then(|| value.to_string())
-    })
+    let selector = FieldSelector::parse(selector).ok()?;
+    let name = selector.required_value("metadata.name")?;
+    let name_like = !name.is_empty() && is_path_segment(name, false).is_empty();
+    name_like.then(|| name.to_string())
 }
 
 #[cfg(test)]
@@ -235,6 +236,29 @@ mod tests {
                 &seen.name,
             ];
             assert_eq!(seen.map(String::as_str), want, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_from_a_selector_only_if_nothing_else_is_selected() {
+        for (selector, name) in [
+            ("metadata.name=b", "b"),
+            ("type=x,metadata.name==b", "b"),
+            ("metadata.name!=b", ""),
+            ("metadata.name=", ""),
+            ("metadata.name=..", ""),
+            ("metadata.name=a%2Fb", ""),
+            // The comma is part of the value: this selects all objects of nearly any type, not the one called b.
+            (r"type!=\,metadata.name=b", ""),
+            (r"type!=x\,metadata.name\=b", ""),
+            // What is no selector is refused later.
+            (r"metadata.name=b,type!=\", ""),
+        ] {
+            let query = Query::from_pairs([("fieldSelector", selector)]);
+            for method in ["GET", "DELETE"] {
+                let info = RequestInfo::parse(method, "/api/v1/namespaces/a/secrets", &query);
+                assert_eq!(info.name, name, "{method} {selector}");
+            }
         }
     }
 

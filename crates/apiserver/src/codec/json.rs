@@ -4,6 +4,7 @@
 
 use crate::field::go_quote;
 use serde_json::{Map, Number, Value};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// How deeply lists and objects may be nested (`maxNestingDepth` of Go's scanner).
@@ -150,51 +151,113 @@ impl Raw {
     }
 
     /// The paths of keys that an object gives more than once (`metadata.labels.a`, `items[0].name`), in the
-    /// order in which they are met, each once, and at most 100 (`sigs.k8s.io/json`, `kubernetes_patch.go`).
+    /// order in which they are met, each once, and at most 100 (`sigs.k8s.io/json`, `kubernetes_patch.go`);
+    /// fewer where paths are very long.
     pub fn duplicates(&self) -> Vec<String> {
-        // An explicit stack: the depth is the client's choice. Members are visited in the order written.
-        let mut found: Vec<String> = Vec::new();
-        let mut stack: Vec<Visit<'_>> = vec![Visit::new(self, String::new())];
+        const MOST: usize = 100;
+        const MAX_LENGTH: usize = 256 * 1024;
+        // An explicit stack: the depth is the client's choice. So is the length of paths: one is made only for what
+        // is reported, else a long key above many members would be copied for each of them.
+        let mut places = Places { all: vec![(0, Part::Index(0))], known: HashMap::new() };
+        let mut found: Vec<usize> = Vec::new();
+        let mut stack: Vec<Visit<'_>> = vec![Visit::new(self, 0)];
         while let Some(top) = stack.last_mut() {
-            let Some((path, child, duplicate)) = top.next() else {
+            let (place, Some((part, child, duplicate))) = (top.place, top.next()) else {
                 stack.pop();
                 continue;
             };
-            if duplicate && found.len() < 100 && !found.contains(&path) {
-                found.push(path.clone());
+            let is_container = matches!(child, Raw::Array(_) | Raw::Object(_));
+            if !duplicate && !is_container {
+                continue;
             }
-            if matches!(child, Raw::Array(_) | Raw::Object(_)) {
-                stack.push(Visit::new(child, path));
+            let child_place = places.below(place, part);
+            if duplicate && !found.contains(&child_place) {
+                found.push(child_place);
+                if found.len() == MOST {
+                    break;
+                }
+            }
+            if is_container {
+                stack.push(Visit::new(child, child_place));
             }
         }
-        found
+        let (mut paths, mut length): (Vec<String>, usize) = (Vec::new(), 0);
+        for place in found {
+            let path = places.path(place);
+            length += path.len();
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            if length > MAX_LENGTH {
+                break;
+            }
+        }
+        paths
+    }
+}
+
+/// A step from a container into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part<'a> {
+    Index(usize),
+    Key(&'a str),
+}
+
+/// Places in a tree, each known by its number: the place above it and the last step. The first is the root.
+struct Places<'a> {
+    all: Vec<(usize, Part<'a>)>,
+    known: HashMap<(usize, Part<'a>), usize>,
+}
+
+impl<'a> Places<'a> {
+    /// The place one step below another. What stands twice under one key is in one place.
+    fn below(&mut self, above: usize, part: Part<'a>) -> usize {
+        *self.known.entry((above, part)).or_insert_with(|| {
+            self.all.push((above, part));
+            self.all.len() - 1
+        })
+    }
+
+    fn path(&self, mut place: usize) -> String {
+        let mut parts = Vec::new();
+        while place != 0 {
+            let (above, part) = self.all[place];
+            parts.push(part);
+            place = above;
+        }
+        let mut path = String::new();
+        for part in parts.into_iter().rev() {
+            match part {
+                Part::Index(index) => path.push_str(&format!("[{index}]")),
+                Part::Key(key) if path.is_empty() => path.push_str(key),
+                Part::Key(key) => path.extend([".", key]),
+            }
+        }
+        path
     }
 }
 
 /// A container that is being walked through.
 struct Visit<'a> {
     value: &'a Raw,
-    path: String,
+    place: usize,
     next: usize,
-    seen: std::collections::HashSet<&'a str>,
+    seen: HashSet<&'a str>,
 }
 
 impl<'a> Visit<'a> {
-    fn new(value: &'a Raw, path: String) -> Self {
-        Self { value, path, next: 0, seen: Default::default() }
+    fn new(value: &'a Raw, place: usize) -> Self {
+        Self { value, place, next: 0, seen: HashSet::new() }
     }
-    /// The next child with its path, and whether its key was there before.
-    fn next(&mut self) -> Option<(String, &'a Raw, bool)> {
+    /// The next child with the step to it, and whether its key was there before.
+    fn next(&mut self) -> Option<(Part<'a>, &'a Raw, bool)> {
         let index = self.next;
         self.next += 1;
         match self.value {
-            Raw::Array(items) => {
-                items.get(index).map(|item| (format!("{}[{index}]", self.path), item, false))
+            Raw::Array(items) => items.get(index).map(|item| (Part::Index(index), item, false)),
+            Raw::Object(members) => {
+                members.get(index).map(|(key, value)| (Part::Key(key), value, !self.seen.insert(key)))
             }
-            Raw::Object(members) => members.get(index).map(|(key, value)| {
-                let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-                (path, value, !self.seen.insert(key))
-            }),
             _ => None,
         }
     }
@@ -662,5 +725,20 @@ mod tests {
             let ours = parse(text.as_bytes()).ok().and_then(|raw| raw.to_value(Numbers::Verbatim).ok());
             prop_assert_eq!(ours, serde_json::from_str::<Value>(&text).ok());
         }
+    }
+
+    #[test]
+    fn long_keys_are_not_copied_for_each_member_below_them() {
+        let long = "k".repeat(1_000_000);
+        let text = format!(
+            "{{\"{long}\":{{{}\"b\":[{{\"c\":1,\"c\":2}}],\"b\":[{{\"c\":1,\"c\":2}}]}}}}",
+            "\"a\":1,".repeat(100_000)
+        );
+        let paths = parse(text.as_bytes()).unwrap().duplicates();
+        // Two of them are more text than anybody should get.
+        assert_eq!(paths, [format!("{long}.a")]);
+        let levels = format!("{{\"{}\":", "k".repeat(200));
+        let text = format!("{}1{}", levels.repeat(MAX_DEPTH), "}".repeat(MAX_DEPTH));
+        assert!(parse(text.as_bytes()).unwrap().duplicates().is_empty());
     }
 }

@@ -240,6 +240,9 @@ fn keyword(text: &str) -> Option<Token> {
     })
 }
 
+/// The length of the longest token of symbols.
+const LONGEST_SYMBOL: usize = 2;
+
 /// The tokens of a selector with their text, the last one being the end. As in Go, a NUL ends the text.
 fn lex(text: &str) -> Vec<(Token, String)> {
     let is_special = |c: char| "=!(),><".contains(c);
@@ -252,7 +255,9 @@ fn lex(text: &str) -> Vec<(Token, String)> {
             tokens.push((Token::End, String::new()));
             return tokens;
         }
-        let special = &rest[..rest.find(|c| !is_special(c)).unwrap_or(rest.len())];
+        // No token is longer, and a run of symbols may be as long as the selector.
+        let symbols = rest.bytes().take(LONGEST_SYMBOL).take_while(|b| is_special(char::from(*b))).count();
+        let special = &rest[..symbols];
         let token = if special.is_empty() {
             let end = rest.find(|c| is_special(c) || is_space(c)).unwrap_or(rest.len());
             (keyword(&rest[..end]).unwrap_or(Token::Identifier), &rest[..end])
@@ -682,6 +687,17 @@ mod tests {
         fn any_text_never_panics(text in "[a-c=!(),<> \\\\/inot\u{0}\u{e9}-]{0,30}") {
             let _ = LabelSelector::parse(&text);
             let _ = FieldSelector::parse(&text);
+        }
+    }
+
+    #[test]
+    fn a_long_run_of_symbols_is_read_once() {
+        // With a look at the whole run for each of its symbols this would take hours.
+        for (symbol, expected) in [
+            (",", "found ',', expected: !, identifier, or 'end of string'"),
+            ("!", "unable to parse requirement: found '!', expected: identifier"),
+        ] {
+            assert_eq!(LabelSelector::parse(&symbol.repeat(2_000_000)), Err(expected.into()));
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Patches: JSON patch, merge patch, strategic merge patch, server-side apply, and the field management that comes
 //! with them (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`). No I/O.
 //!
-//! The registry decodes the body (the words of a syntax error are the decoder's; [`malformed`] makes the status),
-//! calls [`apply_patch`] or [`apply::apply`], and decodes the result as it decodes any body of the kind. After every
+//! [`document::read`] decodes the body (the words of a syntax error are the decoder's; [`malformed`] makes the status);
+//! the registry calls [`apply_patch`] or [`apply::apply`], and decodes the result as it decodes any body of the kind. After every
 //! write that is not an apply it calls [`apply::update`].
 
 pub mod apply;
 mod combine;
 mod convert;
+pub mod document;
 pub mod fields;
 mod go_text;
 mod json;

@@ -5,6 +5,11 @@
 use serde_json::Value;
 use std::cmp::Ordering;
 
+/// How many values a step of a path finds at most.
+const MOST_FOUND: usize = 1000;
+/// How many filters may be within each other.
+const MOST_FILTERS: usize = 16;
+
 /// A parsed path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonPath(Vec<Step>);
@@ -38,8 +43,9 @@ enum Operator {
 
 impl JsonPath {
     /// Parses a path without braces, such as `.spec.list[0]` or `.status.conditions[?(@.type=="Ready")].status`.
+    /// Errors: what is wrong with it; also filters that are nested too deeply to be read on any stack.
     pub fn parse(path: &str) -> Result<Self, String> {
-        let mut parser = Parser { chars: path.chars().collect(), at: 0 };
+        let mut parser = Parser { chars: path.chars().collect(), at: 0, filters: 0 };
         let steps = parser.steps()?;
         if parser.at < parser.chars.len() {
             return Err(format!("unrecognized character in path: {}", parser.rest()));
@@ -47,11 +53,20 @@ impl JsonPath {
         Ok(Self(steps))
     }
 
-    /// What the path leads to, in order.
+    /// What the path leads to, in order. A step finds at most a thousand values, the rest is left out: it can find one
+    /// value many times, so that they would multiply without end.
     pub fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
         let mut found = vec![root];
         for step in &self.0 {
-            found = found.into_iter().flat_map(|value| step.apply(value)).collect();
+            let mut next = Vec::new();
+            for value in found {
+                next.extend(step.apply(value));
+                if next.len() >= MOST_FOUND {
+                    next.truncate(MOST_FOUND);
+                    break;
+                }
+            }
+            found = next;
         }
         found
     }
@@ -140,6 +155,8 @@ impl Operand {
 struct Parser {
     chars: Vec<char>,
     at: usize,
+    /// How many filters are open.
+    filters: usize,
 }
 
 impl Parser {
@@ -272,6 +289,10 @@ impl Parser {
     fn filter(&mut self) -> Result<Step, String> {
         self.at += 1;
         self.close('(').map_err(|_| "unterminated filter".to_string())?;
+        self.filters += 1;
+        if self.filters > MOST_FILTERS {
+            return Err("filters are nested too deeply".into());
+        }
         let left = self.operand()?;
         self.spaces();
         let mut operator = String::new();
@@ -296,6 +317,7 @@ impl Parser {
         self.spaces();
         self.close(')').map_err(|_| "unterminated filter".to_string())?;
         self.close(']')?;
+        self.filters -= 1;
         Ok(Step::Filter(left, test))
     }
 
@@ -389,6 +411,22 @@ mod tests {
     fn refuses_what_it_cannot_read() {
         for path in [".spec[", ".spec[?(@.a==]", ".spec['a]", ".a[x]", ".a}"] {
             assert!(JsonPath::parse(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_cannot_exhaust_stack_or_memory() {
+        let nested = |levels: usize| format!("{}.a{}", ".a[?(@".repeat(levels), ")]".repeat(levels));
+        assert!(JsonPath::parse(&nested(MOST_FILTERS)).is_ok());
+        for levels in [MOST_FILTERS + 1, 20_000] {
+            assert_eq!(JsonPath::parse(&nested(levels)), Err("filters are nested too deeply".into()));
+        }
+        let mut object = json!({});
+        for _ in 0..100 {
+            object = json!({ "a": object });
+        }
+        for path in ["..a".repeat(30), "['a','a']".repeat(60)] {
+            assert_eq!(JsonPath::parse(&path).unwrap().find(&object).len(), MOST_FOUND);
         }
     }
 }

@@ -28,7 +28,8 @@ use std::sync::Arc;
 pub struct Typed {
     /// The object: no unknown fields, types right, empty optional members absent.
     pub value: Value,
-    /// Unknown and duplicate fields in the order in which they were met, each once, at most 100.
+    /// Unknown and duplicate fields in the order in which they were met, each once, at most 100; fewer where
+    /// paths are very long.
     pub strict: Vec<Strict>,
 }
 
@@ -76,6 +77,11 @@ pub fn normalise(value: &Value, schema: &Arc<Schema>) -> Result<Typed, DecodeErr
     decode(&Raw::from_value(value), schema)
 }
 
+/// How many objections strict decoding keeps.
+const MOST_OBJECTIONS: usize = 100;
+/// After so many bytes of paths strict decoding objects to nothing more: keys are as long as the client likes.
+const MAX_OBJECTED: usize = 256 * 1024;
+
 /// An error ends the decoding; errors of type go to `saved` and let it go on.
 type Step = Result<(), DecodeError>;
 
@@ -84,6 +90,8 @@ struct Decoder {
     saved: Option<DecodeError>,
     strict: Vec<Strict>,
     seen_strict: HashSet<Strict>,
+    /// How many bytes the paths of all objections have, of those that were there before, too.
+    objected: usize,
     /// The path that strict errors print: `spec.rules[0]`.
     path: String,
     /// The fields that lead here, for errors of type.
@@ -128,7 +136,7 @@ impl Decoder {
             }
             (_, None) => self.any(raw, slot, depth),
             _ => {
-                self.save(self.mismatch(raw.type_name(), go_type(schema)));
+                self.mismatched(raw.type_name(), go_type(schema));
                 Ok(())
             }
         }
@@ -144,7 +152,7 @@ impl Decoder {
         };
         match fits {
             Some(number) => *slot = number,
-            None => self.save(self.mismatch(&format!("number {text}"), go_type(schema))),
+            None => self.mismatched(format_args!("number {text}"), go_type(schema)),
         }
     }
 
@@ -161,14 +169,13 @@ impl Decoder {
         let mut seen: HashSet<&str> = HashSet::new();
         for (key, raw) in members {
             let Some(field) = schema.properties.get(key) else {
-                self.object_to(Strict::Unknown(self.path_of(key)));
+                self.object_to(Strict::Unknown, key);
                 continue;
             };
             if !seen.insert(key) {
-                self.object_to(Strict::Duplicate(self.path_of(key)));
+                self.object_to(Strict::Duplicate, key);
             }
-            let before = (self.path.len(), std::mem::replace(&mut self.outer, name.into()));
-            self.path = self.path_of(key);
+            let before = (self.enter(key), std::mem::replace(&mut self.outer, name.into()));
             let depth_before = self.fields.len();
             self.fields.extend(field.go.embedded.clone());
             self.fields.push(key.clone());
@@ -186,10 +193,9 @@ impl Decoder {
         let mut seen: HashSet<&str> = HashSet::new();
         for (key, raw) in members {
             if !seen.insert(key) {
-                self.object_to(Strict::Duplicate(self.path_of(key)));
+                self.object_to(Strict::Duplicate, key);
             }
-            let before = self.path.len();
-            self.path = self.path_of(key);
+            let before = self.enter(key);
             let mut value = Value::Null;
             self.value(raw, element, &mut value, depth + 1)?;
             state.insert(key.clone(), value);
@@ -305,14 +311,14 @@ impl Decoder {
                         Raw::Null => bytes.push(0),
                         Raw::Number(text) => match text.parse::<u8>() {
                             Ok(byte) => bytes.push(byte),
-                            Err(_) => self.save(self.mismatch(&format!("number {text}"), "uint8")),
+                            Err(_) => self.mismatched(format_args!("number {text}"), "uint8"),
                         },
-                        other => self.save(self.mismatch(other.type_name(), "uint8")),
+                        other => self.mismatched(other.type_name(), "uint8"),
                     }
                 }
                 bytes
             }
-            other => return self.save(self.mismatch(other.type_name(), go_type(schema))),
+            other => return self.mismatched(other.type_name(), go_type(schema)),
         };
         *slot = base64::engine::general_purpose::STANDARD.encode(bytes).into();
     }
@@ -354,13 +360,34 @@ impl Decoder {
         Ok(())
     }
 
-    fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+    /// Makes `path` that of a member, in place: the keys above it may be long and many members below them. Gives how
+    /// long it was.
+    fn enter(&mut self, key: &str) -> usize {
+        let before = self.path.len();
+        if before > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        before
     }
 
-    fn object_to(&mut self, objection: Strict) {
-        if self.strict.len() < 100 && self.seen_strict.insert(objection.clone()) {
+    fn object_to(&mut self, objection: fn(String) -> Strict, key: &str) {
+        if self.strict.len() >= MOST_OBJECTIONS || self.objected >= MAX_OBJECTED {
+            return;
+        }
+        let before = self.enter(key);
+        self.objected += self.path.len();
+        let objection = objection(self.path.clone());
+        self.path.truncate(before);
+        if self.seen_strict.insert(objection.clone()) {
             self.strict.push(objection);
+        }
+    }
+
+    /// Keeps the first error; the others are not even worded.
+    fn mismatched(&mut self, found: impl fmt::Display, go_type: &str) {
+        if self.saved.is_none() {
+            self.saved = Some(self.mismatch(&found.to_string(), go_type));
         }
     }
 
@@ -707,5 +734,18 @@ mod tests {
         let once = normalise(&role, &schema).unwrap();
         assert_eq!(once.value, json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["get"]}]}));
         assert_eq!(normalise(&once.value, &schema).unwrap().value, once.value);
+    }
+
+    #[test]
+    fn long_keys_are_not_copied_for_each_member_below_them() {
+        let long = "k".repeat(1_000_000);
+        let unknown = r#""x-note":1,"type":1,"#.repeat(50_000);
+        let text = format!(r#"{{"properties":{{"{long}":{{{unknown}"title":2}}}}}}"#);
+        let raw = json::parse(text.as_bytes()).unwrap();
+        let schema = openapi::builtin(JSON_SCHEMA_PROPS);
+        assert!(decode(&raw, &schema).unwrap_err().0.ends_with("type of type string"));
+        let text = text.replace(r#""type":1,"#, "").replace("2}", r#""t"}"#);
+        let typed = decode(&json::parse(text.as_bytes()).unwrap(), &schema).unwrap();
+        assert_eq!(typed.strict, [Strict::Unknown(format!("properties.{long}.x-note"))]);
     }
 }

@@ -3,7 +3,7 @@
 use super::body::{self, Body, BoxError, Content};
 use super::listener::Peer;
 use super::render;
-use super::{Inner, compression, documents, limits, nonresource, resource};
+use super::{Inner, compression, documents, limits, nonresource, resource, warning};
 use crate::alias::{self, Alias};
 use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
 use crate::audit::trail::Trail;
@@ -387,23 +387,11 @@ fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(AUDIT_ID, id);
     }
-    let mut seen = Vec::new();
-    for warning in reply.warnings {
-        if !seen.contains(&warning) {
-            if let Ok(value) = warning_value(&warning) {
-                headers.append(WARNING, value);
-            }
-            seen.push(warning);
-        }
+    for value in warning::headers(reply.warnings) {
+        headers.append(WARNING, value);
     }
     for (name, value) in reply.headers {
         headers.insert(name, value);
     }
     response
-}
-
-/// A `Warning` header: agent and text (`NewWarningHeader` in `k8s.io/apimachinery/pkg/util/net/http.go`).
-fn warning_value(text: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
-    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes())
 }

@@ -16,6 +16,7 @@ mod scale;
 mod start;
 mod streaming;
 pub mod tls;
+mod warning;
 
 pub use handler::InProcess;
 pub use limits::RequestLimits;

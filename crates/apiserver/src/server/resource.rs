@@ -12,7 +12,7 @@ use crate::codec::body::{self, FieldValidation, Target};
 use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
 use crate::codec::options::{self, ListOptions, Write, WriteQuery};
 use crate::meta;
-use crate::patch::{self, PatchKind};
+use crate::patch::{PatchKind, document};
 use crate::registry::{PatchRequest, Scope, Written};
 use crate::schema::custom;
 use crate::status::Status;
@@ -405,37 +405,12 @@ pub(super) fn write_options(query: &WriteQuery) -> WriteOptions {
 /// Reads the document of a patch.
 fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<PatchRequest, Status> {
     let validation = query.field_validation;
-    let validated = validation != FieldValidation::Ignore;
-    let format = if kind == PatchKind::Apply { body::Format::Yaml } else { body::Format::Json };
-    let refuse = |why: &str| match kind {
-        PatchKind::Apply => {
-            Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}"))
-        }
-        _ => patch::malformed(kind, validated, why),
-    };
-    let parsed = body::parse(bytes, format).map_err(|why| refuse(&why))?;
-    let document =
-        parsed.raw.to_value(crate::codec::json::Numbers::Go).map_err(|e| refuse(&e.to_string()))?;
-    let mut duplicates = Vec::new();
-    if kind == PatchKind::Apply {
-        if !matches!(document, Value::Object(_) | Value::Null) {
-            return Err(Status::bad_request(format!(
-                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into \
-                 Go value of type map[string]interface {{}}",
-                parsed.raw.type_name()
-            )));
-        }
-        if validation == FieldValidation::Strict && !parsed.yaml_duplicates.is_empty() {
-            return Err(Status::bad_request(format!(
-                "error strict decoding YAML: error converting YAML to JSON: {}",
-                crate::codec::yaml::unmarshal_errors(&parsed.yaml_duplicates)
-            )));
-        }
-        duplicates.extend(parsed.yaml_duplicates);
-    } else {
-        let paths = parsed.raw.duplicates();
-        duplicates
-            .extend(paths.iter().map(|path| format!("duplicate field {}", crate::field::go_quote(path))));
-    }
-    Ok(PatchRequest { kind, document, duplicates, validation, force: query.force })
+    let read = document::read(kind, bytes, validation)?;
+    Ok(PatchRequest {
+        kind,
+        document: read.value,
+        duplicates: read.duplicates,
+        validation,
+        force: query.force,
+    })
 }

@@ -129,11 +129,13 @@ pub fn validate_finalizer_name(name: &str, field: &Path) -> ErrorList {
     names::is_qualified_name(name).into_iter().map(|m| Error::invalid(field, name, m)).collect()
 }
 
-/// The errors of a field manager's name.
+/// The errors of a field manager's name. Of one that is too long nothing else is said, other than by a real server: each
+/// error about a character quotes the whole name, and a long name of such characters would become gigabytes.
 pub fn validate_field_manager(manager: &str, field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if manager.len() > MAX_MANAGER {
         errors.push(Error::too_long(field, MAX_MANAGER));
+        return errors;
     }
     for (position, c) in manager.char_indices() {
         if !is_print(c) {
@@ -356,5 +358,13 @@ mod tests {
                 "metadata.deletionTimestamp: Invalid value: \"null\": field is immutable",
             ]
         );
+    }
+
+    #[test]
+    fn a_manager_that_is_too_long_is_not_quoted_for_each_of_its_characters() {
+        let field = Path::new("fieldManager");
+        let errors = |length: usize| validate_field_manager(&"\u{7}".repeat(length), &field);
+        assert_eq!(errors(MAX_MANAGER).len(), MAX_MANAGER);
+        assert_eq!(errors(MAX_MANAGER + 1), [Error::too_long(&field, MAX_MANAGER)]);
     }
 }

@@ -5,6 +5,7 @@ use crate::field::{Error, ErrorList, Path};
 use crate::schema::validation::Pattern;
 use crate::schema::{Schema, crd, objectmeta, prune, validate};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
@@ -319,7 +320,11 @@ pub(super) fn validate_defaults(path: &Path, schema: &Value) -> ErrorList {
     if let Some(props) = schema.as_object() {
         let mut root = props.clone();
         root.insert("x-kubernetes-embedded-resource".into(), true.into());
-        let place = Place { root: crd::schema(&root.clone().into()), around: Vec::new(), inside_meta: false };
+        let place = Place {
+            root: Arc::new(crd::schema(&root.clone().into())),
+            around: Vec::new(),
+            inside_meta: false,
+        };
         defaults(path, &root, &place, &mut errors);
     }
     errors
@@ -327,7 +332,8 @@ pub(super) fn validate_defaults(path: &Path, schema: &Value) -> ErrorList {
 
 /// The resource that a default lies in.
 struct Place {
-    root: Schema,
+    /// Shared: there is a place for each node of the schema.
+    root: Arc<Schema>,
     around: Vec<Around>,
     inside_meta: bool,
 }
@@ -336,7 +342,7 @@ impl Place {
     fn below(&self, step: Around, inside_meta: bool) -> Self {
         let mut around = self.around.clone();
         around.push(step);
-        Self { root: self.root.clone(), around, inside_meta }
+        Self { root: Arc::clone(&self.root), around, inside_meta }
     }
 
     /// The smallest resource that has `value` at this place.
@@ -362,7 +368,11 @@ fn defaults(path: &Path, props: &Props, place: &Place, errors: &mut ErrorList) {
     let embedded = flag(props, "x-kubernetes-embedded-resource");
     let own;
     let place = if embedded {
-        own = Place { root: crd::schema(&props.clone().into()), around: Vec::new(), inside_meta: false };
+        own = Place {
+            root: Arc::new(crd::schema(&props.clone().into())),
+            around: Vec::new(),
+            inside_meta: false,
+        };
         &own
     } else {
         place

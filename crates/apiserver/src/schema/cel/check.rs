@@ -4,6 +4,7 @@
 
 use super::super::{Schema, Type};
 use super::library;
+use super::size;
 use super::types::{GLOBALS, Node, Ty, overload, print_list};
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use cel::parser::Parser;
@@ -22,6 +23,7 @@ pub(super) struct Checked {
 
 /// Parses and checks `source` where `self` is a `node`. Errors: as cel-go prints its issues.
 pub(super) fn check(source: &str, node: &Node, optional_old_self: bool) -> Result<Checked, String> {
+    size::check(source).map_err(|message| format!("ERROR: <input>:-1:0: {message}"))?;
     let parser = Parser::new().enable_optional_syntax(true);
     let (expr, info) = parser.parse_with_source_info(source).map_err(|errors| {
         let issues = errors.errors.iter().map(|e| {
@@ -42,6 +44,9 @@ pub(super) fn check(source: &str, node: &Node, optional_old_self: bool) -> Resul
     let uses_old_self = checker.uses_old_self;
     Ok(Checked { expr, ty: seen.node.ty, uses_old_self, cost: seen.cost })
 }
+
+/// How many issues are told of (`common/errors.go`): each of them shows its line.
+const MOST_ISSUES: usize = 100;
 
 /// One issue with its line and a pointer to its column (from 0).
 fn issue(source: &str, line: usize, column: usize, message: &str) -> String {
@@ -76,6 +81,9 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn complain(&mut self, id: u64, message: &str) -> Node {
+        if self.issues.len() >= MOST_ISSUES {
+            return Node::of(Ty::Dyn);
+        }
         let offset = self.info.offset_for(id).map_or(0, |(start, _)| start as usize);
         let before: String = self.source.chars().take(offset).collect();
         let line = before.matches('\n').count() + 1;

@@ -7,6 +7,7 @@ mod check;
 mod eval;
 mod functions;
 mod library;
+mod size;
 mod types;
 mod value;
 

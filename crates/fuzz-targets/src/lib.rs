@@ -1,0 +1,48 @@
+//! One function for each decoder of bytes that strangers send. Each calls the decoder as the server calls it and asserts
+//! what must hold whatever the bytes are: not only that nothing panics, but that what was read is printed and read
+//! again as the same, that refusals are short, that nothing that we did not sign is taken for ours.
+//!
+//! `fuzz/` runs them under libFuzzer (`cargo xtask fuzz`). `tests/replay.rs` runs them on stable over what fuzzing found
+//! (`corpus/`) and over the recorded conversations ([`seeds`]); `tests/large.rs` over inputs that are large or deep, which
+//! a fuzzer does not reach.
+
+mod bodies;
+mod definitions;
+mod jwt;
+mod kinds;
+mod patches;
+mod request;
+pub mod seeds;
+mod selectors;
+mod texts;
+
+pub use bodies::{json, protobuf, yaml};
+pub use definitions::definitions;
+pub use jwt::jwt;
+pub use patches::patches;
+pub use request::request;
+pub use selectors::selectors;
+pub use texts::{cel, texts};
+
+/// A function that must return, whatever it is given. It panics where something does not hold that must.
+pub type Target = fn(&[u8]);
+
+/// All targets by name, which is also that of their corpus.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("protobuf", protobuf),
+    ("yaml", yaml),
+    ("patches", patches),
+    ("jwt", jwt),
+    ("selectors", selectors),
+    ("request", request),
+    ("json", json),
+    ("definitions", definitions),
+    ("cel", cel),
+    ("texts", texts),
+];
+
+/// The most bytes that a refusal of `input` may have. Refusals quote what they refuse, some of it twice and escaped, but
+/// do not multiply it.
+fn check_refusal(message: &str, input: usize) {
+    assert!(message.len() <= 2_000 + 20 * input, "a refusal of {} bytes for {input}", message.len());
+}

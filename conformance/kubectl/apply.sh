@@ -228,7 +228,7 @@ kubectl get wd w -o yaml
 
 kubectl get widget w --subresource=scale -o yaml
 
-kubectl wait --for=jsonpath='{.status.phase}'=Done widget/w --timeout=10s
+kubectl wait --for=jsonpath='{.status.phase}'=Done widget/w --timeout=60s
 
 kubectl apply -f crd.yaml
 

@@ -99,23 +99,27 @@ END
 
 kubectl patch managedserviceaccount msa --subresource=status --type=merge -p '{"status": {"conditions": [{"type": "TokenReported", "status": "True", "reason": "TokenReported", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}'
 
-kubectl wait --for=condition=TokenReported managedserviceaccount/msa --timeout=10s
+kubectl wait --for=condition=TokenReported managedserviceaccount/msa --timeout=60s
 
-kubectl wait --for=condition=Other managedserviceaccount/msa --timeout=1s
+kubectl wait --for=condition=Other managedserviceaccount/msa --timeout=2s
 
-kubectl wait --for=condition=TokenReported=False managedserviceaccount/msa --timeout=1s
+kubectl wait --for=condition=TokenReported=False managedserviceaccount/msa --timeout=2s
 
-kubectl wait --for=jsonpath='{.spec.rotation.enabled}'=true managedserviceaccount/msa --timeout=10s
+kubectl wait --for=jsonpath='{.spec.rotation.enabled}'=true managedserviceaccount/msa --timeout=60s
 
-kubectl wait --for=jsonpath='{.metadata.name}'=msa managedserviceaccount --all --timeout=10s
+kubectl wait --for=jsonpath='{.metadata.name}'=msa managedserviceaccount --all --timeout=60s
 
-kubectl wait --for=create cm/later --timeout=30s & waiting=$!; kubectl create configmap later >/dev/null; wait $waiting
+kubectl wait --for=create cm/later --timeout=60s & waiting=$!; kubectl create configmap later >/dev/null; wait $waiting
 
-kubectl wait --for=delete cm/later --timeout=30s & waiting=$!; sleep 0.5; kubectl delete cm later >/dev/null; wait $waiting
+# It waits before the object goes.
+kubectl wait --for=delete cm/later --timeout=60s -v=6 2>requests & waiting=$!
+until grep -q watch=true requests; do sleep 0.1; done
+kubectl delete cm later >/dev/null
+wait $waiting
 
-kubectl wait --for=delete cm/never --timeout=1s
+kubectl wait --for=delete cm/never --timeout=2s
 
-kubectl wait --for=condition=x cm/never --timeout=1s
+kubectl wait --for=condition=x cm/never --timeout=2s
 
 kubectl patch managedserviceaccount msa -p '{"spec": {}}'
 
@@ -146,7 +150,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: kept, finalizers: [example.com/stop]}
 END
-kubectl delete cm kept --timeout=1s
+kubectl delete cm kept --timeout=2s
 
 kubectl get cm kept -o yaml
 

@@ -109,9 +109,10 @@ kubectl get events
 
 kubectl get pods
 
-kubectl get nodes
+# Other sessions have Nodes of their own.
+kubectl get nodes -l of=get
 
-kubectl get pods,nodes
+kubectl get pods,nodes -l of=get
 
 kubectl get nonsense
 
@@ -136,6 +137,6 @@ until grep -q DELETED watch; do sleep 0.1; done
 kill $watch
 cat watch
 
-kubectl get cm one -w --request-timeout=1s
+kubectl get cm one -w --request-timeout=3s
 
 kubectl get all

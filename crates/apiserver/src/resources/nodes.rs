@@ -63,6 +63,7 @@ struct Nodes {
 
 impl Strategy for Nodes {
     fn default(&self, object: &mut Value) {
+        pair_ranges(object);
         if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
             && !status.contains_key("allocatable")
             && let Some(capacity) = status.get("capacity").cloned()
@@ -157,6 +158,20 @@ impl Strategy for Nodes {
             known(info("containerRuntimeVersion")).into(),
         ]
     }
+}
+
+/// The first range of addresses is in `podCIDR` too; where the two are not the same, `podCIDR` is right
+/// (`Convert_v1_NodeSpec_To_core_NodeSpec` in `pkg/apis/core/v1/conversion.go`).
+fn pair_ranges(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let one = spec.get("podCIDR").and_then(Value::as_str).filter(|one| !one.is_empty());
+    let first = spec.get("podCIDRs").and_then(|all| all.get(0)).and_then(Value::as_str);
+    let (name, right) = match (one, first) {
+        (Some(one), first) if first != Some(one) => ("podCIDRs", json!([one])),
+        (None, Some(first)) => ("podCIDR", json!(first)),
+        _ => return,
+    };
+    spec.insert(name.into(), right);
 }
 
 fn taint_not_ready(object: &mut Value) {
@@ -265,6 +280,20 @@ mod tests {
         for _ in 0..2 {
             nodes.admit(&world.ctx("", ""), &mut object, None).unwrap();
             assert_eq!(object["spec"], json!({"taints": [{"key": NOT_READY, "effect": "NoSchedule"}]}));
+        }
+    }
+
+    #[test]
+    fn ranges_of_addresses_come_in_both_forms() {
+        for (given, want) in [
+            (json!({"podCIDR": "a"}), json!({"podCIDR": "a", "podCIDRs": ["a"]})),
+            (json!({"podCIDRs": ["a", "b"]}), json!({"podCIDR": "a", "podCIDRs": ["a", "b"]})),
+            (json!({"podCIDR": "c", "podCIDRs": ["a", "b"]}), json!({"podCIDR": "c", "podCIDRs": ["c"]})),
+            (json!({}), json!({})),
+        ] {
+            let mut object = json!({"spec": given});
+            Nodes { status: false }.default(&mut object);
+            assert_eq!(object["spec"], want);
         }
     }
 

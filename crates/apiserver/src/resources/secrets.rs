@@ -4,6 +4,7 @@
 
 use super::configmaps::{MAX_SIZE, count_keys, decoded_len, validate_key, validate_still_immutable};
 use super::{Stored, pem, stored, table};
+use crate::codec::json::{self, Raw};
 use crate::field::{Error, ErrorList, Path};
 use crate::meta;
 use crate::strategy::{Column, Context, Resource, Strategy};
@@ -11,7 +12,7 @@ use crate::validation::{metadata, names};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::{Value, error::Category};
+use serde_json::Value;
 use std::sync::Arc;
 
 const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
@@ -142,27 +143,16 @@ fn validate_json_key(object: &Value, key: &str, errors: &mut ErrorList) {
     }
 }
 
-/// Why Go's `json.Unmarshal` would not read `bytes` into a map. Says at most one character of them.
+/// Why Go's `json.Unmarshal` would not read `bytes` into a map. Says at most a character or an escape sequence of them.
 fn not_a_json_object(bytes: &[u8]) -> Option<String> {
-    let kind = match serde_json::from_slice::<Value>(bytes) {
-        Ok(Value::Object(_) | Value::Null) => return None,
-        Ok(Value::Array(_)) => "array",
-        Ok(Value::String(_)) => "string",
-        Ok(Value::Number(_)) => "number",
-        Ok(Value::Bool(_)) => "bool",
-        Err(error) if error.classify() == Category::Eof => {
-            return Some("unexpected end of JSON input".into());
+    match json::parse(bytes) {
+        Ok(Raw::Object(_) | Raw::Null) => None,
+        Ok(other) => {
+            let kind = other.type_name();
+            Some(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
         }
-        Err(_) => {
-            let first = bytes.iter().find(|b| !b.is_ascii_whitespace()).copied().unwrap_or_default();
-            return Some(if matches!(first, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') {
-                "invalid character in JSON input".into()
-            } else {
-                format!("invalid character '{}' looking for beginning of value", char::from(first))
-            });
-        }
-    };
-    Some(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
+        Err(why) => Some(why.to_string()),
+    }
 }
 
 /// What Go's `tls.X509KeyPair` says of PEM blocks that are missing or swapped.
@@ -223,7 +213,7 @@ mod tests {
         let world = World::default();
         let ctx = world.ctx("ns", "");
         let json_of = |text: &str| STANDARD.encode(text);
-        let cases: [(Value, &[&str]); 12] = [
+        let cases: [(Value, &[&str]); 13] = [
             (
                 json!({"type": "Opaque", "data": {"a b": ""}}),
                 &["data[a b]: Invalid value: \"a b\": a valid config key"],
@@ -254,6 +244,12 @@ mod tests {
                 json!({"type": "kubernetes.io/dockercfg", "data": {".dockercfg": json_of("[]")}}),
                 &[
                     "data[.dockercfg]: Invalid value: \"<secret contents redacted>\": json: cannot unmarshal array into Go value of type map[string]interface {}",
+                ],
+            ),
+            (
+                json!({"type": "kubernetes.io/dockercfg", "data": {".dockercfg": json_of("nonsense")}}),
+                &[
+                    "data[.dockercfg]: Invalid value: \"<secret contents redacted>\": invalid character 'o' in literal null (expecting 'u')",
                 ],
             ),
             (json!({"type": "kubernetes.io/dockercfg", "data": {".dockercfg": json_of("{}")}}), &[]),

@@ -3,6 +3,7 @@
 use crate::args::{AgentArgs, EndpointAddress};
 use crate::clients::{Loaded, Source};
 use crate::signals::stop_on_signal;
+use crate::transport;
 use anyhow::Context as _;
 use fleetpass_agent::{Agent, Endpoint, Options, serve};
 use fleetpass_api::{clock, names};
@@ -129,7 +130,7 @@ impl Job {
         listeners: Vec<(Endpoint, TcpListener)>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<(Loaded, Loaded)>> {
-        let client = |side: &Loaded| kube::Client::try_from(side.config.clone());
+        let client = |side: &Loaded| transport::connect(side.config.clone());
         let hub_client = client(&hub).context("the kubeconfig of the hub cannot be used")?;
         let spoke_client = client(&spoke).context("the kubeconfig of the cluster cannot be used")?;
         let options = Options { ca: spoke.ca.clone(), ..self.options.clone() };

@@ -20,6 +20,7 @@ pub mod proof;
 pub mod report;
 pub mod signals;
 pub mod storage;
+pub mod transport;
 pub mod up;
 
 use anyhow::Context as _;

@@ -2,9 +2,11 @@
 //!
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
 //! `cargo xtask fuzz` fuzzes the decoders.
+//! `cargo xtask bench` measures Fleetpass beside them.
 #![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
 #![allow(clippy::disallowed_methods)] // It measures how long suites take.
 
+mod bench;
 mod conformance;
 mod fuzz;
 
@@ -25,6 +27,8 @@ enum Task {
     Conformance(conformance::Arguments),
     /// Send the decoders of untrusted bytes what nobody would send (needs a nightly compiler and cargo-fuzz).
     Fuzz(fuzz::Arguments),
+    /// Measure Fleetpass beside real Kubernetes, real etcd and the upstream addon.
+    Bench(bench::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -32,6 +36,7 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Conformance(arguments) => conformance::run(&Workspace::new(root), &arguments),
         Task::Fuzz(arguments) => fuzz::run(&Workspace::new(root), &arguments),
+        Task::Bench(arguments) => bench::run(&Workspace::new(root), &arguments),
     }
 }
 

@@ -175,12 +175,6 @@ impl Status {
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
-    /// 429 `TooManyRequests`.
-    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        let mut status = Self::new(429, "TooManyRequests", message);
-        status.details = Some(Box::new(Details { retry_after_seconds, ..Details::default() }));
-        status
-    }
     /// 504 `Timeout`.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(504, "Timeout", message)

@@ -24,7 +24,11 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const OUTAGE: Duration = Duration::from_secs(60);
 
 async fn real() -> Result<ControlPlane> {
-    ControlPlane::kubernetes(&RealClusterOptions { max_token_expiration: Some(LONGEST) }).await
+    ControlPlane::kubernetes(&RealClusterOptions {
+        max_token_expiration: Some(LONGEST),
+        ..RealClusterOptions::default()
+    })
+    .await
 }
 
 async fn ours() -> Result<ControlPlane> {

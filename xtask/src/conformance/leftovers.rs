@@ -5,14 +5,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::ErrorKind;
 
 /// The environment variable by which the programs of one run are known.
-pub(super) const RUN: &str = "FLEETPASS_RIG_RUN";
+pub(crate) const RUN: &str = "FLEETPASS_RIG_RUN";
 
 /// Kills the programs of a run; how many there were.
 ///
 /// # Errors
 ///
 /// `/proc` cannot be read.
-pub(super) fn kill(run: &str) -> Result<usize> {
+pub(crate) fn kill(run: &str) -> Result<usize> {
     let mark = format!("{RUN}={run}");
     let mut killed = 0;
     for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {

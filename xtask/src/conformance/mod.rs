@@ -1,8 +1,8 @@
 //! `cargo xtask conformance`: real programs are built, the suites run against them, and what they counted is printed.
 
 mod languages;
-mod leftovers;
-mod programs;
+pub(crate) mod leftovers;
+pub(crate) mod programs;
 mod suites;
 
 use crate::Workspace;

@@ -38,7 +38,7 @@ const NO_GO: &str = "Go is not installed. kube-apiserver, etcd, kubectl and the 
     or `go` of your system), see that `go version` works, and run this again.";
 
 /// Builds everything into one folder, and gives the folder.
-pub(super) fn build(workspace: &Workspace, dev: bool) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace, dev: bool) -> Result<PathBuf> {
     let go = go_version()?;
     let folder = workspace.target("conformance/bin");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -56,6 +56,11 @@ impl Agent {
         Ok(agent)
     }
 
+    /// Its process, if it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.process.lock().expect("no panic").as_ref()?.id()
+    }
+
     /// Ends it at once (SIGKILL).
     pub async fn halt(&self) -> Result<()> {
         let process = self.process.lock().expect("no panic").take();

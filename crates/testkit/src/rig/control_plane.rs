@@ -110,6 +110,14 @@ impl ControlPlane {
         }
     }
 
+    /// The processes that answer its requests.
+    pub fn processes(&self) -> Vec<u32> {
+        match self {
+            Self::Kubernetes(cluster) => cluster.processes(),
+            Self::Fleetpass(hub) => hub.process().into_iter().collect(),
+        }
+    }
+
     /// Ends its API server as a crash would.
     pub async fn halt(&mut self) -> Result<()> {
         match self {

@@ -87,6 +87,11 @@ impl Etcd {
         self.members.iter().map(|member| member.client_url.clone()).collect()
     }
 
+    /// The processes of the members that run.
+    pub fn processes(&self) -> Vec<u32> {
+        self.members.iter().filter_map(|member| member.process.as_ref()?.id()).collect()
+    }
+
     /// Starts a member that was killed, on the data that it left, and waits until it serves.
     pub async fn restart(&mut self, member: usize) -> Result<()> {
         self.launch(member)?;

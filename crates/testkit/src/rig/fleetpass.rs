@@ -89,6 +89,11 @@ impl FleetpassHub {
         self.folder.path().join("data")
     }
 
+    /// Its process, if it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.process.as_ref()?.id()
+    }
+
     /// Ends it at once (SIGKILL).
     pub async fn halt(&mut self) -> Result<()> {
         self.process.take().context("the hub is not running")?.kill().await

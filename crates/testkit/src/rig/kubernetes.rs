@@ -4,6 +4,7 @@ use super::pki::{Pki, write_private};
 use super::{ATTEMPTS, Endpoint, Etcd, Process, TOKENS, free_port, install_accounts, program};
 use crate::cluster::ADMIN_TOKEN;
 use anyhow::{Context, Result, ensure};
+use fleetpass_token::key::KeyKind;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -14,10 +15,19 @@ const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,ser
     certificatesigningrequest-signing-controller,certificatesigningrequest-cleaner-controller";
 
 /// How a cluster differs from the usual one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RealClusterOptions {
     /// `--service-account-max-token-expiration`, which shortens what is asked for.
     pub max_token_expiration: Option<Duration>,
+    /// The key of service-account tokens.
+    pub signing_key: KeyKind,
+}
+
+impl Default for RealClusterOptions {
+    /// As the recordings were made: RSA.
+    fn default() -> Self {
+        Self { max_token_expiration: None, signing_key: KeyKind::Rsa2048 }
+    }
 }
 
 /// A Kubernetes without nodes, on loopback, that has the ManagedServiceAccount; gone when it is dropped.
@@ -28,7 +38,7 @@ pub struct RealCluster {
     // Dropped in this order: clients before their servers.
     controllers: Option<Process>,
     server: Option<Process>,
-    _etcd: Etcd,
+    etcd: Etcd,
 }
 
 impl RealCluster {
@@ -52,7 +62,7 @@ impl RealCluster {
     async fn try_start(options: &RealClusterOptions) -> Result<Self> {
         let etcd = Etcd::start(1).await?;
         let folder = tempfile::tempdir()?;
-        let pki = Pki::make(folder.path())?;
+        let pki = Pki::make(folder.path(), options.signing_key)?;
         let tokens = folder.path().join("tokens.csv");
         write_private(&tokens, TOKENS)?;
         let port = free_port()?;
@@ -69,7 +79,7 @@ impl RealCluster {
             format!("--client-ca-file={}", pki.path("ca.crt")),
             format!("--token-auth-file={}", tokens.display()),
             "--service-account-issuer=https://kubernetes.default.svc".into(),
-            format!("--service-account-key-file={}", pki.path("sa.key")),
+            format!("--service-account-key-file={}", pki.path("sa.pub")),
             format!("--service-account-signing-key-file={}", pki.path("sa.key")),
             "--authorization-mode=RBAC".into(),
             "--service-cluster-ip-range=10.0.0.0/24".into(),
@@ -79,7 +89,7 @@ impl RealCluster {
                 .max_token_expiration
                 .map(|most| format!("--service-account-max-token-expiration={}s", most.as_secs())),
         );
-        let mut cluster = Self { endpoint, folder, arguments, controllers: None, server: None, _etcd: etcd };
+        let mut cluster = Self { endpoint, folder, arguments, controllers: None, server: None, etcd };
         cluster.resume().await?;
         // Before the garbage collector starts, which looks for new kinds every half minute only.
         install_accounts(&cluster.endpoint.admin().await?).await?;
@@ -90,6 +100,11 @@ impl RealCluster {
     /// Where it is.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The processes that answer requests: the API server and its etcd.
+    pub fn processes(&self) -> Vec<u32> {
+        self.server.iter().filter_map(Process::id).chain(self.etcd.processes()).collect()
     }
 
     /// Ends the API server at once (SIGKILL), as a crash would.

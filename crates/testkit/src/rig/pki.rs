@@ -1,12 +1,11 @@
 //! Fresh certificates and keys for one control plane.
 
 use anyhow::Result;
-use fleetpass_token::key::{KeyKind, SigningKey};
+use fleetpass_token::key::KeyKind;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
-use secrecy::ExposeSecret as _;
 use std::path::{Path, PathBuf};
 
 /// An authority, the certificates it issued, and a key for service-account tokens, as files of one folder.
@@ -17,8 +16,8 @@ pub(super) struct Pki {
 }
 
 impl Pki {
-    /// Makes `ca.crt`, `ca.key`, `serving.crt`, `serving.key` and `sa.key` in the folder.
-    pub(super) fn make(folder: &Path) -> Result<Self> {
+    /// Makes `ca.crt`, `ca.key`, `serving.crt`, `serving.key`, `sa.key` and `sa.pub` in the folder.
+    pub(super) fn make(folder: &Path, signing_key: KeyKind) -> Result<Self> {
         let mut authority = CertificateParams::default();
         authority.distinguished_name.push(DnType::CommonName, "rig");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -34,14 +33,18 @@ impl Pki {
         let issuer = Issuer::from_params(&authority, &authority_key);
         let serving = serving.signed_by(&serving_key, &issuer)?;
 
-        // RSA, because the recordings were made with it.
-        let signing = SigningKey::generate_pem(KeyKind::Rsa2048)?;
+        let signing = match signing_key {
+            KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
+            KeyKind::P256 => KeyPair::generate()?,
+        };
         for (name, content) in [
             ("ca.crt", ca_pem.as_str()),
             ("ca.key", &authority_key.serialize_pem()),
             ("serving.crt", &serving.pem()),
             ("serving.key", &serving_key.serialize_pem()),
-            ("sa.key", signing.expose_secret()),
+            ("sa.key", &signing.serialize_pem()),
+            // kube-apiserver reads the public half of an RSA key from its private one, but not that of others.
+            ("sa.pub", &signing.public_key_pem()),
         ] {
             write_private(&folder.join(name), content)?;
         }

@@ -42,6 +42,11 @@ impl Process {
         Ok(Self { name: name.into(), child, log: log.into() })
     }
 
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;

@@ -99,8 +99,19 @@ pub(crate) fn check_yaml(value: &Value) {
     let special = |c: char| {
         matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
     };
-    if !text.contains(special) {
+    if !text.contains(special) && has_short_keys(value) {
         assert_eq!(read(&text).as_ref(), Ok(value), "{text}");
+    }
+}
+
+/// Whether YAML finds all keys of a value in JSON: after 1024 characters it no longer takes a text for a key, in Go, too.
+fn has_short_keys(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .all(|(key, value)| Value::from(key.as_str()).to_string().len() < 1000 && has_short_keys(value)),
+        Value::Array(items) => items.iter().all(has_short_keys),
+        _ => true,
     }
 }
 

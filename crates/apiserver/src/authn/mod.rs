@@ -13,6 +13,7 @@ pub mod bearer;
 mod cache;
 pub mod oidc;
 pub mod service_account;
+pub(crate) mod signing;
 pub mod tokenfile;
 pub mod x509;
 

@@ -12,6 +12,7 @@
 
 use super::token_review::{member, object, strings};
 use crate::authn::service_account::ServiceAccounts;
+use crate::authn::signing::SigningThreads;
 use crate::field::{self, ErrorList, Path, go_quote};
 use crate::schema::Schema;
 use crate::status::{GroupResource, Status};
@@ -23,7 +24,6 @@ use fleetpass_token::key::SigningKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 const GROUP: &str = "authentication.k8s.io";
@@ -35,18 +35,14 @@ const DEFAULT_EXPIRATION_SECONDS: i64 = 3600;
 
 struct TokenRequest {
     accounts: Arc<ServiceAccounts>,
-    signing: Arc<Semaphore>,
+    signing: SigningThreads,
 }
 
 /// The action: issues tokens with the keys and lifetimes of `accounts`.
 ///
-/// An RSA signature keeps a core busy for about a millisecond, which would stall the reactor, so it is made on
-/// tokio's blocking threads. There may be hundreds of those; a semaphore as wide as the machine keeps a burst of
-/// requests waiting in line here instead of fighting for the cores, so that other requests stay quick. ECDSA takes
-/// a small fraction of that time and is done in place.
+/// RSA signatures are made on threads of their own; ECDSA takes a small fraction of their time and is done in place.
 pub fn action(accounts: Arc<ServiceAccounts>) -> Arc<dyn Action> {
-    let width = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(TokenRequest { accounts, signing: Arc::new(Semaphore::new(width)) })
+    Arc::new(TokenRequest { accounts, signing: SigningThreads::default() })
 }
 
 /// The `token` subresource; `schema` is that of TokenRequest.
@@ -124,12 +120,8 @@ impl TokenRequest {
         if !key.is_slow() {
             return key.sign(&claims).map_err(|error| failed(error.to_string()));
         }
-        let permit = self.signing.clone().acquire_owned().await.map_err(|e| failed(e.to_string()))?;
-        let signed = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            key.sign(&claims)
-        });
-        signed.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
+        let signed = self.signing.run(move || key.sign(&claims)).await;
+        signed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 }
 

@@ -61,9 +61,16 @@ mod tests {
     #[test]
     fn only_what_does_not_end_by_itself_is_killed() {
         let run = format!("test-{}", std::process::id());
-        let sleep = |seconds: &str| Command::new("sleep").arg(seconds).env(RUN, &run).spawn().unwrap();
+        let sleep = |seconds: &str| {
+            let child = Command::new("sleep").arg(seconds).env(RUN, &run).spawn().unwrap();
+            // It has its environment a moment after it was started.
+            while find(&run).unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+            child
+        };
         // One that ends soon, and is waited for as cargo's own child would be.
-        let mut soon = sleep("0.2");
+        let mut soon = sleep("0.5");
         let waiting = std::thread::spawn(move || soon.wait());
         assert_eq!(kill_after(&run, Duration::from_secs(30)).unwrap(), 0);
         waiting.join().unwrap().unwrap();

@@ -297,6 +297,8 @@ fn small_languages() {
             ("100 conditions", nested("", "true ? true : ", "true", "", "", 100)),
             ("calls", nested("", "size(", "self", ")", "", size / 6)),
             ("conditions", repeated("", "true ? true : ", "true", size)),
+            ("conditions between conjunctions", repeated("", "true ? true : true && ", "true", size)),
+            ("80 conditions between conjunctions", nested("", "true ? true : true && ", "true", "", "", 80)),
             ("names that do not exist", repeated("", "a && ", "b", size / 4)),
             ("loops in loops", nested("", "self.words.all(w, ", "true", ")", "", 30)),
         ]

@@ -149,6 +149,12 @@ async fn a_watch_ends_when_its_time_is_up() -> anyhow::Result<()> {
     let target = format!("{CONFIGMAPS}?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dnobody");
     let answer = ask(&cluster, admin(), Method::GET, &target, whole(&Value::Null)).await?;
     assert_eq!(tokio::time::timeout(Duration::from_secs(10), text(answer)).await??, "");
+    // The longest time that can be asked for is more than clocks can count.
+    let target = format!("{CONFIGMAPS}?watch=1&timeoutSeconds={}", i64::MAX);
+    let answer = ask(&cluster, admin(), Method::GET, &target, whole(&Value::Null)).await?;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let ended = tokio::time::timeout(Duration::from_millis(300), text(answer)).await;
+    assert!(ended.is_err(), "it ended: {ended:?}");
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 //! with them (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`). No I/O.
 //!
 //! [`document::read`] decodes the body (the words of a syntax error are the decoder's; [`malformed`] makes the status);
-//! the registry calls [`apply_patch`] or [`apply::apply`], and decodes the result as it decodes any body of the kind. After every
-//! write that is not an apply it calls [`apply::update`].
+//! the registry calls [`apply_patch`] or [`apply::apply`], and decodes the result as it decodes any body of the kind.
+//! After every write that is not an apply it calls [`apply::update`].
 
 pub mod apply;
 mod combine;

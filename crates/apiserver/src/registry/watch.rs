@@ -52,6 +52,7 @@ pub struct Watching {
     /// The revision from which events count; earlier ones are part of the initial state.
     after: Revision,
     bookmarks: Option<Interval>,
+    /// `None`: it has no end of its own.
     until: Option<Instant>,
     over: bool,
 }
@@ -101,7 +102,8 @@ impl Registry {
             }
         };
         let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-        watching.until = Some(Instant::now() + seconds.map_or(longest, Duration::from_secs));
+        // A time that no clock shows is none.
+        watching.until = Instant::now().checked_add(seconds.map_or(longest, Duration::from_secs));
         Ok(watching)
     }
 }

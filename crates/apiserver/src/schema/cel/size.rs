@@ -9,7 +9,8 @@ const MOST_LEVELS: usize = 250;
 /// Refuses what is too long or too deep, in the words of cel-go.
 ///
 /// Depth is estimated from above: each operator is taken to hold all that stands before it, up to a comma, `&&` or `||`
-/// (chains of which are kept in balance) or to the bracket around it.
+/// (chains of which are kept in balance) or to the bracket around it; each condition (`a ? b : c`) all that stands behind it,
+/// up to a comma or to the bracket around it.
 pub(super) fn check(source: &str) -> Result<(), String> {
     let length = source.chars().count();
     if length > MOST_CHARACTERS {
@@ -25,8 +26,8 @@ pub(super) fn check(source: &str) -> Result<(), String> {
 
 /// How many operators and brackets are within each other at most.
 fn levels(source: &[u8]) -> usize {
-    // The operators of the present part, those of the parts around it, and the sum of these.
-    let (mut here, mut around, mut outside) = (0_usize, Vec::new(), 0_usize);
+    // Operators and conditions of the present part, those of the parts around it, and the sum of these.
+    let (mut here, mut conditions, mut around, mut outside) = (0_usize, 0_usize, Vec::new(), 0_usize);
     let mut most = 0;
     let mut at = 0;
     while let Some(&byte) = source.get(at) {
@@ -37,26 +38,34 @@ fn levels(source: &[u8]) -> usize {
                 at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
                 continue;
             }
-            b'&' | b'|' | b',' => here = 0,
+            b'&' | b'|' => here = 0,
+            b',' => (here, conditions) = (0, 0),
             b'(' | b'[' | b'{' => {
                 here += 1;
-                outside += here;
-                around.push(std::mem::take(&mut here));
+                outside += here + conditions;
+                around.push((std::mem::take(&mut here), std::mem::take(&mut conditions)));
             }
             b')' | b']' | b'}' => {
                 if let Some(before) = around.pop() {
-                    outside -= before;
-                    here = before;
+                    (here, conditions) = before;
+                    outside -= here + conditions;
                 }
             }
+            b'?' if !is_optional(source, at) => conditions += 1,
             b'.' | b'+' | b'-' | b'*' | b'/' | b'%' | b'!' | b'<' | b'>' | b'=' | b'?' => here += 1,
             b'i' if is_in(source, at) => here += 1,
             _ => {}
         }
-        most = most.max(outside + here);
+        most = most.max(outside + here + conditions);
         at += 1;
     }
     most
+}
+
+/// Whether the `?` at `at` is one of optional values (`a.?b`, `a[?b]`, `[?a, ?b]`, `{?a: b}`) and no condition's.
+fn is_optional(source: &[u8], at: usize) -> bool {
+    let before = source[..at].iter().rev().find(|byte| !byte.is_ascii_whitespace());
+    before.is_none_or(|byte| b".[{,".contains(byte))
 }
 
 /// Whether the operator `in` stands at `at`.
@@ -106,6 +115,10 @@ mod tests {
             ("1 // + + + (((\n + 2", 1),
             ("'((((", 0),
             ("a)))) + b", 1),
+            ("a ? b : c && d ? e : f || g ? h : i", 3),
+            ("(a ? b : c) && (d ? e : f)", 2),
+            ("f(a ? b : c, d ? e : f)", 2),
+            ("a.?b.c() && a[?0].b && [?a, ?b] == c", 4),
         ] {
             assert_eq!(levels(source.as_bytes()), expected, "{source}");
         }
@@ -123,8 +136,12 @@ mod tests {
             ("", "("),
             ("", "a ? b : "),
             ("a", " in a"),
+            // Within each other in spite of what stands between them.
+            ("", "a ? b : c && "),
+            ("", "a || b ? c : "),
+            ("", "a && b ? c || d : e && "),
         ] {
-            assert_eq!(check(&format!("{head}{}", unit.repeat(10_000))), Err(deep.into()), "{unit}");
+            assert_eq!(check(&format!("{head}{}", unit.repeat(4_000))), Err(deep.into()), "{unit}");
         }
         let long = "expression code point size exceeds limit: size: 100001, limit 100000";
         assert_eq!(check(&"é".repeat(100_001)), Err(long.into()));

@@ -13,7 +13,6 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::json;
@@ -173,8 +172,8 @@ async fn join_all(hub: &ControlPlane, admin: &Client, cluster: &Cluster, count: 
                 let account = fleetpass_hub::join::AGENT_SERVICE_ACCOUNT;
                 let token = accounts.create_token_request(account, &PostParams::default(), &request).await?;
                 let token = token.status.and_then(|status| status.token).context("no token for an agent")?;
-                // Each with connections of its own, as it is with processes.
-                let hub = connect(hub, &token).await?;
+                // As `fleetpass agent` has it, and each with connections of its own, as it is with processes.
+                let hub = fleetpass_cli::transport::connect(hub.endpoint().config(&token).await?)?;
                 let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
                 Api::all(spoke.clone()).create(&PostParams::default(), &namespace).await?;
                 let mut options = Options::new(&name, clock::system());
@@ -190,13 +189,6 @@ async fn join_all(hub: &ControlPlane, admin: &Client, cluster: &Cluster, count: 
         .try_collect()
         .await?;
     Ok(Agents { handles, _stop: stop.drop_guard() })
-}
-
-/// A client as `fleetpass agent` has it.
-async fn connect(hub: &ControlPlane, token: &str) -> Result<Client> {
-    let kubeconfig = Kubeconfig::from_yaml(&hub.endpoint().kubeconfig(token))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    fleetpass_cli::transport::connect(config)
 }
 
 /// As long as an authority's certificate usually is; nobody reads it.

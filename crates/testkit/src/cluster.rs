@@ -1,5 +1,6 @@
 //! A control plane in a test: over memory, on a free loopback port, with users whose tokens are known.
 
+use crate::clients;
 use anyhow::{Context, Result};
 use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_apiserver::authn::tokenfile::TokenFile;
@@ -91,17 +92,7 @@ impl Cluster {
     /// A client over a socket and TLS, for the user of a bearer token. `address` is [`Cluster::address`], or something
     /// between it and the client.
     pub async fn client_over_tls(&self, address: SocketAddr, token: &str) -> Result<kube::Client> {
-        use base64::Engine as _;
-        let authority = base64::engine::general_purpose::STANDARD.encode(&self.ca_pem);
-        let kubeconfig = serde_json::from_value(serde_json::json!({
-            "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {
-                "server": format!("https://{address}"), "certificate-authority-data": authority}}],
-            "users": [{"name": "test", "user": {"token": token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        }))?;
-        let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        let config = clients::config(address, &self.ca_pem, token).await?;
         Ok(kube::Client::try_from(config)?)
     }
 

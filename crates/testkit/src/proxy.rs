@@ -1,4 +1,4 @@
-//! Something between a client and a server that cuts their connections.
+//! Something between a client and a server that counts their connections and cuts them.
 
 use anyhow::Result;
 use std::net::SocketAddr;
@@ -6,17 +6,21 @@ use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Passes bytes on, until it is told to cut.
-pub(super) struct Proxy {
+/// Passes bytes on, until it is told to cut; cuts when it is dropped.
+pub struct Proxy {
     /// Where clients find it.
-    pub(super) address: SocketAddr,
+    pub address: SocketAddr,
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
     accepting: JoinHandle<()>,
 }
 
 impl Proxy {
     /// One in front of a server.
-    pub(super) async fn start(server: SocketAddr) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// There is no free port.
+    pub async fn start(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let connections = Arc::new(Mutex::new(Vec::new()));
@@ -34,8 +38,13 @@ impl Proxy {
         Ok(Self { address, connections, accepting })
     }
 
+    /// How many connections were made since the last cut.
+    pub fn connections(&self) -> usize {
+        self.connections.lock().expect("no panic").len()
+    }
+
     /// Cuts every connection that is there; how many those are.
-    pub(super) fn cut(&self) -> usize {
+    pub fn cut(&self) -> usize {
         let connections = std::mem::take(&mut *self.connections.lock().expect("no panic"));
         connections.iter().filter(|one| !one.is_finished()).map(JoinHandle::abort).count()
     }

@@ -1,57 +1,29 @@
 //! The connections of agents and managers.
 
 use fleetpass_cli::transport;
+use fleetpass_testkit::clients;
 use fleetpass_testkit::cluster::{ADMIN_TOKEN, Cluster};
+use fleetpass_testkit::proxy::Proxy;
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ListParams, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-
-/// Passes connections on, and counts them.
-async fn counted(to: SocketAddr) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let (address, count) = (listener.local_addr()?, Arc::new(AtomicUsize::new(0)));
-    let counter = count.clone();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            counter.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(to).await?;
-                tokio::io::copy_bidirectional(&mut client, &mut server).await
-            });
-        }
-    });
-    Ok((address, count))
-}
+use tokio::net::TcpListener;
 
 async fn client(address: SocketAddr, ca_pem: &str) -> anyhow::Result<kube::Client> {
-    use base64::Engine as _;
-    let authority = base64::engine::general_purpose::STANDARD.encode(ca_pem);
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "x",
-        "clusters": [{"name": "x", "cluster": {
-            "server": format!("https://{address}"), "certificate-authority-data": authority}}],
-        "users": [{"name": "x", "user": {"token": ADMIN_TOKEN}}],
-        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-    });
-    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig.to_string())?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    transport::connect(config)
+    transport::connect(clients::config(address, ca_pem, ADMIN_TOKEN).await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_and_requests_share_one_connection() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
-    let (address, count) = counted(cluster.address).await?;
-    let client = client(address, &cluster.ca_pem).await?;
+    let proxy = Proxy::start(cluster.address).await?;
+    let client = client(proxy.address, &cluster.ca_pem).await?;
     Api::<Namespace>::all(client.clone()).get("default").await?;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
     let params = WatchParams::default();
@@ -59,7 +31,7 @@ async fn watches_and_requests_share_one_connection() -> anyhow::Result<()> {
     let lists = join_all((0..50).map(|_| async { maps.list(&ListParams::default()).await.is_ok() })).await;
     assert!(lists.into_iter().all(|listed| listed));
     drop(watches);
-    assert_eq!(count.load(Ordering::Relaxed), 1);
+    assert_eq!(proxy.connections(), 1);
     Ok(())
 }
 

@@ -2,10 +2,9 @@
 
 use super::pki::write_private;
 use super::{FleetpassHub, HubOptions, RealCluster, RealClusterOptions};
+use crate::clients;
 use crate::cluster::ADMIN_TOKEN;
 use anyhow::Result;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -36,16 +35,7 @@ impl Endpoint {
 
     /// A kubeconfig (JSON, which is YAML) for the user of a bearer token.
     pub fn kubeconfig(&self, token: &str) -> String {
-        use base64::Engine as _;
-        let authority = base64::engine::general_purpose::STANDARD.encode(&self.ca_pem);
-        json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "rig",
-            "clusters": [{"name": "rig", "cluster": {
-                "server": self.url(), "certificate-authority-data": authority}}],
-            "users": [{"name": "rig", "user": {"token": token}}],
-            "contexts": [{"name": "rig", "context": {"cluster": "rig", "user": "rig"}}],
-        })
-        .to_string()
+        clients::kubeconfig(self.address(), &self.ca_pem, token).to_string()
     }
 
     /// Writes [`Endpoint::kubeconfig`] to a file.
@@ -53,11 +43,14 @@ impl Endpoint {
         write_private(path, &self.kubeconfig(token))
     }
 
+    /// [`Endpoint::kubeconfig`] as kube reads it.
+    pub async fn config(&self, token: &str) -> Result<kube::Config> {
+        clients::config(self.address(), &self.ca_pem, token).await
+    }
+
     /// A client for the user of a bearer token.
     pub async fn client(&self, token: &str) -> Result<kube::Client> {
-        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig(token))?;
-        let mut config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let mut config = self.config(token).await?;
         config.connect_timeout = Some(Duration::from_secs(5));
         // Every answer is seen: the client asks nothing again behind a test's back.
         config.default_retry = false;

@@ -10,7 +10,6 @@ use k8s_openapi::api::authentication::v1::{
 };
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -154,8 +153,7 @@ impl Fleet {
     pub async fn who(&self, projected: &Projected) -> Result<String> {
         let mut endpoint = self.cluster.endpoint().clone();
         endpoint.ca_pem.clone_from(&projected.ca_pem);
-        let config = Kubeconfig::from_yaml(&endpoint.kubeconfig(&projected.token))?;
-        let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let config = endpoint.config(&projected.token).await?;
         let reviews: Api<SelfSubjectReview> = Api::all(Client::try_from(config)?);
         let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
         let user = review.status.and_then(|status| status.user_info).and_then(|user| user.username);

@@ -3,7 +3,6 @@
 mod controller;
 mod objects;
 mod patches;
-mod proxy;
 mod reflectors;
 
 use anyhow::Result;

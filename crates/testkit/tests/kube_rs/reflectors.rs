@@ -1,9 +1,9 @@
 //! Reflectors: whatever happens to their watches, they end with what the list has.
 
-use super::proxy::Proxy;
 use super::{admin, configmap, configmaps};
 use anyhow::{Context as _, Result, ensure};
 use fleetpass_testkit::cluster::{ADMIN_TOKEN, Cluster};
+use fleetpass_testkit::proxy::Proxy;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};

@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     targets: Vec<String>,
 
     /// For how long each target runs.
-    #[arg(long, value_name = "N", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
 
     /// Do not fuzz: keep what was found so far, as little of it as covers as much, for `cargo test` to replay.

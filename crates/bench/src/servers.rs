@@ -43,7 +43,7 @@ pub(crate) async fn start(program: Program, key: KeyKind) -> Result<ControlPlane
             ControlPlane::kubernetes(&options).await?
         }
         Program::Fleetpass => {
-            // Made for everybody's eyes but ours by default; the hub reads it once, at its start.
+            // A temporary file is its owner's alone; the hub reads it once, at its start.
             let mut file = tempfile::NamedTempFile::new()?;
             file.write_all(SigningKey::generate_pem(key)?.expose_secret().as_bytes())?;
             let flags = vec![format!("--service-account-signing-key-file={}", file.path().display())];

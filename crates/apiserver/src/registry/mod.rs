@@ -310,8 +310,8 @@ fn go_parse_uint(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Randomness for names and ids.
-fn random_u64() -> u64 {
+/// Randomness for names, ids and how long watches last.
+pub(crate) fn random_u64() -> u64 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     high
 }

@@ -9,7 +9,7 @@ use crate::cache::{Event, EventKind, Object};
 use crate::catalog::Row;
 use crate::codec::negotiate::{self, Form as Shape, MediaType};
 use crate::codec::protobuf;
-use crate::registry::{Scope, WatchItem, Watching, present};
+use crate::registry::{Scope, WatchItem, Watching, present, random_u64};
 use crate::request::api_version;
 use crate::status::Status;
 use crate::strategy::{Strategy, Version, WriteOptions};
@@ -31,7 +31,7 @@ pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Resu
     let write = WriteOptions::default();
     let mut scope = call.scope(&**strategy, &write);
     scope.name = "";
-    let longest = call.inner.limits.watch(uuid::Uuid::new_v4().as_u64_pair().0);
+    let longest = call.inner.limits.watch(random_u64());
     let watching = call.inner.registry.watch(&scope, &options, longest).await?;
     let stream = Stream {
         inner: call.inner.clone(),

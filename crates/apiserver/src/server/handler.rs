@@ -3,7 +3,7 @@
 use super::body::{self, Body, BoxError, Content};
 use super::listener::Peer;
 use super::render;
-use super::{Inner, compression, documents, limits, nonresource, resource, warning};
+use super::{Inner, compression, connection, documents, limits, nonresource, resource, warning};
 use crate::alias::{self, Alias};
 use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
 use crate::audit::trail::Trail;
@@ -229,6 +229,9 @@ where
         }
     };
     let served = async {
+        if may_be_long(&asked.info) {
+            connection::step_aside().await;
+        }
         let mut reply = serve(inner, &asked, read).await?;
         compression::compress(&mut reply, &asked.headers).await;
         Ok(reply)
@@ -240,6 +243,11 @@ where
             .unwrap_or_else(|_| Err(limits::too_late().into())),
     };
     with_warnings(warnings, result)
+}
+
+/// Whether the answer may keep a core busy for long.
+fn may_be_long(info: &RequestInfo) -> bool {
+    matches!(info.verb.as_str(), "list" | "deletecollection") || documents::is_path(&info.path)
 }
 
 async fn serve(

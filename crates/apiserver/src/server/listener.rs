@@ -1,12 +1,13 @@
 //! Connections: accept, shake hands, serve HTTP/1.1 and HTTP/2, and let go of all in good order.
 
 use super::body::Body;
+use super::coalesce::Coalesced;
+use super::connection::{self, Arrivals};
 use crate::authn::x509::ClientCertificate;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long a client may take for the TLS handshake, and for the headers of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +48,7 @@ where
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let acceptor = TlsAcceptor::from(tls);
-    let graceful = Arc::new(GracefulShutdown::new());
+    let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
@@ -62,16 +64,15 @@ where
             },
             () = stop.cancelled() => break,
         };
-        let (acceptor, handle, watcher) = (acceptor.clone(), handle.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        let (acceptor, handle, stop) = (acceptor.clone(), handle.clone(), stop.clone());
+        connections.spawn(async move {
             let _slot = slot;
-            serve_connection(stream, address, acceptor, handle, watcher).await;
+            serve_connection(stream, address, acceptor, handle, stop).await;
         });
     }
     drop(listener);
-    if let Some(graceful) = Arc::into_inner(graceful)
-        && tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err()
-    {
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
         tracing::warn!("some requests did not end in time; their connections are closed");
     }
 }
@@ -81,7 +82,7 @@ async fn serve_connection<F, R>(
     address: SocketAddr,
     acceptor: TlsAcceptor,
     handle: F,
-    watcher: hyper_util::server::graceful::Watcher,
+    stop: CancellationToken,
 ) where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
@@ -107,17 +108,34 @@ async fn serve_connection<F, R>(
         let answer = handle(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).max_buf_size(128 * 1024);
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = Coalesced::new(tls);
+    let arrivals = Arrivals::default();
+    let ended = if http2 {
+        let connection = http2_settings(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
+        connection::drive(connection, http2::Connection::graceful_shutdown, arrivals, io, &stop).await
+    } else {
+        let connection = http1_settings().serve_connection(TokioIo::new(io.clone()), service);
+        connection::drive(connection, http1::Connection::graceful_shutdown, arrivals, io, &stop).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+fn http1_settings() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).max_buf_size(128 * 1024);
     builder
-        .http2()
+}
+
+fn http2_settings(arrivals: Arrivals) -> http2::Builder<Arrivals> {
+    let mut builder = http2::Builder::new(arrivals);
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%address, %error, "connection ended");
-    }
+    builder
 }

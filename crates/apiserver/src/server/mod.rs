@@ -2,7 +2,9 @@
 
 mod action;
 pub mod body;
+mod coalesce;
 mod compression;
+mod connection;
 mod documents;
 mod handler;
 pub mod health;

@@ -161,9 +161,12 @@ impl ControlPlane {
                 tracing::error!(%error, "the controllers have ended");
             }
         });
-        if let Role::Hub(features) = jobs.role {
+        // Secrets whose account is gone are left to the garbage collector, which every server of ours has.
+        if let Role::Hub(FeatureGates { ephemeral_identity: true, .. }) = jobs.role {
             let (client, work) = (self.client(), clock.clone());
-            let accounts = move |stop| look_after_accounts(client.clone(), features, work.clone(), stop);
+            let accounts = move |stop| {
+                fleetpass_hub::ttl::run(client.clone(), Scope::All, work.clone(), Counter::default(), stop)
+            };
             match election("fleetpass-accounts") {
                 None => tasks.spawn(accounts(stop.clone())),
                 Some(identity) => {
@@ -177,23 +180,6 @@ impl ControlPlane {
         }
         tasks
     }
-}
-
-/// The controllers of ManagedServiceAccounts, until `stop`.
-async fn look_after_accounts(
-    client: kube::Client,
-    features: FeatureGates,
-    clock: SharedClock,
-    stop: CancellationToken,
-) {
-    let ttl = async {
-        if features.ephemeral_identity {
-            fleetpass_hub::ttl::run(client.clone(), Scope::All, clock, Counter::default(), stop.clone())
-                .await;
-        }
-    };
-    let orphans = fleetpass_hub::orphans::run(client.clone(), Scope::All, Counter::default(), stop.clone());
-    tokio::join!(orphans, ttl);
 }
 
 /// Issues the tokens that live in Secrets, with the key that signs all tokens of the server.

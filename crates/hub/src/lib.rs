@@ -3,6 +3,7 @@
 //! The controllers know no server: they are given a [`kube::Client`], of any Kubernetes or of Fleetpass' own API
 //! server in the same process.
 
+mod control;
 pub mod fleet;
 pub mod join;
 pub mod manager;

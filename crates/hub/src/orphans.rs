@@ -3,18 +3,14 @@
 //! The hub's garbage collector removes them by their ownerReference, and the cluster's agent does so too. This is
 //! for the rest: a hub without a garbage collector and a cluster that never came back.
 
-use crate::Scope;
+use crate::{Scope, control::control};
 use fleetpass_api::{ManagedServiceAccount, names};
-use futures::StreamExt as _;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Preconditions},
     core::{ObjectMeta, PartialObjectMeta},
-    runtime::{
-        controller::{Action, Controller},
-        watcher,
-    },
+    runtime::{controller::Action, watcher},
 };
 use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
@@ -43,19 +39,12 @@ struct Context {
 pub async fn run(client: Client, scope: Scope, deleted: Counter, shutdown: CancellationToken) {
     let labels = format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE);
     let api: Api<SecretMeta> = scope.api(client.clone());
-    Controller::new(api, watcher::Config::default().labels(&labels))
-        .run(
-            reconcile,
-            |secret, error, _| {
-                tracing::warn!(secret = secret.name_any(), %error, "could not tell whether a Secret is an orphan");
-                Action::requeue(RETRY)
-            },
-            Arc::new(Context { client, deleted }),
-        )
-        // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
-        .take_until(shutdown.cancelled_owned())
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let retry = |secret: Arc<SecretMeta>, error: &kube::Error, _| {
+        tracing::warn!(secret = secret.name_any(), %error, "could not tell whether a Secret is an orphan");
+        Action::requeue(RETRY)
+    };
+    let select = watcher::Config::default().labels(&labels);
+    control(api, select, reconcile, retry, Context { client, deleted }, shutdown).await;
 }
 
 async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Action, kube::Error> {

@@ -1,17 +1,13 @@
 //! `spec.ttlSecondsAfterCreation`: accounts that are deleted when their time is over (feature `EphemeralIdentity`;
 //! upstream `pkg/addon/commoncontroller/ephemeral_identity_controller.go`).
 
-use crate::Scope;
+use crate::{Scope, control::control};
 use fleetpass_api::{ManagedServiceAccount, clock::SharedClock};
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{DeleteParams, Preconditions},
-    runtime::{
-        controller::{Action, Controller},
-        watcher,
-    },
+    runtime::{controller::Action, watcher},
 };
 use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
@@ -54,19 +50,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let api: Api<ManagedServiceAccount> = scope.api(client.clone());
-    Controller::new(api, watcher::Config::default())
-        .run(
-            reconcile,
-            |account, error, _| {
-                tracing::warn!(account = account.name_any(), %error, "an expired account could not be deleted");
-                Action::requeue(RETRY)
-            },
-            Arc::new(Context { client, clock, deleted }),
-        )
-        // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
-        .take_until(shutdown.cancelled_owned())
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let retry = |account: Arc<ManagedServiceAccount>, error: &kube::Error, _| {
+        tracing::warn!(account = account.name_any(), %error, "an expired account could not be deleted");
+        Action::requeue(RETRY)
+    };
+    let context = Context { client, clock, deleted };
+    control(api, watcher::Config::default(), reconcile, retry, context, shutdown).await;
 }
 
 async fn reconcile(

@@ -6,7 +6,7 @@
 
 use crate::discovery::ResourceType;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ pub(crate) const ORPHAN: &str = "orphan";
 pub(crate) struct Uid(u128);
 
 impl Uid {
+    const LEAST: Self = Self(0);
+    const GREATEST: Self = Self(u128::MAX);
+
     /// The number for `uid`: its own if it is a UUID, a digest otherwise. Nothing is deleted on the strength of it
     /// alone: deletions carry the UID that the server told.
     pub(crate) fn of(uid: &str) -> Self {
@@ -62,7 +65,7 @@ struct Owner {
 #[derive(Debug)]
 struct Node {
     place: Place,
-    owners: Vec<Owner>,
+    owners: Box<[Owner]>,
     deleting: bool,
     foreground: bool,
     orphan: bool,
@@ -102,7 +105,8 @@ pub(crate) struct Graph {
     /// What a list under way has shown so far.
     listing: HashMap<(String, String), HashMap<Uid, u64>>,
     nodes: HashMap<Uid, Node>,
-    dependents: HashMap<Uid, HashSet<Uid>>,
+    /// Owners and those that name them, in pairs.
+    dependents: BTreeSet<(Uid, Uid)>,
 }
 
 fn kind_of(resource: &ResourceType) -> (String, String) {
@@ -122,7 +126,7 @@ fn uid_of(meta: &ObjectMeta) -> Option<Uid> {
     meta.uid.as_deref().map(Uid::of)
 }
 
-fn owners_of(meta: &ObjectMeta) -> Vec<Owner> {
+fn owners_of(meta: &ObjectMeta) -> Box<[Owner]> {
     let references = meta.owner_references.iter().flatten();
     references
         .map(|reference| Owner {
@@ -214,20 +218,18 @@ impl Graph {
                 work.push(Work::Check(owner.uid));
             }
             if !node.owners.iter().any(|now| now.uid == owner.uid) {
-                self.unlink(owner.uid, uid);
+                self.dependents.remove(&(owner.uid, uid));
             }
         }
         for owner in &node.owners {
-            self.dependents.entry(owner.uid).or_default().insert(uid);
+            self.dependents.insert((owner.uid, uid));
         }
         if node.orphan && !before.as_ref().is_some_and(|node| node.orphan) {
             work.push(Work::Orphan(uid));
         }
         if node.foreground && !before.as_ref().is_some_and(|node| node.foreground) {
             work.push(Work::Check(uid));
-            work.extend(
-                self.dependents.get(&uid).into_iter().flatten().map(|dependent| Work::Check(*dependent)),
-            );
+            work.extend(self.dependents_of(uid).map(Work::Check));
         }
         if node.owners.is_empty() && !node.foreground && !node.orphan {
             return work;
@@ -244,7 +246,7 @@ impl Graph {
         let mut work = Vec::new();
         if let Some(node) = self.nodes.remove(&uid) {
             for owner in &node.owners {
-                self.unlink(owner.uid, uid);
+                self.dependents.remove(&(owner.uid, uid));
                 if self.nodes.get(&owner.uid).is_some_and(|owner| owner.foreground) {
                     work.push(Work::Check(owner.uid));
                 }
@@ -253,17 +255,12 @@ impl Graph {
                 alive.remove(&uid);
             }
         }
-        work.extend(self.dependents.get(&uid).into_iter().flatten().map(|dependent| Work::Check(*dependent)));
+        work.extend(self.dependents_of(uid).map(Work::Check));
         work
     }
 
-    fn unlink(&mut self, owner: Uid, dependent: Uid) {
-        if let Some(dependents) = self.dependents.get_mut(&owner) {
-            dependents.remove(&dependent);
-            if dependents.is_empty() {
-                self.dependents.remove(&owner);
-            }
-        }
+    fn dependents_of(&self, owner: Uid) -> impl Iterator<Item = Uid> {
+        self.dependents.range((owner, Uid::LEAST)..=(owner, Uid::GREATEST)).map(|(_, dependent)| *dependent)
     }
 
     /// Whether the watches say that `owner` of `node` exists where the reference says.
@@ -291,11 +288,8 @@ impl Graph {
         }
         let node = self.nodes.get(&uid)?;
         let dependents: Vec<_> = self
-            .dependents
-            .get(&uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|dependent| Some((*dependent, self.nodes.get(dependent)?)))
+            .dependents_of(uid)
+            .filter_map(|dependent| Some((dependent, self.nodes.get(&dependent)?)))
             .collect();
         let blocks = |node: &Node| node.owners.iter().any(|owner| owner.uid == uid && owner.blocks);
         let mut blocking: Vec<_> = dependents
@@ -317,8 +311,8 @@ impl Graph {
     /// Where an object is whose dependents must forget it, and where those are that the watches have told.
     pub(crate) fn orphans(&self, uid: Uid) -> Option<(Place, Vec<Place>)> {
         let owner = self.nodes.get(&uid).filter(|node| node.orphan)?;
-        let dependents = self.dependents.get(&uid).into_iter().flatten();
-        let places = dependents.filter_map(|dependent| Some(self.nodes.get(dependent)?.place.clone()));
+        let places =
+            self.dependents_of(uid).filter_map(|dependent| Some(self.nodes.get(&dependent)?.place.clone()));
         Some((owner.place.clone(), places.collect()))
     }
 }

@@ -7,6 +7,7 @@
 
 mod object;
 mod watcher;
+mod window;
 
 pub use object::{
     Head, Malformed, Object, encode, encode_for_storage, join_key, set_resource_version, split_key,
@@ -26,9 +27,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use watcher::Watchers;
-
-/// How many events of one resource are remembered for watches and lists of the past.
-const WINDOW: usize = 4096;
+use window::Window;
 
 /// The objects of one resource at one revision.
 pub type Objects = Map<Arc<str>, Arc<Object>>;
@@ -60,9 +59,7 @@ pub type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
 #[derive(Default)]
 struct ResourceCache {
     objects: Objects,
-    window: VecDeque<Arc<Event>>,
-    /// Events up to here are no longer in the window.
-    window_start: Revision,
+    window: Window,
     watchers: Watchers,
 }
 
@@ -214,12 +211,7 @@ impl Cache {
     fn publish(&self, prefix: &str, cache: &mut ResourceCache, event: Event) {
         self.tell(prefix, &event);
         let event = Arc::new(event);
-        if cache.window.len() == WINDOW
-            && let Some(oldest) = cache.window.pop_front()
-        {
-            cache.window_start = oldest.revision;
-        }
-        cache.window.push_back(event.clone());
+        cache.window.push(event.clone());
         cache.watchers.send(&event);
     }
 
@@ -279,11 +271,11 @@ impl Cache {
                 Err(CacheError::TooOld { asked: revision, oldest: inner.loaded })
             };
         };
-        if revision < cache.window_start {
-            return Err(CacheError::TooOld { asked: revision, oldest: cache.window_start });
+        if revision < cache.window.start() {
+            return Err(CacheError::TooOld { asked: revision, oldest: cache.window.start() });
         }
         let mut objects = cache.objects.clone();
-        for event in cache.window.iter().rev().take_while(|e| e.revision > revision) {
+        for event in cache.window.backwards_to(revision) {
             match &event.previous {
                 Some(previous) => objects.insert_cow(previous.key.clone(), previous.clone()),
                 None => objects.remove_cow(&event.object.key),
@@ -302,11 +294,10 @@ impl Cache {
     ) -> Result<Watcher, CacheError> {
         let mut inner = self.inner.write();
         let cache = inner.resource(prefix);
-        if after < cache.window_start {
-            return Err(CacheError::TooOld { asked: after, oldest: cache.window_start });
+        if after < cache.window.start() {
+            return Err(CacheError::TooOld { asked: after, oldest: cache.window.start() });
         }
-        let missed =
-            cache.window.iter().filter(|e| e.revision > after && e.is_in(namespace)).cloned().collect();
+        let missed = cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
         Ok(self.register(prefix, namespace, cache, missed))
     }
 
@@ -349,7 +340,7 @@ impl Cache {
 impl Inner {
     fn resource(&mut self, prefix: &str) -> &mut ResourceCache {
         if !self.resources.contains_key(prefix) {
-            let cache = ResourceCache { window_start: self.loaded, ..ResourceCache::default() };
+            let cache = ResourceCache { window: Window::new(self.loaded), ..ResourceCache::default() };
             self.resources.insert(prefix.into(), cache);
         }
         self.resources.get_mut(prefix).expect("inserted above")

@@ -75,6 +75,16 @@ impl Event {
         *encoded = Some((api_version.into(), line.clone()));
         line
     }
+
+    /// Gives back the memory of the line, if there is one.
+    pub(super) fn forget_line(&self) {
+        *self.encoded.lock() = None;
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_line(&self) -> bool {
+        self.encoded.lock().is_some()
+    }
 }
 
 /// A watch event as a line of JSON.

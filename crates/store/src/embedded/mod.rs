@@ -50,13 +50,14 @@ pub struct EmbeddedOptions {
 }
 
 impl EmbeddedOptions {
-    /// The defaults: no encryption, the default [`Window`], a cache of 64 MiB.
+    /// The defaults: no encryption, the default [`Window`], a cache of 8 MiB: what reads need is in the
+    /// API server's own cache, and the system caches the file too.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         EmbeddedOptions {
             directory: directory.into(),
             encryption: None,
             window: Window::default(),
-            cache_bytes: 64 << 20,
+            cache_bytes: 8 << 20,
         }
     }
 }

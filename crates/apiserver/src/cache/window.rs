@@ -1,0 +1,122 @@
+//! The recent events of a resource, for watches and lists that begin in the past.
+
+use super::watcher::Event;
+use fleetpass_store::Revision;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How many events are remembered at most.
+const EVENTS: usize = 4096;
+/// How many bytes of objects they may have, unless they are few.
+const BYTES: usize = 16 << 20;
+/// How many are remembered whatever their size.
+const FEW: usize = 100;
+/// Watchers read events soon after they come; the lines of the older ones are written anew for who is late.
+const WITH_LINES: usize = 256;
+
+/// The last events, in order.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    events: VecDeque<Arc<Event>>,
+    /// Of the objects that the events brought; those before them were brought by earlier events.
+    bytes: usize,
+    start: Revision,
+}
+
+impl Window {
+    /// An empty one, in which what happens after `start` will be.
+    pub(super) fn new(start: Revision) -> Self {
+        Self { start, ..Self::default() }
+    }
+
+    /// The revision up to which events are no longer remembered.
+    pub(super) fn start(&self) -> Revision {
+        self.start
+    }
+
+    /// Remembers one more, and forgets the oldest of too many.
+    pub(super) fn push(&mut self, event: Arc<Event>) {
+        self.bytes += event.object.size();
+        self.events.push_back(event);
+        while self.events.len() > EVENTS || (self.bytes > BYTES && self.events.len() > FEW) {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes -= oldest.object.size();
+            self.start = oldest.revision;
+        }
+        if let Some(older) = self.events.len().checked_sub(WITH_LINES + 1) {
+            self.events[older].forget_line();
+        }
+    }
+
+    /// The events after a revision, which must not be before [`Window::start`], the last one first.
+    pub(super) fn backwards_to(&self, revision: Revision) -> impl Iterator<Item = &Arc<Event>> {
+        self.events.iter().rev().take_while(move |event| event.revision > revision)
+    }
+
+    /// The events after a revision, which must not be before [`Window::start`].
+    pub(super) fn after(&self, revision: Revision) -> impl Iterator<Item = &Arc<Event>> {
+        let from = self.events.partition_point(|event| event.revision <= revision);
+        self.events.range(from..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EventKind, Object};
+    use super::*;
+
+    fn event(revision: Revision, size: usize) -> Arc<Event> {
+        let json = format!(r#"{{"metadata":{{"name":"{}"}}}}"#, "x".repeat(size));
+        let object = Object::new("/registry/things/x".into(), revision, json.into()).unwrap();
+        Arc::new(Event::new(revision, EventKind::Modified, Arc::new(object), None))
+    }
+
+    fn filled(events: std::ops::RangeInclusive<Revision>, size: usize) -> Window {
+        let mut window = Window::new(0);
+        events.for_each(|revision| window.push(event(revision, size)));
+        window
+    }
+
+    #[test]
+    fn the_number_of_events_and_their_bytes_are_bounded() {
+        let few = FEW as Revision;
+        for (events, size, kept) in [
+            (10, 10, 10),
+            (5_000, 10, EVENTS),
+            // 64 KiB each: 16 MiB are less than 256 of them.
+            (1_000, 64 << 10, 255),
+            // Larger than all that is allowed: some are remembered all the same.
+            (few + 20, 200 << 10, FEW),
+        ] {
+            let window = filled(1..=events, size);
+            assert_eq!(window.events.len(), kept, "{events} of {size} bytes");
+            assert_eq!(window.start(), events - kept as Revision);
+            assert_eq!(window.bytes, window.events.iter().map(|event| event.object.size()).sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn events_are_found_by_revision() {
+        let window = filled(11..=20, 1);
+        let after = |revision| window.after(revision).map(|event| event.revision).collect::<Vec<_>>();
+        assert_eq!(after(10), (11..=20).collect::<Vec<_>>());
+        assert_eq!(after(17), [18, 19, 20]);
+        assert_eq!(after(20), [] as [Revision; 0]);
+        let back: Vec<_> = window.backwards_to(17).map(|event| event.revision).collect();
+        assert_eq!(back, [20, 19, 18]);
+    }
+
+    #[test]
+    fn the_lines_of_older_events_are_forgotten() {
+        let (old, new) = (event(1, 1), event(2, 1));
+        for event in [&old, &new] {
+            assert!(!event.line("Thing", "v1").is_empty() && event.has_line());
+        }
+        let mut window = Window::new(0);
+        window.push(old.clone());
+        window.push(new.clone());
+        (3..=257).for_each(|revision| window.push(event(revision, 1)));
+        assert!(!old.has_line() && new.has_line());
+        assert_eq!(old.line("Thing", "v1"), event(1, 1).line("Thing", "v1"));
+    }
+}

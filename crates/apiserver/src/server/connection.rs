@@ -93,13 +93,16 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Arrivals {
     }
 }
 
+/// How many requests are answered before the connection takes their answers: it keeps the room for those that wait.
+const AT_ONCE: usize = 4;
+
 /// Drives a connection of hyper to its end, its requests with it, and sends what they have written when none of them has
 /// more. `close` begins an orderly end, which `stop` calls for.
 ///
 /// # Errors
 /// What ended the connection, as hyper has it.
 pub(super) async fn drive<C, E, T>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     close: impl Fn(Pin<&mut C>),
     arrivals: Arrivals,
     io: Coalesced<T>,
@@ -109,7 +112,6 @@ where
     C: Future<Output = Result<(), E>>,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = pin!(connection);
     let mut streams = FuturesUnordered::new();
     let mut stopping = pin!(stop.cancelled());
     let mut closing = false;
@@ -119,13 +121,13 @@ where
             close(connection.as_mut());
         }
         loop {
-            while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+            let ended = (0..AT_ONCE).all(|_| streams.poll_next_unpin(cx) == Poll::Ready(Some(())));
             let polled = connection.as_mut().poll(cx);
             if polled.is_ready() {
                 return polled;
             }
             let arrived = std::mem::take(&mut *arrivals.0.lock());
-            if arrived.is_empty() {
+            if arrived.is_empty() && !ended {
                 break;
             }
             streams.extend(arrived);
@@ -176,7 +178,7 @@ mod tests {
             let (arrivals, io) = (Arrivals::default(), Coalesced::new(there));
             let connection =
                 http2::Builder::new(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
-            drive(connection, http2::Connection::graceful_shutdown, arrivals, io, &stop).await
+            drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop).await
         });
         let (client, driver) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(here)).await.unwrap();

@@ -392,7 +392,9 @@ fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    if let Ok(id) = HeaderValue::from_str(id) {
+    if let Ok(mut id) = HeaderValue::from_str(id) {
+        // No secret, but different each time: it is not worth a place in HTTP/2's table of known headers.
+        id.set_sensitive(true);
         headers.insert(AUDIT_ID, id);
     }
     for value in warning::headers(reply.warnings) {

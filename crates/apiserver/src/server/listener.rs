@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +78,26 @@ where
     }
 }
 
+/// The TLS handshake; `None` if there is none in time.
+async fn shake_hands(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+) -> Option<TlsStream<TcpStream>> {
+    let _ = stream.set_nodelay(true);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => Some(tls),
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%address, "TLS handshake timed out");
+            None
+        }
+    }
+}
+
 async fn serve_connection<F, R>(
     stream: TcpStream,
     address: SocketAddr,
@@ -87,25 +108,15 @@ async fn serve_connection<F, R>(
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
-    let _ = stream.set_nodelay(true);
-    let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "TLS handshake failed");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!(%address, "TLS handshake timed out");
-            return;
-        }
-    };
+    // Boxed, as all that a connection needs only for a while: thousands of idle ones keep little.
+    let Some(tls) = Box::pin(shake_hands(stream, address, acceptor)).await else { return };
     let chain = tls.get_ref().1.peer_certificates();
     let certificate =
         chain.and_then(|chain| chain.first()).map(|leaf| Arc::new(ClientCertificate::new(leaf)));
     let peer = Peer { address, certificate };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        let answer = handle(request);
+        let answer = Box::pin(handle(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -113,10 +124,12 @@ async fn serve_connection<F, R>(
     let arrivals = Arrivals::default();
     let ended = if http2 {
         let connection = http2_settings(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
-        connection::drive(connection, http2::Connection::graceful_shutdown, arrivals, io, &stop).await
+        connection::drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop)
+            .await
     } else {
         let connection = http1_settings().serve_connection(TokioIo::new(io.clone()), service);
-        connection::drive(connection, http1::Connection::graceful_shutdown, arrivals, io, &stop).await
+        connection::drive(Box::pin(connection), http1::Connection::graceful_shutdown, arrivals, io, &stop)
+            .await
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection ended");

@@ -53,7 +53,7 @@ pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Resu
     };
     let mut reply = Reply::new(200, content_type, Bytes::new());
     if asked.method != Method::HEAD {
-        reply.body = Content::Stream(body::stream(futures::stream::unfold(stream, Stream::next)));
+        reply.body = Content::Stream(body::stream(futures::stream::unfold(Box::new(stream), Stream::next)));
     }
     Ok(reply)
 }
@@ -85,7 +85,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    async fn next(mut self: Box<Self>) -> Option<(Bytes, Box<Self>)> {
         if self.over {
             return None;
         }

@@ -1,7 +1,7 @@
 //! Server-side apply, and keeping track of who owns what through all other writes
 //! (`k8s.io/apimachinery/pkg/util/managedfields/internal`, `sigs.k8s.io/structured-merge-diff/merge/update.go`).
 
-use super::combine::{Comparison, compare, merge};
+use super::combine::{Comparison, compare, merge, written};
 use super::fields::{PathElement, Set, path_text, same};
 use super::go_text::json_kind;
 use super::managed::{Identity, Managed, Operation, Owned, is_reset};
@@ -11,6 +11,7 @@ use crate::schema::{Schema, Type};
 use crate::status::{Cause, Details, Status};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Who is said to own what was there before anybody's ownership was tracked.
@@ -74,12 +75,15 @@ impl Target<'_> {
 
     /// An object of the kind of which nothing is set.
     fn empty_object(&self) -> Value {
-        self.printed(&json!({"apiVersion": self.api_version(), "kind": self.kind}))
+        self.filled(json!({"apiVersion": self.api_version(), "kind": self.kind}))
     }
 
     /// The object with the members that Go prints even when they are not set.
     fn printed(&self, object: &Value) -> Value {
-        let mut object = without_managed_fields(object);
+        self.filled(without_managed_fields(object))
+    }
+
+    fn filled(&self, mut object: Value) -> Value {
         if self.schema.go_type.is_some() {
             fill_printed(self.schema, &mut object);
         }
@@ -180,12 +184,29 @@ pub fn update(target: &Target<'_>, live: Option<&Value>, new: &mut Value, manage
     if managed.0.is_empty() && live.is_some() {
         return set_managed_fields(new, None);
     }
-    let old = live.map_or_else(|| target.empty_object(), |live| target.printed(live));
-    let list = match track(target, &old, &target.printed(new), managed, manager) {
-        Ok(managed) => managed.encode(),
-        Err(_) => None,
+    let printed = target.printed(new);
+    let list = match live {
+        None if managed.0.is_empty() => created(target, &printed, manager),
+        _ => {
+            let old = live.map_or_else(|| target.empty_object(), |live| target.printed(live));
+            track(target, &old, &printed, managed, manager).ok().and_then(|managed| managed.encode())
+        }
     };
     set_managed_fields(new, list);
+}
+
+/// The managers of an object that `manager` creates and of which nobody owned anything: what [`track`] says, without
+/// most of the sets. Each create and each TokenRequest comes here.
+fn created(target: &Target<'_>, new: &Value, manager: &str) -> Option<Value> {
+    let shape = target.shape();
+    validate(shape, new, true).ok()?;
+    let fields = written(shape, &target.empty_object(), new, target.reset, &UNOWNED);
+    if fields.is_empty() {
+        return None;
+    }
+    let api_version = target.api_version();
+    let me = Identity::new(manager, Operation::Update, &api_version, target.subresource);
+    Managed(BTreeMap::from([(me, Owned { fields, api_version, time: Some(target.now) })])).encode()
 }
 
 /// Takes back the times in `new`'s `managedFields` if nothing but times changed, so that the write is none
@@ -484,8 +505,8 @@ fn fill_printed(schema: &Schema, value: &mut Value) {
                     Some(_) => !field.go.omit_empty && !field.go.omit_zero,
                     None => schema.required.contains(name),
                 };
-                if is_struct || always {
-                    members.entry(name.as_str()).or_insert_with(|| unset(field, is_struct));
+                if (is_struct || always) && !members.contains_key(name) {
+                    members.insert(name.clone(), unset(field, is_struct));
                 }
                 if let Some(member) = members.get_mut(name) {
                     fill_printed(field, member);

@@ -1,7 +1,9 @@
 //! Server-side apply against what a real kube-apiserver answered.
 
 use super::apply::{Target, apply, keep_times, update};
+use super::combine::{compare, written};
 use super::fields::Set;
+use super::shape::Shape;
 use crate::schema::{ListType, Schema, Type};
 use crate::status::Status;
 use fleetpass_api::clock::rfc3339;
@@ -663,6 +665,21 @@ proptest! {
             spec
         };
         prop_assert_eq!(sorted(w.spec()), sorted(alone.spec()));
+    }
+
+    #[test]
+    fn what_is_written_is_what_comparing_finds(
+        left in body(),
+        right in body(),
+        reset in prop::sample::subsequence(vec!["spec", "spec.tags", "spec.gmap.a", "spec.ports"], 0..3),
+        unowned in prop::sample::subsequence(vec!["spec", "spec.gmap", "spec.gmap.b", "spec.tags"], 0..3),
+    ) {
+        let schema = widget();
+        let (shape, reset, unowned) = (Shape::root(&schema), Set::of(&reset), Set::of(&unowned));
+        let differences = compare(shape, &left, &right);
+        let expected = differences.modified.union(&differences.added);
+        let expected = expected.recursive_difference(&reset).difference(&unowned);
+        prop_assert_eq!(written(shape, &left, &right, &reset, &unowned), expected);
     }
 
     #[test]

@@ -171,12 +171,64 @@ pub(crate) fn compare(shape: Shape<'_>, left: &Value, right: &Value) -> Comparis
     comparison
 }
 
+/// The fields that differ in `right` from `left` or that only `right` has, without those of `unowned` and without those
+/// of `reset` and what is below them: what [`compare`] finds, in one go.
+pub(crate) fn written(shape: Shape<'_>, left: &Value, right: &Value, reset: &Set, unowned: &Set) -> Set {
+    let mut written = Written { fields: Set::new(), reset, unowned };
+    compare_node(shape, Some(left), Some(right), &mut Vec::new(), &mut written);
+    written.fields
+}
+
+/// Who is told of the differences between two values.
+trait Differences {
+    /// Only the left value has the field.
+    fn removed(&mut self, path: &Path);
+    /// The values of the field differ.
+    fn modified(&mut self, path: &Path);
+    /// Only the right value has the field.
+    fn added(&mut self, path: &Path);
+}
+
+impl Differences for Comparison {
+    fn removed(&mut self, path: &Path) {
+        self.removed.insert(path);
+    }
+
+    fn modified(&mut self, path: &Path) {
+        self.modified.insert(path);
+    }
+
+    fn added(&mut self, path: &Path) {
+        self.added.insert(path);
+    }
+}
+
+struct Written<'a> {
+    fields: Set,
+    reset: &'a Set,
+    unowned: &'a Set,
+}
+
+impl Differences for Written<'_> {
+    fn removed(&mut self, _: &Path) {}
+
+    fn modified(&mut self, path: &Path) {
+        self.added(path);
+    }
+
+    fn added(&mut self, path: &Path) {
+        if !self.reset.covers(path) && !self.unowned.has(path) {
+            self.fields.insert(path);
+        }
+    }
+}
+
 fn compare_node(
     shape: Shape<'_>,
     left: Option<&Value>,
     right: Option<&Value>,
     path: &mut Path,
-    out: &mut Comparison,
+    out: &mut impl Differences,
 ) {
     let atom = shape.atom();
     let mut handle = |form: Form| -> bool {
@@ -226,18 +278,18 @@ fn compare_node(
     };
     if !leaf {
         match (left, right) {
-            (None, _) => out.added.insert(path),
-            (_, None) => out.removed.insert(path),
+            (None, _) => out.added(path),
+            (_, None) => out.removed(path),
             _ => {}
         }
     }
 }
 
-fn compare_leaf(left: Option<&Value>, right: Option<&Value>, path: &Path, out: &mut Comparison) {
+fn compare_leaf(left: Option<&Value>, right: Option<&Value>, path: &Path, out: &mut impl Differences) {
     match (left, right) {
-        (None, _) => out.added.insert(path),
-        (_, None) => out.removed.insert(path),
-        (Some(l), Some(r)) if !same(l, r) => out.modified.insert(path),
+        (None, _) => out.added(path),
+        (_, None) => out.removed(path),
+        (Some(l), Some(r)) if !same(l, r) => out.modified(path),
         _ => {}
     }
 }
@@ -247,7 +299,7 @@ fn compare_maps(
     left: Option<&Map<String, Value>>,
     right: Option<&Map<String, Value>>,
     path: &mut Path,
-    out: &mut Comparison,
+    out: &mut impl Differences,
 ) {
     for name in names(left, right) {
         if let Some(entry) = shape.entry(name) {
@@ -258,7 +310,13 @@ fn compare_maps(
     }
 }
 
-fn compare_lists(list: &List<'_>, left: &[Value], right: &[Value], path: &mut Path, out: &mut Comparison) {
+fn compare_lists(
+    list: &List<'_>,
+    left: &[Value],
+    right: &[Value],
+    path: &mut Path,
+    out: &mut impl Differences,
+) {
     fn group<'a>(list: &List<'_>, items: &'a [Value]) -> BTreeMap<PathElement, Vec<&'a Value>> {
         let mut groups: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
         for item in items {
@@ -277,7 +335,7 @@ fn compare_lists(list: &List<'_>, left: &[Value], right: &[Value], path: &mut Pa
         match (l, r) {
             ([_, _, ..], [_, _, ..]) => {
                 if l.len() != r.len() || !l.iter().zip(r).all(|(l, r)| same(l, r)) {
-                    out.modified.insert(path);
+                    out.modified(path);
                 }
             }
             // Elements that stand there twice are one field, gone or new as a whole.
@@ -285,13 +343,13 @@ fn compare_lists(list: &List<'_>, left: &[Value], right: &[Value], path: &mut Pa
                 if let [one] = r {
                     compare_node(list.element, None, Some(one), path, out);
                 }
-                out.removed.insert(path);
+                out.removed(path);
             }
             (_, [_, _, ..]) => {
                 if let [one] = l {
                     compare_node(list.element, Some(one), None, path, out);
                 }
-                out.added.insert(path);
+                out.added(path);
             }
             _ => compare_node(list.element, l.first().copied(), r.first().copied(), path, out),
         }

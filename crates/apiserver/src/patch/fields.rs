@@ -3,6 +3,7 @@
 use super::go_text;
 use crate::field::go_quote;
 use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,7 @@ pub struct Item(pub Value);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathElement {
     /// The field or map entry of this name.
-    Field(String),
+    Field(SmolStr),
     /// The list element whose fields have these values; sorted by name.
     Key(Vec<(String, Item)>),
     /// The list element that equals this value.
@@ -96,13 +97,13 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
 impl PathElement {
     /// The field of this name.
     pub fn field(name: &str) -> Self {
-        Self::Field(name.to_string())
+        Self::Field(name.into())
     }
 
     /// The member name in `FieldsV1`: `f:name`, `k:{"key":"value"}`, `v:"value"`, `i:0`.
     fn to_name(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Key(fields) => {
                 let members: Map<String, Value> =
                     fields.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
@@ -216,6 +217,12 @@ impl Set {
             [last] => self.members.contains(last),
             [first, rest @ ..] => self.children.get(first).is_some_and(|child| child.has(rest)),
         }
+    }
+
+    /// Whether the field itself or a field above it is in the set.
+    pub(crate) fn covers(&self, path: &[PathElement]) -> bool {
+        let [first, rest @ ..] = path else { return false };
+        self.members.contains(first) || self.children.get(first).is_some_and(|child| child.covers(rest))
     }
 
     /// Whether no field is in the set.
@@ -385,7 +392,7 @@ mod tests {
             Just(Value::Bool(true))
         ];
         prop_oneof![
-            "[a-c.:/]{0,2}".prop_map(PathElement::Field),
+            "[a-c.:/]{0,2}".prop_map(|name| PathElement::field(&name)),
             prop::collection::btree_map("[a-b]", scalar.clone(), 1..3)
                 .prop_map(|m| PathElement::Key(m.into_iter().map(|(k, v)| (k, Item(v))).collect())),
             scalar.prop_map(|v| PathElement::Value(Item(v))),
@@ -418,6 +425,7 @@ mod tests {
                 prop_assert_eq!(a.difference(&b).has(path), !pb.contains(path));
                 let covered = (1..=path.len()).any(|n| b.has(&path[..n]));
                 prop_assert_eq!(a.recursive_difference(&b).has(path), !covered);
+                prop_assert_eq!(b.covers(path), covered);
             }
         }
 

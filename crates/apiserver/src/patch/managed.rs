@@ -52,8 +52,11 @@ impl Identity {
             ("subresource", subresource),
         ] {
             if !value.is_empty() {
-                let comma = if text.len() > 1 { "," } else { "" };
-                text.push_str(&format!("{comma}\"{name}\":{}", Value::from(value)));
+                text.push_str(if text.len() > 1 { ",\"" } else { "\"" });
+                text.push_str(name);
+                text.push_str("\":");
+                // A text can always be written.
+                text.push_str(&serde_json::to_string(value).unwrap_or_default());
             }
         }
         text.push('}');

@@ -2,6 +2,7 @@
 //! special about a kind is in its [`Strategy`](crate::strategy::Strategy).
 
 mod create;
+mod decoded;
 mod delete;
 mod managed;
 mod own;
@@ -27,6 +28,7 @@ use crate::schema::typed;
 use crate::status::{Cause, Details, GroupResource, Status};
 use crate::strategy::{Context, Live, Strategy, Version, WriteOptions};
 use crate::user::UserInfo;
+use decoded::Decoded;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_store::{Revision, Store};
 use jiff::Timestamp;
@@ -44,6 +46,7 @@ pub struct Registry {
     catalog: Arc<Catalog>,
     authorizer: Arc<dyn Authorizer>,
     clock: SharedClock,
+    decoded: Decoded,
 }
 
 /// What all requests to one resource have in common.
@@ -125,7 +128,7 @@ impl Registry {
         authorizer: Arc<dyn Authorizer>,
         clock: SharedClock,
     ) -> Self {
-        Self { store, cache, catalog, authorizer, clock }
+        Self { store, cache, catalog, authorizer, clock, decoded: Decoded::default() }
     }
 
     /// The present moment.
@@ -240,7 +243,10 @@ fn to_stored(row: &Row, object: &Value) -> Value {
 impl Live for Registry {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = join_key(&crate::catalog::storage_prefix(group, resource), namespace, name);
-        self.cache.get(&key).map(|object| Arc::new(object.value()))
+        let object = self.cache.get(&key)?;
+        // What is secret does not stay in memory longer than need be.
+        let is_secret = group.is_empty() && resource == "secrets";
+        Some(if is_secret { Arc::new(object.value()) } else { self.decoded.value(&object) })
     }
 
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {

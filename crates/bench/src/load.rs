@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -126,7 +127,36 @@ struct Shared {
     base: String,
     began: Instant,
     next: Cell<u64>,
+    /// When requests are due, at a given rate.
+    dues: Option<tokio::sync::Mutex<mpsc::UnboundedReceiver<Instant>>>,
     micros: RefCell<Vec<u32>>,
+}
+
+impl Shared {
+    /// When the next request is to be asked; with a rate, when it was due. `None` when the time is over.
+    async fn start(&self) -> Option<Instant> {
+        let start = match &self.dues {
+            None => Instant::now(),
+            Some(dues) => dues.lock().await.recv().await?,
+        };
+        (start < self.began + self.plan.warm_up + self.plan.duration).then_some(start)
+    }
+}
+
+/// Tells when requests are due, so many in a second until `end`. A thread sleeps more precisely than tokio's timers, which
+/// go by milliseconds.
+fn dues(rate: f64, began: Instant, end: Instant) -> mpsc::UnboundedReceiver<Instant> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for number in 0_u32.. {
+            let due = began + Duration::from_secs_f64(f64::from(number) / rate);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if due >= end || sender.send(due).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 impl Client {
@@ -214,18 +244,20 @@ impl Client {
                 }
             }
         }
+        let began = Instant::now();
+        let end = began + plan.warm_up + plan.duration;
         let shared = Rc::new(Shared {
             plan,
             make,
             base: format!("https://{}", self.address),
-            began: Instant::now(),
+            began,
             next: Cell::new(0),
+            dues: plan.rate.map(|rate| tokio::sync::Mutex::new(dues(rate, began, end))),
             micros: RefCell::new(Vec::new()),
         });
-        let count = slots.len();
         let mut running = JoinSet::new();
-        for (index, slot) in slots.into_iter().enumerate() {
-            running.spawn_local(slot.run(shared.clone(), index, count));
+        for slot in slots {
+            running.spawn_local(slot.run(shared.clone()));
         }
         while let Some(ended) = running.join_next().await {
             ended??;
@@ -244,28 +276,11 @@ enum Slot {
 }
 
 impl Slot {
-    /// Asks until the time is over. `index` of `count` slots: at a given rate, they take turns.
-    async fn run(mut self, shared: Rc<Shared>, index: usize, count: usize) -> Result<()> {
-        let plan = shared.plan;
-        let from = shared.began + plan.warm_up;
-        let until = from + plan.duration;
-        let turn = plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-        let mut due = turn.map(|turn| shared.began + turn.mul_f64(index as f64));
-        loop {
-            let mut start = Instant::now();
-            if let (Some(at), Some(turn)) = (due, turn) {
-                if at > start {
-                    tokio::time::sleep_until(at).await;
-                    start = Instant::now();
-                } else {
-                    // It should have been asked while the last answer was waited for: that counts.
-                    start = at;
-                }
-                due = Some(at + turn.mul_f64(count as f64));
-            }
-            if start >= until {
-                return Ok(());
-            }
+    /// Asks until the time is over.
+    async fn run(mut self, shared: Rc<Shared>) -> Result<()> {
+        let from = shared.began + shared.plan.warm_up;
+        let until = from + shared.plan.duration;
+        while let Some(start) = shared.start().await {
             let number = shared.next.replace(shared.next.get() + 1);
             let status = self.ask(&shared, number).await?;
             let end = Instant::now();
@@ -275,6 +290,7 @@ impl Slot {
                 shared.micros.borrow_mut().push(u32::try_from(micros).unwrap_or(u32::MAX));
             }
         }
+        Ok(())
     }
 
     async fn ask(&mut self, shared: &Shared, number: u64) -> Result<StatusCode> {

@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// Where the future stands that is being polled on this thread.
@@ -31,7 +32,7 @@ thread_local! {
     static PLACE: Cell<Place> = const { Cell::new(Place::Elsewhere) };
 }
 
-/// Has the rest of the request run in a task of its own, if it runs in that of its connection.
+/// Has the rest of the request run in a task of its own, on the main runtime, if it runs in that of its connection.
 pub(super) async fn step_aside() {
     let mut asked = false;
     poll_fn(|_| {
@@ -46,8 +47,10 @@ pub(super) async fn step_aside() {
     .await;
 }
 
-/// The future of one request of a connection with HTTP/2: its answer, and sending it.
-struct Stream(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One request of a connection with HTTP/2, its answer, and sending it; and where it goes when it leaves the connection.
+struct Stream(Option<Request>, Handle);
 
 impl Future for Stream {
     type Output = ();
@@ -57,7 +60,7 @@ impl Future for Stream {
         let (polled, leaves) = poll_in_place(future, cx);
         if polled.is_pending() && leaves {
             if let Some(future) = self.0.take() {
-                tokio::spawn(future);
+                self.1.spawn(future);
             }
             return Poll::Ready(());
         }
@@ -66,10 +69,7 @@ impl Future for Stream {
 }
 
 /// Polls a future, and says whether it wants to leave.
-fn poll_in_place(
-    future: &mut Pin<Box<dyn Future<Output = ()> + Send>>,
-    cx: &mut Context<'_>,
-) -> (Poll<()>, bool) {
+fn poll_in_place(future: &mut Request, cx: &mut Context<'_>) -> (Poll<()>, bool) {
     /// Even if the future panics, the thread is elsewhere afterwards.
     struct Reset;
     impl Drop for Reset {
@@ -84,12 +84,19 @@ fn poll_in_place(
 }
 
 /// Where hyper puts the futures of the requests that have come.
-#[derive(Clone, Default)]
-pub(super) struct Arrivals(Arc<Mutex<Vec<Stream>>>);
+#[derive(Clone)]
+pub(super) struct Arrivals(Arc<Mutex<Vec<Stream>>>, Handle);
+
+impl Arrivals {
+    /// What leaves its connection runs on `elsewhere`.
+    pub(super) fn new(elsewhere: Handle) -> Self {
+        Self(Arc::default(), elsewhere)
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Arrivals {
     fn execute(&self, future: F) {
-        self.0.lock().push(Stream(Some(Box::pin(future))));
+        self.0.lock().push(Stream(Some(Box::pin(future)), self.1.clone()));
     }
 }
 
@@ -175,7 +182,7 @@ mod tests {
                     Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
                 }
             });
-            let (arrivals, io) = (Arrivals::default(), Coalesced::new(there));
+            let (arrivals, io) = (Arrivals::new(Handle::current()), Coalesced::new(there));
             let connection =
                 http2::Builder::new(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
             drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop).await

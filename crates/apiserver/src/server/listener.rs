@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::coalesce::Coalesced;
 use super::connection::{self, Arrivals};
+use super::reactors::Reactors;
 use crate::authn::x509::ClientCertificate;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -42,7 +44,7 @@ pub struct Peer {
 }
 
 /// Serves until `stop`, then lets requests under way end. `handle` answers one request; it finds the [`Peer`]
-/// in the request's extensions.
+/// in the request's extensions. Connections have threads of their own; what takes long on them comes to the current runtime.
 pub async fn serve<F, R>(listener: TcpListener, tls: Arc<ServerConfig>, handle: F, stop: CancellationToken)
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
@@ -50,6 +52,8 @@ where
 {
     let acceptor = TlsAcceptor::from(tls);
     let connections = TaskTracker::new();
+    let mut reactors = Reactors::start();
+    let main = Handle::current();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
@@ -66,10 +70,17 @@ where
             () = stop.cancelled() => break,
         };
         let (acceptor, handle, stop) = (acceptor.clone(), handle.clone(), stop.clone());
-        connections.spawn(async move {
+        let main = main.clone();
+        // The socket moves from this runtime to that of its thread.
+        let stream = stream.into_std();
+        let served = async move {
             let _slot = slot;
-            serve_connection(stream, address, acceptor, handle, stop).await;
-        });
+            match stream.and_then(TcpStream::from_std) {
+                Ok(stream) => serve_connection(stream, address, acceptor, handle, stop, main).await,
+                Err(error) => tracing::warn!(%address, %error, "cannot take a connection"),
+            }
+        };
+        connections.spawn_on(served, reactors.next());
     }
     drop(listener);
     connections.close();
@@ -104,6 +115,7 @@ async fn serve_connection<F, R>(
     acceptor: TlsAcceptor,
     handle: F,
     stop: CancellationToken,
+    main: Handle,
 ) where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
@@ -121,7 +133,7 @@ async fn serve_connection<F, R>(
     });
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Coalesced::new(tls);
-    let arrivals = Arrivals::default();
+    let arrivals = Arrivals::new(main);
     let ended = if http2 {
         let connection = http2_settings(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
         connection::drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop)

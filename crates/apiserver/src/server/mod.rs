@@ -12,6 +12,7 @@ mod limits;
 pub mod listener;
 mod metrics;
 mod nonresource;
+mod reactors;
 mod render;
 mod resource;
 mod scale;

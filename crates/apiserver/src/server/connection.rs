@@ -12,10 +12,12 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Where the future stands that is being polled on this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,29 +49,53 @@ pub(super) async fn step_aside() {
     .await;
 }
 
-type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The answer to one request, made in the task of its connection until it wants to leave; then on the main runtime.
+pub(super) enum Answer<F: Future> {
+    Here(Pin<Box<F>>, Handle),
+    Aside(AbortOnDropHandle<F::Output>),
+    /// While it moves, and when the main runtime has ended.
+    Nowhere,
+}
 
-/// One request of a connection with HTTP/2, its answer, and sending it; and where it goes when it leaves the connection.
-struct Stream(Option<Request>, Handle);
+impl<F: Future> Answer<F> {
+    /// Boxed: an answer that is being streamed does not keep the room that making it took.
+    pub(super) fn new(future: F, main: Handle) -> Self {
+        Self::Here(Box::pin(future), main)
+    }
+}
 
-impl Future for Stream {
-    type Output = ();
+impl<F> Future for Answer<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(future) = &mut self.0 else { return Poll::Ready(()) };
-        let (polled, leaves) = poll_in_place(future, cx);
-        if polled.is_pending() && leaves {
-            if let Some(future) = self.0.take() {
-                self.1.spawn(future);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if let Self::Here(future, _) = &mut *self {
+            let (polled, leaves) = poll_in_place(future.as_mut(), cx);
+            if polled.is_ready() || !leaves {
+                return polled;
             }
-            return Poll::Ready(());
+            if let Self::Here(future, main) = std::mem::replace(&mut *self, Self::Nowhere) {
+                *self = Self::Aside(AbortOnDropHandle::new(main.spawn(future)));
+            }
         }
-        polled
+        let Self::Aside(task) = &mut *self else { return Poll::Pending };
+        match ready!(Pin::new(task).poll(cx)).map_err(JoinError::try_into_panic) {
+            Ok(output) => Poll::Ready(output),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The main runtime is ending, and the connection with it.
+            Err(Err(_)) => {
+                *self = Self::Nowhere;
+                Poll::Pending
+            }
+        }
     }
 }
 
 /// Polls a future, and says whether it wants to leave.
-fn poll_in_place(future: &mut Request, cx: &mut Context<'_>) -> (Poll<()>, bool) {
+fn poll_in_place<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> (Poll<F::Output>, bool) {
     /// Even if the future panics, the thread is elsewhere afterwards.
     struct Reset;
     impl Drop for Reset {
@@ -79,24 +105,19 @@ fn poll_in_place(future: &mut Request, cx: &mut Context<'_>) -> (Poll<()>, bool)
     }
     let _reset = Reset;
     PLACE.set(Place::Connection);
-    let polled = future.as_mut().poll(cx);
+    let polled = future.poll(cx);
     (polled, PLACE.get() == Place::Leaving)
 }
 
-/// Where hyper puts the futures of the requests that have come.
-#[derive(Clone)]
-pub(super) struct Arrivals(Arc<Mutex<Vec<Stream>>>, Handle);
+type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Arrivals {
-    /// What leaves its connection runs on `elsewhere`.
-    pub(super) fn new(elsewhere: Handle) -> Self {
-        Self(Arc::default(), elsewhere)
-    }
-}
+/// Where hyper puts the futures of the requests that have come with HTTP/2.
+#[derive(Clone, Default)]
+pub(super) struct Arrivals(Arc<Mutex<Vec<Stream>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Arrivals {
     fn execute(&self, future: F) {
-        self.0.lock().push(Stream(Some(Box::pin(future)), self.1.clone()));
+        self.0.lock().push(Box::pin(future));
     }
 }
 
@@ -176,13 +197,13 @@ mod tests {
         let (here, there) = tokio::io::duplex(1 << 16);
         let server = tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let answered = answer(request.uri().path().to_owned());
+                let answered = Answer::new(answer(request.uri().path().to_owned()), Handle::current());
                 async move {
                     answered.await;
                     Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
                 }
             });
-            let (arrivals, io) = (Arrivals::new(Handle::current()), Coalesced::new(there));
+            let (arrivals, io) = (Arrivals::default(), Coalesced::new(there));
             let connection =
                 http2::Builder::new(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
             drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop).await
@@ -220,6 +241,23 @@ mod tests {
         assert!(!long.is_finished());
         release.send(()).unwrap();
         assert_eq!(long.await.unwrap(), 200);
+    }
+
+    #[test]
+    fn what_steps_aside_goes_on_in_the_main_runtime() {
+        let main = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let own = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let here = || std::thread::current().id();
+        let (before, after) = own.block_on(Answer::new(
+            async move {
+                let before = here();
+                step_aside().await;
+                (before, here())
+            },
+            main.handle().clone(),
+        ));
+        assert_eq!(before, here());
+        assert_ne!(after, here());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::coalesce::Coalesced;
-use super::connection::{self, Arrivals};
+use super::connection::{self, Answer, Arrivals};
 use super::reactors::Reactors;
 use crate::authn::x509::ClientCertificate;
 use http::{Request, Response};
@@ -128,12 +128,12 @@ async fn serve_connection<F, R>(
     let peer = Peer { address, certificate };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        let answer = Box::pin(handle(request));
+        let answer = Answer::new(handle(request), main.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Coalesced::new(tls);
-    let arrivals = Arrivals::new(main);
+    let arrivals = Arrivals::default();
     let ended = if http2 {
         let connection = http2_settings(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
         connection::drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop)

@@ -11,7 +11,6 @@ use crate::schema::{Schema, Type};
 use crate::status::{Cause, Details, Status};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Who is said to own what was there before anybody's ownership was tracked.
@@ -184,29 +183,10 @@ pub fn update(target: &Target<'_>, live: Option<&Value>, new: &mut Value, manage
     if managed.0.is_empty() && live.is_some() {
         return set_managed_fields(new, None);
     }
-    let printed = target.printed(new);
-    let list = match live {
-        None if managed.0.is_empty() => created(target, &printed, manager),
-        _ => {
-            let old = live.map_or_else(|| target.empty_object(), |live| target.printed(live));
-            track(target, &old, &printed, managed, manager).ok().and_then(|managed| managed.encode())
-        }
-    };
+    let old = live.map_or_else(|| target.empty_object(), |live| target.printed(live));
+    let list =
+        track(target, &old, &target.printed(new), managed, manager).ok().and_then(|managed| managed.encode());
     set_managed_fields(new, list);
-}
-
-/// The managers of an object that `manager` creates and of which nobody owned anything: what [`track`] says, without
-/// most of the sets. Each create and each TokenRequest comes here.
-fn created(target: &Target<'_>, new: &Value, manager: &str) -> Option<Value> {
-    let shape = target.shape();
-    validate(shape, new, true).ok()?;
-    let fields = written(shape, &target.empty_object(), new, target.reset, &UNOWNED);
-    if fields.is_empty() {
-        return None;
-    }
-    let api_version = target.api_version();
-    let me = Identity::new(manager, Operation::Update, &api_version, target.subresource);
-    Managed(BTreeMap::from([(me, Owned { fields, api_version, time: Some(target.now) })])).encode()
 }
 
 /// Takes back the times in `new`'s `managedFields` if nothing but times changed, so that the write is none
@@ -364,11 +344,15 @@ fn track(
         })?;
     }
     let mut managed = target.reconciled(managed);
-    let comparison = compare(shape, old, new).excluding(target.reset);
-    // With force nothing conflicts.
-    let _ = take(&mut managed, &comparison, None, true);
-    let written = comparison.modified.union(&comparison.added);
-    let fields = written.recursive_difference(target.reset).difference(&UNOWNED);
+    let fields = if managed.0.is_empty() {
+        // Nobody loses anything: each create and each TokenRequest comes here.
+        written(shape, old, new, target.reset, &UNOWNED)
+    } else {
+        let comparison = compare(shape, old, new).excluding(target.reset);
+        // With force nothing conflicts.
+        let _ = take(&mut managed, &comparison, None, true);
+        comparison.modified.union(&comparison.added).difference(&UNOWNED)
+    };
     if !fields.is_empty() {
         let api_version = target.api_version();
         let me = Identity::new(manager, Operation::Update, &api_version, target.subresource);

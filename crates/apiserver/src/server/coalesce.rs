@@ -22,6 +22,8 @@ struct Inner<T> {
     gathered: Vec<u8>,
     /// How much of `gathered` the stream has taken.
     taken: usize,
+    /// Sending failed; the protocol, to whom nothing was said then, meets it at its next read or write.
+    failed: Option<io::ErrorKind>,
 }
 
 impl<T> Clone for Coalesced<T> {
@@ -32,21 +34,32 @@ impl<T> Clone for Coalesced<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Coalesced<T> {
     pub(super) fn new(stream: T) -> Self {
-        Self(Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), taken: 0 })))
+        Self(Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), taken: 0, failed: None })))
     }
 
-    /// Sends what has gathered. The task is woken when more can be sent.
-    ///
-    /// # Errors
-    /// The stream's.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends what has gathered. The task is woken when more can be sent, and when this failed: the protocol is told at its
+    /// next read or write.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<()> {
         let inner = &mut *self.0.lock();
-        ready!(inner.poll_drain(cx))?;
-        Pin::new(&mut inner.stream).poll_flush(cx)
+        if let Err(error) = ready!(inner.poll_send(cx))
+            && inner.failed.replace(error.kind()).is_none()
+        {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(())
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Inner<T> {
+    fn check(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
     /// Hands what has gathered to the stream.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.gathered.get(self.taken..).filter(|rest| !rest.is_empty()) {
@@ -63,6 +76,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Inner<T> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.check()?;
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if self.gathered.len() + length > RECORD {
             ready!(self.poll_drain(cx))?;
@@ -83,7 +97,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesced<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().stream).poll_read(cx, buffer)
+        let inner = &mut *self.0.lock();
+        inner.check()?;
+        Pin::new(&mut inner.stream).poll_read(cx, buffer)
     }
 }
 
@@ -165,11 +181,23 @@ mod tests {
             stream.flush().await.unwrap();
         }
         assert!(sizes.lock().is_empty());
-        poll_fn(|cx| stream.poll_send(cx)).await.unwrap();
+        poll_fn(|cx| stream.poll_send(cx)).await;
         assert_eq!(*sizes.lock(), [13]);
         let mut buffer = [0; 13];
         there.read_exact(&mut buffer).await.unwrap();
         assert_eq!(&buffer, b"one two three");
+    }
+
+    #[tokio::test]
+    async fn who_reads_is_told_that_sending_failed() {
+        let (here, there) = tokio::io::duplex(10);
+        let mut stream = Coalesced::new(here);
+        stream.write_all(b"hello").await.unwrap();
+        drop(there);
+        poll_fn(|cx| stream.poll_send(cx)).await;
+        // Without having been told, it would see an orderly end.
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stream.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]

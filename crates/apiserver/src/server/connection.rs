@@ -152,6 +152,8 @@ where
             let ended = (0..AT_ONCE).all(|_| streams.poll_next_unpin(cx) == Poll::Ready(Some(())));
             let polled = connection.as_mut().poll(cx);
             if polled.is_ready() {
+                // The last words of a connection that broke the protocol; a peer that does not read is not waited for.
+                let _ = io.poll_send(cx);
                 return polled;
             }
             let arrived = std::mem::take(&mut *arrivals.0.lock());
@@ -160,11 +162,8 @@ where
             }
             streams.extend(arrived);
         }
-        match io.poll_send(cx) {
-            // The connection meets the same error when it goes on reading or writing.
-            Poll::Ready(Err(error)) => tracing::debug!(%error, "a connection cannot be written to"),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
+        // The task is woken for what is left, and for what fails.
+        let _ = io.poll_send(cx);
         Poll::Pending
     })
     .await

@@ -3,9 +3,9 @@
 use crate::observe::Account;
 use fleetpass_api::{
     account::{SecretRef, Status},
-    clock::whole_seconds,
     names,
 };
+use fleetpass_apimachinery::time::whole_seconds;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 

@@ -1,8 +1,8 @@
 //! The table of kinds: built-in rows that never change, and rows that come and go with CRDs.
 
-use crate::status::GroupResource;
 use crate::strategy::{Resource, Strategy, Subresource, Version};
 use arc_swap::ArcSwap;
+use fleetpass_apimachinery::status::GroupResource;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -65,7 +65,9 @@ impl Row {
     pub fn storage_api_version(&self) -> String {
         match &self.resource.view {
             Some(_) => "v1".into(),
-            None => crate::request::api_version(&self.resource.group, &self.resource.storage_version),
+            None => {
+                fleetpass_apimachinery::gvk::api_version(&self.resource.group, &self.resource.storage_version)
+            }
         }
     }
 }

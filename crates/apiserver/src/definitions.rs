@@ -3,15 +3,15 @@
 
 use crate::cache::{Event, EventKind, Subscriber};
 use crate::catalog::Catalog;
-use crate::meta;
 use crate::registry::Registry;
 use crate::resources::customresourcedefinitions::{
     CLEANUP_FINALIZER, GROUP, deletion_in_progress, naming_conditions,
 };
 use crate::resources::customresources;
 use crate::server::system_user;
-use crate::status::{GroupResource, Status};
 use crate::strategy::Resource;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_store::Revision;
 use parking_lot::Mutex;
 use serde_json::Value;

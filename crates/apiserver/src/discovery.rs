@@ -2,9 +2,9 @@
 //! (`k8s.io/apiserver/pkg/endpoints/discovery`). No I/O.
 
 use crate::catalog::{Row, Table};
-use crate::request::api_version;
 use crate::resources::customresources::compare_versions;
 use base64::Engine;
+use fleetpass_apimachinery::gvk::api_version;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

@@ -6,23 +6,13 @@
 
 pub mod alias;
 pub mod audit;
-pub mod authn;
-pub mod authz;
 pub mod cache;
 pub mod catalog;
-pub mod codec;
 mod definitions;
 pub mod discovery;
-pub mod field;
-pub mod meta;
 pub mod openapi;
-pub mod patch;
 pub mod registry;
-pub mod request;
 pub mod resources;
-pub mod schema;
 pub mod server;
-pub mod status;
+mod signing;
 pub mod strategy;
-pub mod user;
-pub mod validation;

@@ -4,24 +4,17 @@
 //! [`Strategy`] in kube-apiserver's order (`k8s.io/apiserver/pkg/registry/rest/create.go`, `update.go`), and
 //! commits. Everything here is synchronous and works on memory: time, user and other objects are in [`Context`].
 
-use crate::authz::Authorizer;
-use crate::field::ErrorList;
-use crate::schema::Schema;
-use crate::status::Status;
-use crate::user::UserInfo;
 use async_trait::async_trait;
+use fleetpass_apimachinery::field::ErrorList;
+use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_auth::authz::Authorizer;
+use fleetpass_auth::authz::escalation::Grantor;
+use fleetpass_schema::Schema;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;
-
-/// The latest state of all stored objects, in memory.
-pub trait Live: Send + Sync {
-    /// The object of that group, plural resource, namespace (empty for cluster scope) and name, with its
-    /// `metadata.resourceVersion`; `None` if there is none.
-    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
-    /// All objects of a resource in a namespace (empty: all namespaces), ordered by key.
-    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>>;
-}
 
 /// What a phase may know about the request.
 #[derive(Clone, Copy)]
@@ -39,9 +32,22 @@ pub struct Context<'a> {
     /// `dryRun=All`: nothing will be stored.
     pub dry_run: bool,
     /// The other objects.
-    pub live: &'a dyn Live,
+    pub lister: &'a dyn Lister,
     /// For rules that depend on what the user may do (escalation, approval).
     pub authorizer: &'a dyn Authorizer,
+}
+
+impl<'a> Context<'a> {
+    /// The user as somebody who writes a role or a binding.
+    pub fn grantor(&self) -> Grantor<'a> {
+        Grantor {
+            user: self.user,
+            namespace: self.namespace,
+            name: self.name,
+            lister: self.lister,
+            authorizer: self.authorizer,
+        }
+    }
 }
 
 /// The named phases of a write to one kind (or to one subresource of it). An object is a JSON tree that was
@@ -131,7 +137,7 @@ pub trait Strategy: Send + Sync + 'static {
     }
     /// What is wrong with a name; with `prefix` true the name is a `generateName`.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        crate::validation::names::is_dns1123_subdomain(name, prefix)
+        fleetpass_apimachinery::validation::names::is_dns1123_subdomain(name, prefix)
     }
     /// Whether a field selector may name `label` in requests to `version`; asked only for labels that are in
     /// [`Resource::selectable_fields`] (each version of a CRD has fields of its own).

@@ -2,11 +2,12 @@
 #![allow(missing_docs)] // criterion's macros make public functions.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use fleetpass_apiserver::authz::rbac::Index;
-use fleetpass_apiserver::authz::{Attributes, Authorizer as _};
-use fleetpass_apiserver::codec::{json, protobuf, yaml};
-use fleetpass_apiserver::request::{Query, RequestInfo};
-use fleetpass_apiserver::user::UserInfo;
+use fleetpass_apimachinery::json;
+use fleetpass_apimachinery::request::{Query, RequestInfo};
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_auth::authz::rbac::Index;
+use fleetpass_auth::authz::{Attributes, Authorizer as _};
+use fleetpass_codec::{protobuf, yaml};
 use fleetpass_token::claims::{Account, Binding, Claims, Lifetimes, Request, grant};
 use fleetpass_token::key::{KeyKind, SigningKey};
 use fleetpass_token::ring::KeyRing;
@@ -100,7 +101,7 @@ fn requests(criterion: &mut Criterion) {
         index.apply("rolebindings", &namespace, "agent", Some(&binding));
     }
     let user = UserInfo { name: "system:serviceaccount:cluster-0042:agent".into(), ..UserInfo::default() };
-    let rbac = fleetpass_apiserver::authz::union::Union::masters_and_rbac(std::sync::Arc::new(index));
+    let rbac = fleetpass_auth::authz::union::Union::masters_and_rbac(std::sync::Arc::new(index));
     criterion.bench_function("may an agent of 5,000 read its Secrets", |bench| {
         bench.iter(|| {
             let attributes =

@@ -3,11 +3,11 @@
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_api::features::FeatureGates;
+use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
-use fleetpass_apiserver::authn::service_account::ServiceAccounts;
-use fleetpass_apiserver::authn::tokenfile::TokenFile;
 use fleetpass_apiserver::server::{ApiServer, Options, RequestLimits};
-use fleetpass_apiserver::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
+use fleetpass_auth::authn::service_account::ServiceAccounts;
+use fleetpass_auth::authn::tokenfile::TokenFile;
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
 use fleetpass_hub::{Counter, Scope};

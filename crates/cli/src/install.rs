@@ -7,7 +7,7 @@ use crate::args::{ClusterArgs, HUB_KUBECONFIG_SECRET, HubManifestArgs, InstallAr
 use anyhow::Context as _;
 use fleetpass_agent::InCluster;
 use fleetpass_api::names;
-use fleetpass_apiserver::codec::yaml;
+use fleetpass_codec::yaml;
 use fleetpass_hub::{join, manifests};
 use serde_json::Value;
 use std::io::Write as _;

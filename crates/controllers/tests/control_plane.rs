@@ -1,9 +1,9 @@
 //! The controllers at work on an API server in this process.
 
 use anyhow::{Context as _, Result, ensure};
-use fleetpass_apiserver::authn::tokenfile::TokenFile;
+use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apiserver::server::{ApiServer, Options as ServerOptions, RequestLimits};
-use fleetpass_apiserver::user::UserInfo;
+use fleetpass_auth::authn::tokenfile::TokenFile;
 use fleetpass_controllers::Options;
 use fleetpass_store::MemoryStore;
 use fleetpass_token::claims::Lifetimes;

@@ -2,13 +2,12 @@
 
 use crate::check_refusal;
 use crate::kinds::{schema_of, target};
-use fleetpass_apiserver::codec::body::{
-    self, Decoded, FieldValidation, Format, Gvk, decode_builtin, decode_custom, interpret,
-};
-use fleetpass_apiserver::codec::json::{self as reader, MAX_KEPT_DEPTH, Numbers, Raw};
-use fleetpass_apiserver::codec::{protobuf as wire, yaml as reader_of_yaml};
-use fleetpass_apiserver::schema::{custom, typed};
-use fleetpass_apiserver::status::Status;
+use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
+use fleetpass_apimachinery::json::{self as reader, MAX_KEPT_DEPTH, Numbers, Raw};
+use fleetpass_apimachinery::status::Status;
+use fleetpass_codec::body::{Decoded, FieldValidation, Format, decode_builtin, decode_custom, interpret};
+use fleetpass_codec::{protobuf as wire, yaml as reader_of_yaml};
+use fleetpass_schema::{custom, typed};
 use serde_json::Value;
 
 /// A body in JSON.
@@ -121,7 +120,7 @@ pub fn protobuf(data: &[u8]) {
         Ok(envelope) => envelope,
         Err(error) => return check_refusal(&error.to_string(), 0),
     };
-    let gvk = envelope.gvk(body::Target { group: "", version: "", kind: "" });
+    let gvk = envelope.gvk(GvkRef { group: "", version: "", kind: "" });
     let object = match wire::decode_object(data) {
         Ok(object) => object,
         Err(error) => return check_refusal(&error.to_string(), data.len()),
@@ -137,7 +136,7 @@ pub fn protobuf(data: &[u8]) {
 
 /// An object of a built-in kind is encoded and decoded as itself, but for lists, maps and bytes that are empty: protobuf
 /// does not tell them from null.
-fn check_wire(object: &Value, gvk: &Gvk) {
+fn check_wire(object: &Value, gvk: &GroupVersionKind) {
     let again = |object: &Value| {
         let bytes = wire::encode(object).unwrap_or_else(|error| panic!("{error}: {object}"));
         let decoded = decode_as(&bytes, Format::Protobuf, gvk, FieldValidation::Strict);
@@ -195,7 +194,7 @@ fn decode(data: &[u8], format: Format, raw: &Raw) -> Option<Value> {
     let object = warned.value;
     assert!(object.is_object());
     assert_eq!(object["kind"].as_str(), Some(gvk.kind.as_str()));
-    assert_eq!(object["apiVersion"].as_str(), Some(gvk.group_version().as_str()));
+    assert_eq!(object["apiVersion"].as_str(), Some(gvk.api_version().as_str()));
     // What was read once is read again, without objection, as the same. Go prints the union of a definition's `items` as
     // null if it was neither schema nor list, and leaves that out when it reads it again; so it is read twice.
     let read = |object: &Value| {
@@ -212,7 +211,12 @@ fn decode(data: &[u8], format: Format, raw: &Raw) -> Option<Value> {
 }
 
 /// Decodes a body as a kind.
-fn decode_as(data: &[u8], format: Format, gvk: &Gvk, validation: FieldValidation) -> Result<Decoded, Status> {
+fn decode_as(
+    data: &[u8],
+    format: Format,
+    gvk: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
     let (schema, is_custom) = schema_of(gvk).expect("the kind is known");
     if is_custom {
         return decode_custom(data, format, target(gvk), validation, |value, _| {

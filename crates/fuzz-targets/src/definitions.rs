@@ -1,14 +1,15 @@
 //! CustomResourceDefinitions, and objects of the kinds that they define.
 
 use crate::kinds::{NOW, in_context};
-use fleetpass_apiserver::codec::body::{FieldValidation, Format, Target, decode_builtin, decode_custom};
-use fleetpass_apiserver::codec::json::{self, Numbers};
-use fleetpass_apiserver::meta;
+use fleetpass_apimachinery::gvk::GvkRef;
+use fleetpass_apimachinery::json::{self, Numbers};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::metadata;
 use fleetpass_apiserver::resources::customresourcedefinitions::{self, naming_conditions};
 use fleetpass_apiserver::resources::customresources;
-use fleetpass_apiserver::schema::{custom, openapi};
 use fleetpass_apiserver::strategy::Strategy;
-use fleetpass_apiserver::validation::metadata;
+use fleetpass_codec::body::{FieldValidation, Format, decode_builtin, decode_custom};
+use fleetpass_schema::{custom, openapi};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 
@@ -17,8 +18,8 @@ static DEFINITIONS: LazyLock<Arc<dyn Strategy>> = LazyLock::new(|| {
     Arc::clone(resource.strategy().expect("definitions are stored"))
 });
 
-const TARGET: Target<'static> =
-    Target { group: "apiextensions.k8s.io", version: "v1", kind: "CustomResourceDefinition" };
+const TARGET: GvkRef<'static> =
+    GvkRef { group: "apiextensions.k8s.io", version: "v1", kind: "CustomResourceDefinition" };
 
 /// JSON documents, separated by zero bytes: a definition, or only the schema of one; then two objects of the kind, of
 /// which the second replaces the first.
@@ -29,7 +30,7 @@ pub fn definitions(data: &[u8]) {
     let Ok(Some(resource)) = customresources::row(&definition) else { return };
     let strategy = resource.strategy().expect("custom kinds are stored");
     let Some(version) = resource.versions.first() else { return };
-    let target = Target { group: &resource.group, version: &version.name, kind: &resource.kind };
+    let target = GvkRef { group: &resource.group, version: &version.name, kind: &resource.kind };
     let mut old: Option<Value> = None;
     for document in documents.take(2) {
         let decoded = decode_custom(document, Format::Json, target, FieldValidation::Warn, |value, _| {

@@ -1,10 +1,11 @@
 //! The kinds that bodies and patches are decoded as, and a world in which nothing else exists.
 
-use fleetpass_apiserver::authz::{Attributes, Authorizer, Decision};
-use fleetpass_apiserver::codec::body::{Gvk, Target};
-use fleetpass_apiserver::schema::{Schema, crd, openapi};
-use fleetpass_apiserver::strategy::{Context, Live};
-use fleetpass_apiserver::user::UserInfo;
+use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
+use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_apiserver::strategy::Context;
+use fleetpass_auth::authz::{Attributes, Authorizer, Decision};
+use fleetpass_schema::{Schema, crd, openapi};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
@@ -45,7 +46,7 @@ fn thing_schema() -> Value {
 }
 
 /// The schema of a kind that is built in or ours; whether it is ours.
-pub(crate) fn schema_of(gvk: &Gvk) -> Option<(Arc<Schema>, bool)> {
+pub(crate) fn schema_of(gvk: &GroupVersionKind) -> Option<(Arc<Schema>, bool)> {
     if gvk.group == GROUP && gvk.kind == "Thing" {
         return Some((THING.clone(), true));
     }
@@ -53,14 +54,14 @@ pub(crate) fn schema_of(gvk: &Gvk) -> Option<(Arc<Schema>, bool)> {
 }
 
 /// The kind as a request expects it.
-pub(crate) fn target(gvk: &Gvk) -> Target<'_> {
-    Target { group: &gvk.group, version: &gvk.version, kind: &gvk.kind }
+pub(crate) fn target(gvk: &GroupVersionKind) -> GvkRef<'_> {
+    GvkRef { group: &gvk.group, version: &gvk.version, kind: &gvk.kind }
 }
 
 /// A world in which nothing exists and nobody may anything.
 pub(crate) struct Nothing;
 
-impl Live for Nothing {
+impl Lister for Nothing {
     fn get(&self, _group: &str, _resource: &str, _namespace: &str, _name: &str) -> Option<Arc<Value>> {
         None
     }
@@ -85,7 +86,7 @@ pub(crate) fn in_context<T>(version: &str, act: impl FnOnce(&Context<'_>) -> T) 
         name: "",
         version,
         dry_run: false,
-        live: &Nothing,
+        lister: &Nothing,
         authorizer: &Nothing,
     })
 }

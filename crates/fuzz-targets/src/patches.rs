@@ -2,13 +2,14 @@
 
 use crate::check_refusal;
 use crate::kinds::{GROUP, NOW, schema_of};
-use fleetpass_apiserver::codec::body::{FieldValidation, Gvk};
-use fleetpass_apiserver::codec::redecode::redecode;
-use fleetpass_apiserver::patch::apply::{self, Target};
-use fleetpass_apiserver::patch::document::{self, Document};
-use fleetpass_apiserver::patch::fields::Set;
-use fleetpass_apiserver::patch::{Body, PatchKind, apply_patch};
+use fleetpass_apimachinery::gvk::GroupVersionKind;
 use fleetpass_apiserver::strategy::Version;
+use fleetpass_apply::apply::{self, Target};
+use fleetpass_apply::fields::Set;
+use fleetpass_apply::{Body, PatchKind, apply_patch};
+use fleetpass_codec::body::FieldValidation;
+use fleetpass_codec::patch::{self, Document};
+use fleetpass_codec::redecode::redecode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub fn patches(data: &[u8]) {
     let live = live(usize::from(*chosen));
     let version = live["apiVersion"].as_str().and_then(|text| text.split_once('/'));
     let (group, version) = version.unwrap_or(("", "v1"));
-    let gvk = Gvk { group: group.into(), version: version.into(), kind: text(&live, "kind") };
+    let gvk = GroupVersionKind { group: group.into(), version: version.into(), kind: text(&live, "kind") };
     let (schema, is_custom) = schema_of(&gvk).expect("the kind is known");
     let version = Version { name: version.into(), schema, columns: Arc::default(), deprecation: None };
     let mut kind = Kind { gvk, version, is_custom, live };
@@ -65,7 +66,7 @@ fn live(chosen: usize) -> Value {
 }
 
 struct Kind {
-    gvk: Gvk,
+    gvk: GroupVersionKind,
     version: Version,
     is_custom: bool,
     live: Value,
@@ -80,7 +81,7 @@ impl Kind {
             b'a' | b'f' => PatchKind::Apply,
             _ => return,
         };
-        let read = |validation| document::read(kind, bytes, validation);
+        let read = |validation| patch::read(kind, bytes, validation);
         let document = match read(FieldValidation::Warn) {
             Ok(document) => document,
             Err(status) => {
@@ -100,7 +101,7 @@ impl Kind {
     }
 
     fn target<T>(&self, act: impl FnOnce(&Target<'_>) -> T) -> T {
-        let (reset, known) = (Set::of(&["status"]), [self.gvk.group_version()]);
+        let (reset, known) = (Set::of(&["status"]), [self.gvk.api_version()]);
         act(&Target {
             schema: &self.version.schema,
             group: &self.gvk.group,
@@ -170,13 +171,13 @@ impl Kind {
     /// The patched object becomes the live one, if it decodes.
     fn keep(&mut self, mut object: Value) {
         let tracked = object.get("metadata").is_some_and(|m| m.get("managedFields").is_some());
-        if redecode(&mut object, &self.version, self.is_custom).is_err() || !object.is_object() {
+        if redecode(&mut object, &self.version.schema, self.is_custom).is_err() || !object.is_object() {
             return;
         }
         let mut again = object.clone();
-        assert_eq!(redecode(&mut again, &self.version, self.is_custom), Ok(Vec::new()));
+        assert_eq!(redecode(&mut again, &self.version.schema, self.is_custom), Ok(Vec::new()));
         assert_eq!(again, object);
-        if text(&object, "kind") != self.gvk.kind || text(&object, "apiVersion") != self.gvk.group_version() {
+        if text(&object, "kind") != self.gvk.kind || text(&object, "apiVersion") != self.gvk.api_version() {
             return;
         }
         if !tracked {

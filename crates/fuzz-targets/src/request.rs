@@ -1,14 +1,14 @@
 //! Method, path, query and the headers that say which representation is meant.
 
 use crate::check_refusal;
+use fleetpass_apimachinery::request::{Query, RequestInfo};
+use fleetpass_apimachinery::selectors::FieldSelector;
+use fleetpass_apimachinery::status::Status;
 use fleetpass_apiserver::alias::{self, Alias};
-use fleetpass_apiserver::codec::body::Format;
-use fleetpass_apiserver::codec::negotiate::{self, Endpoint, Form, MediaType};
-use fleetpass_apiserver::codec::options::{self, Write};
-use fleetpass_apiserver::codec::selectors::FieldSelector;
-use fleetpass_apiserver::patch::{PatchKind, manager};
-use fleetpass_apiserver::request::{Query, RequestInfo};
-use fleetpass_apiserver::status::Status;
+use fleetpass_apply::{PatchKind, manager};
+use fleetpass_codec::body::Format;
+use fleetpass_codec::negotiate::{self, Endpoint, Form, MediaType};
+use fleetpass_codec::options::{self, Write};
 
 /// Lines: method, path, query, `Accept`, `Content-Type`, `User-Agent`; those that are missing are empty.
 pub fn request(data: &[u8]) {

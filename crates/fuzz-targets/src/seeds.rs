@@ -102,8 +102,8 @@ fn of_body(step: &Value, path: &str, content_type: &str, body: &str, seeds: &mut
         _ => {
             put(seeds, "json", body);
             let Ok(value) = serde_json::from_str::<Value>(body) else { return };
-            put(seeds, "yaml", fleetpass_apiserver::codec::yaml::print(&value));
-            if let Ok(bytes) = fleetpass_apiserver::codec::protobuf::encode(&value) {
+            put(seeds, "yaml", fleetpass_codec::yaml::print(&value));
+            if let Ok(bytes) = fleetpass_codec::protobuf::encode(&value) {
                 put(seeds, "protobuf", bytes);
             }
             if value["kind"] == "CustomResourceDefinition" {

@@ -2,12 +2,12 @@
 
 use crate::check_refusal;
 use crate::kinds::THING;
-use fleetpass_apiserver::codec::json::{self, Numbers};
-use fleetpass_apiserver::schema::cel::{self as rules, Rules};
-use fleetpass_apiserver::schema::jsonpath::{self, JsonPath};
-use fleetpass_apiserver::schema::validation::{Pattern, Rule, ValueValidation};
-use fleetpass_apiserver::schema::{Schema, Type, formats, quantity, time, typed};
-use fleetpass_apiserver::validation::names;
+use fleetpass_apimachinery::json::{self, Numbers};
+use fleetpass_apimachinery::validation::names;
+use fleetpass_schema::cel::{self as rules, Rules};
+use fleetpass_schema::jsonpath::{self, JsonPath};
+use fleetpass_schema::validation::{Pattern, Rule, ValueValidation};
+use fleetpass_schema::{Schema, Type, formats, quantity, time, typed};
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -3,10 +3,10 @@
 use crate::clients;
 use anyhow::{Context, Result};
 use fleetpass_api::clock::{self, SharedClock};
-use fleetpass_apiserver::authn::tokenfile::TokenFile;
+use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::server::tls::{ServingCertificate, server_config};
 use fleetpass_apiserver::server::{ApiServer, Options, RequestLimits};
-use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
+use fleetpass_auth::authn::tokenfile::TokenFile;
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::key::{KeyKind, SigningKey};

@@ -1,6 +1,6 @@
 //! The paths and the media type of the ManagedServiceAccount document that no real server has, end to end.
 
-use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
+use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_testkit::cluster::Cluster;
 use serde_json::Value;
 

@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use bytes::Bytes;
 use fleetpass_api::clock;
+use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::{Log, Sink, Written};
-use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_store::MemoryStore;
 use fleetpass_testkit::cluster::{ADMIN_TOKEN, Cluster};
 use fleetpass_testkit::oracle::Target;

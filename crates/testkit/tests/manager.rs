@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use fleetpass_api::clock::{self, Clock, SharedClock};
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::{ManagedServiceAccount, names};
-use fleetpass_apiserver::user::UserInfo;
+use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_controllers::Identity;
 use fleetpass_controllers::leader::{self, Election, Standing, Timing};
 use fleetpass_hub::join;

@@ -1,6 +1,6 @@
 //! Watches that begin where nothing is remembered any longer.
 
-use fleetpass_apiserver::user::{SYSTEM_MASTERS, UserInfo};
+use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_testkit::cluster::Cluster;
 use futures::StreamExt;

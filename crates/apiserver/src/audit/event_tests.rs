@@ -1,6 +1,6 @@
 use super::*;
-use crate::request::Query;
-use crate::status::{Cause, Details};
+use fleetpass_apimachinery::request::Query;
+use fleetpass_apimachinery::status::{Cause, Details};
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::json;
 
@@ -149,7 +149,7 @@ fn answers_are_told_without_words_of_the_body() {
         ),
         (
             Outcome::Refused(Status::not_found(
-                crate::status::GroupResource { group: "", resource: "secrets" },
+                fleetpass_apimachinery::status::GroupResource { group: "", resource: "secrets" },
                 "b",
             )),
             Stage::ResponseComplete,

@@ -2,9 +2,9 @@
 
 use super::event::{self, Facts, Notes, Outcome, Stage};
 use super::log::Log;
-use crate::request::RequestInfo;
-use crate::user::UserInfo;
 use fleetpass_api::clock::SharedClock;
+use fleetpass_apimachinery::request::RequestInfo;
+use fleetpass_apimachinery::user::UserInfo;
 use std::sync::Arc;
 
 /// The trail of one request. However the request ends, it leaves its events: a trail that is dropped before its end was

@@ -1,10 +1,10 @@
 //! The schema of a custom kind as OpenAPI: the counterpart of `ToKubeOpenAPI` and of `buildKubeNative`
 //! (`apiextensions-apiserver/pkg/apiserver/schema/kubeopenapi.go`, `pkg/controller/openapi/builder/builder.go`).
 
-use super::definitions::{COMPONENTS, Gvk, LIST_META, OBJECT_META, custom_name};
-use crate::schema::validation::{Rule, ValueValidation};
-use crate::schema::{ListType, Schema, Type};
+use super::definitions::{COMPONENTS, GroupVersionKind, LIST_META, OBJECT_META, custom_name};
 use crate::strategy::{Resource, Version};
+use fleetpass_schema::validation::{Rule, ValueValidation};
+use fleetpass_schema::{ListType, Schema, Type};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) enum Dialect {
 
 /// The definition of one version of a custom kind.
 pub(super) fn object(resource: &Resource, version: &Version, dialect: Dialect) -> Value {
-    let gvk = Gvk::new(&resource.group, &version.name, &resource.kind);
+    let gvk = GroupVersionKind::new(&resource.group, &version.name, &resource.kind);
     let schema = &version.schema;
     let mut out = if dialect == Dialect::V2 && schema.preserve_unknown_fields {
         // Any field that were named here would make old clients refuse all others.
@@ -52,8 +52,8 @@ fn is_selectable(resource: &Resource, version: &str, label: &str) -> bool {
 
 /// The definition of its list.
 pub(super) fn list(resource: &Resource, version: &str) -> Value {
-    let item = custom_name(&Gvk::new(&resource.group, version, &resource.kind));
-    let gvk = Gvk::new(&resource.group, version, &resource.list_kind);
+    let item = custom_name(&GroupVersionKind::new(&resource.group, version, &resource.kind));
+    let gvk = GroupVersionKind::new(&resource.group, version, &resource.list_kind);
     let mut out = json!({
         "description": format!("{} is a list of {}", resource.list_kind, resource.kind),
         "type": "object",
@@ -297,7 +297,7 @@ fn type_name(kind: Type) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::crd;
+    use fleetpass_schema::crd;
 
     fn both(schema: Value) -> (Value, Value) {
         let schema = Arc::new(crd::schema(&schema));

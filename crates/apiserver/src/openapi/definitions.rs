@@ -4,7 +4,7 @@
 use super::custom::{self, Dialect};
 use super::descriptions::Descriptions;
 use crate::catalog::{Row, Table};
-use crate::schema::openapi::DOCUMENT;
+use fleetpass_schema::openapi::DOCUMENT;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -22,18 +22,18 @@ pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
-pub(super) const OBJECT_META: &str = crate::schema::openapi::OBJECT_META;
+pub(super) const OBJECT_META: &str = fleetpass_schema::openapi::OBJECT_META;
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// A group, version and kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-pub(super) struct Gvk {
+pub(super) struct GroupVersionKind {
     pub(super) group: String,
     pub(super) version: String,
     pub(super) kind: String,
 }
 
-impl Gvk {
+impl GroupVersionKind {
     pub(super) fn new(group: &str, version: &str, kind: &str) -> Self {
         Self { group: group.into(), version: version.into(), kind: kind.into() }
     }
@@ -47,7 +47,7 @@ impl Gvk {
 /// The definitions of one table of kinds. Nothing is parsed before it is asked for.
 pub(super) struct Definitions<'a> {
     builtin: BTreeMap<&'static str, &'static RawValue>,
-    kinds: HashMap<Gvk, String>,
+    kinds: HashMap<GroupVersionKind, String>,
     custom: BTreeMap<String, Custom<'a>>,
     descriptions: Descriptions,
 }
@@ -61,7 +61,7 @@ struct Custom<'a> {
 #[derive(Deserialize)]
 struct Kinds {
     #[serde(rename = "x-kubernetes-group-version-kind", default)]
-    kinds: Vec<Gvk>,
+    kinds: Vec<GroupVersionKind>,
 }
 
 impl<'a> Definitions<'a> {
@@ -82,7 +82,7 @@ impl<'a> Definitions<'a> {
         for row in table.rows().filter(|row| row.resource.custom) {
             for version in &row.resource.versions {
                 for (kind, list) in [(&row.resource.kind, false), (&row.resource.list_kind, true)] {
-                    let gvk = Gvk::new(&row.resource.group, &version.name, kind);
+                    let gvk = GroupVersionKind::new(&row.resource.group, &version.name, kind);
                     let name = custom_name(&gvk);
                     kinds.insert(gvk, name.clone());
                     custom.insert(name, Custom { row: row.as_ref(), version: &version.name, list });
@@ -93,7 +93,7 @@ impl<'a> Definitions<'a> {
     }
 
     /// The name of a kind's definition.
-    pub(super) fn of_kind(&self, gvk: &Gvk) -> Option<String> {
+    pub(super) fn of_kind(&self, gvk: &GroupVersionKind) -> Option<String> {
         self.kinds.get(gvk).cloned()
     }
 
@@ -109,7 +109,11 @@ impl<'a> Definitions<'a> {
                 (Some(raw), _) => todo.extend(references(raw.get()).map(str::to_string)),
                 (None, Some(custom)) => {
                     todo.extend([OBJECT_META, LIST_META].map(str::to_string));
-                    let gvk = Gvk::new(&custom.row.resource.group, custom.version, &custom.row.resource.kind);
+                    let gvk = GroupVersionKind::new(
+                        &custom.row.resource.group,
+                        custom.version,
+                        &custom.row.resource.kind,
+                    );
                     todo.extend(self.of_kind(&gvk));
                 }
                 (None, None) => continue,
@@ -151,7 +155,7 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
 
 /// `io.example.stable.v1.CronTab`: the group's parts in reverse order, version and kind (`ToRESTFriendlyName` in
 /// `kube-openapi/pkg/util/util.go`).
-pub(super) fn custom_name(gvk: &Gvk) -> String {
+pub(super) fn custom_name(gvk: &GroupVersionKind) -> String {
     let group: Vec<&str> = gvk.group.rsplit('.').collect();
     format!("{}.{}.{}", group.join("."), gvk.version, gvk.kind)
 }
@@ -185,7 +189,11 @@ mod tests {
 
     #[test]
     fn names_begin_with_the_reversed_group() {
-        let gvk = Gvk::new("authentication.open-cluster-management.io", "v1beta1", "ManagedServiceAccount");
+        let gvk = GroupVersionKind::new(
+            "authentication.open-cluster-management.io",
+            "v1beta1",
+            "ManagedServiceAccount",
+        );
         assert_eq!(
             custom_name(&gvk),
             "io.open-cluster-management.authentication.v1beta1.ManagedServiceAccount"

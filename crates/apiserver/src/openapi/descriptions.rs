@@ -98,7 +98,7 @@ fn key(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::openapi::DOCUMENT;
+    use fleetpass_schema::openapi::DOCUMENT;
 
     #[test]
     fn every_line_is_about_something_that_there_is() {

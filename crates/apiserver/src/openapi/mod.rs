@@ -20,9 +20,9 @@ mod v3;
 pub use cache::Cache;
 
 use crate::catalog::Table;
-use crate::status::Status;
 use bytes::Bytes;
 use cache::Document;
+use fleetpass_apimachinery::status::Status;
 use http::{Response, StatusCode, header};
 use page::Page;
 use serde_json::{Map, Value, json};

@@ -2,7 +2,9 @@
 //! parameters that `registerResourceHandlers` gives a built-in kind (`k8s.io/apiserver/pkg/endpoints/installer.go`)
 //! and the OpenAPI builder a custom one (`apiextensions-apiserver/pkg/controller/openapi/builder/builder.go`).
 
-use super::definitions::{DELETE_OPTIONS, Definitions, Gvk, PATCH, RESOURCE_LIST, STATUS, WATCH_EVENT};
+use super::definitions::{
+    DELETE_OPTIONS, Definitions, GroupVersionKind, PATCH, RESOURCE_LIST, STATUS, WATCH_EVENT,
+};
 use super::parameters::{self, Parameter};
 use crate::catalog::Row;
 use crate::strategy::Subresource;
@@ -54,7 +56,7 @@ pub(super) struct Operation {
     /// `x-kubernetes-action`; `None` for what is no request for objects.
     pub(super) action: Option<&'static str>,
     /// `x-kubernetes-group-version-kind`.
-    pub(super) gvk: Option<Gvk>,
+    pub(super) gvk: Option<GroupVersionKind>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
     pub(super) produces: &'static [&'static str],
@@ -219,7 +221,7 @@ pub(super) fn paths(row: &Row, version: &str, definitions: &Definitions<'_>) -> 
 /// One version of a kind, with what its operations have in common.
 struct Kind<'a> {
     row: &'a Row,
-    gvk: Gvk,
+    gvk: GroupVersionKind,
     definition: String,
     list_definition: Option<String>,
     /// What follows the verb in an identifier: `CoreV1`.
@@ -230,8 +232,8 @@ struct Kind<'a> {
 impl<'a> Kind<'a> {
     fn new(row: &'a Row, version: &str, definitions: &Definitions<'_>) -> Option<Self> {
         let resource = &row.resource;
-        let gvk = Gvk::new(&resource.group, version, &resource.kind);
-        let list = Gvk::new(&resource.group, version, &resource.list_kind);
+        let gvk = GroupVersionKind::new(&resource.group, version, &resource.kind);
+        let list = GroupVersionKind::new(&resource.group, version, &resource.list_kind);
         Some(Self {
             row,
             definition: definitions.of_kind(&gvk)?,
@@ -267,7 +269,7 @@ impl<'a> Kind<'a> {
 
     fn subresource(&self, item: &str, sub: &Subresource, definitions: &Definitions<'_>) -> Option<PathItem> {
         let gvk = match sub.body {
-            Some((group, version, kind)) => Gvk::new(group, version, kind),
+            Some((group, version, kind)) => GroupVersionKind::new(group, version, kind),
             None => self.gvk.clone(),
         };
         let sub = Sub { name: sub.name, verbs: sub.verbs, definition: definitions.of_kind(&gvk)?, gvk };
@@ -448,7 +450,7 @@ struct Sub {
     name: &'static str,
     verbs: &'static [&'static str],
     definition: String,
-    gvk: Gvk,
+    gvk: GroupVersionKind,
 }
 
 fn delete_body() -> Option<Body> {

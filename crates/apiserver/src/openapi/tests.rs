@@ -3,9 +3,9 @@
 use super::*;
 use crate::catalog::Catalog;
 use crate::resources;
-use crate::schema::openapi::builtin;
 use crate::strategy::{Action, ActionRequest, Resource};
 use async_trait::async_trait;
+use fleetpass_schema::openapi::builtin;
 use std::collections::BTreeSet;
 
 struct NoAction;

@@ -4,10 +4,10 @@ use super::{
     Registry, Scope, Written, inward, managed, outward, random_u64, settled, store_error, to_stored,
 };
 use crate::cache::{encode_for_storage, set_resource_version};
-use crate::meta;
 use crate::resources::namespaces;
-use crate::status::Status;
-use crate::validation::{metadata, prepare};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::validation::{metadata, prepare};
 use fleetpass_store::Txn;
 use serde_json::Value;
 

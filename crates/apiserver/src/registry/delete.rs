@@ -5,10 +5,10 @@ use super::{
     CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored, update::is_let_go,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
-use crate::codec::options::{DeleteOptions, ListOptions, Propagation};
-use crate::meta;
-use crate::status::{GroupResource, Status};
-use fleetpass_api::clock;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::time;
+use fleetpass_codec::options::{DeleteOptions, ListOptions, Propagation};
 use fleetpass_store::Txn;
 use serde_json::Value;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Registry {
         // A second deletion can only shorten the grace period.
         let shorter = earlier.is_some_and(|e| seconds < e);
         if first || shorter {
-            metadata.insert("deletionTimestamp".into(), clock::rfc3339(ends).into());
+            metadata.insert("deletionTimestamp".into(), time::rfc3339(ends).into());
             metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
         }
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);

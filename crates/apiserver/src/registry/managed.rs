@@ -1,11 +1,11 @@
-//! Who owns which field after a write: the registry's side of [`crate::patch::apply`].
+//! Who owns which field after a write: the registry's side of [`fleetpass_apply::apply`].
 
 use super::Scope;
-use crate::patch::apply::{self, Target};
-use crate::patch::fields::Set;
-use crate::patch::manager;
-use crate::request::api_version;
-use crate::status::Status;
+use fleetpass_apimachinery::gvk::api_version;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apply::apply::{self, Target};
+use fleetpass_apply::fields::Set;
+use fleetpass_apply::manager;
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -84,8 +84,8 @@ pub(super) fn apply(
 /// Makes the manager of the request the owner of what the body of an action sets: `group`, `version` and `kind` are
 /// the body's.
 pub(crate) fn track_action(
-    body: crate::codec::body::Target<'_>,
-    schema: &crate::schema::Schema,
+    body: fleetpass_apimachinery::gvk::GvkRef<'_>,
+    schema: &fleetpass_schema::Schema,
     subresource: &str,
     manager: &str,
     now: jiff::Timestamp,

@@ -20,16 +20,17 @@ pub use patch::PatchRequest;
 pub use read::Listed;
 pub use watch::{WatchItem, Watching};
 
-use crate::authz::Authorizer;
 use crate::cache::{Cache, CacheError, Object, join_key, range};
 use crate::catalog::{Catalog, Row};
-use crate::request::api_version;
-use crate::schema::typed;
-use crate::status::{Cause, Details, GroupResource, Status};
-use crate::strategy::{Context, Live, Strategy, Version, WriteOptions};
-use crate::user::UserInfo;
+use crate::strategy::{Context, Strategy, Version, WriteOptions};
 use decoded::Decoded;
 use fleetpass_api::clock::SharedClock;
+use fleetpass_apimachinery::gvk::api_version;
+use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::status::{Cause, Details, GroupResource, Status};
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_auth::authz::Authorizer;
+use fleetpass_schema::typed;
 use fleetpass_store::{Revision, Store};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -109,12 +110,12 @@ impl<'a> Scope<'a> {
 
     /// 422 about an object: it is spoken of under the kind that its body names, which for custom resources may be
     /// the error itself.
-    fn invalid(&self, object: &Value, errors: &crate::field::ErrorList) -> Status {
-        let kind = match crate::meta::text(object, &["kind"]) {
+    fn invalid(&self, object: &Value, errors: &fleetpass_apimachinery::field::ErrorList) -> Status {
+        let kind = match fleetpass_apimachinery::meta::text(object, &["kind"]) {
             "" => self.row.resource.kind.as_str(),
             kind => kind,
         };
-        let name = if self.name.is_empty() { crate::meta::name(object) } else { self.name };
+        let name = if self.name.is_empty() { fleetpass_apimachinery::meta::name(object) } else { self.name };
         Status::invalid(&self.row.resource.group, kind, name, errors)
     }
 }
@@ -160,7 +161,7 @@ impl Registry {
             name: scope.name,
             version: &scope.version.name,
             dry_run: scope.options.dry_run,
-            live: self,
+            lister: self,
             authorizer: &*self.authorizer,
         }
     }
@@ -240,7 +241,7 @@ fn to_stored(row: &Row, object: &Value) -> Value {
     stored
 }
 
-impl Live for Registry {
+impl Lister for Registry {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = join_key(&crate::catalog::storage_prefix(group, resource), namespace, name);
         let object = self.cache.get(&key)?;
@@ -292,7 +293,7 @@ fn cache_error(error: CacheError) -> Status {
 /// The resource version in a body: absent, empty and 0 mean none; anything but a number is refused as
 /// kube-apiserver's versioner refuses it (500 without reason).
 fn body_resource_version(object: &Value) -> Result<Option<Revision>, Status> {
-    match crate::meta::text(object, &["metadata", "resourceVersion"]) {
+    match fleetpass_apimachinery::meta::text(object, &["metadata", "resourceVersion"]) {
         "" => Ok(None),
         text => go_parse_uint(text).map(|r| (r != 0).then_some(r)).map_err(Status::plain_error),
     }
@@ -300,8 +301,9 @@ fn body_resource_version(object: &Value) -> Result<Option<Revision>, Status> {
 
 /// A resource version in a query, or the text of the error.
 fn parse_revision(text: &str) -> Result<Revision, String> {
-    go_parse_uint(text)
-        .map_err(|why| format!("resourceVersion: Invalid value: {}: {why}", crate::field::go_quote(text)))
+    go_parse_uint(text).map_err(|why| {
+        format!("resourceVersion: Invalid value: {}: {why}", fleetpass_apimachinery::field::go_quote(text))
+    })
 }
 
 /// A number as Go's `strconv.ParseUint` reads it, or its error.
@@ -311,7 +313,10 @@ fn go_parse_uint(text: &str) -> Result<u64, String> {
         Ok(number) if digits => Ok(number),
         _ => {
             let why = if digits { "value out of range" } else { "invalid syntax" };
-            Err(format!("strconv.ParseUint: parsing {}: {why}", crate::field::go_quote(text)))
+            Err(format!(
+                "strconv.ParseUint: parsing {}: {why}",
+                fleetpass_apimachinery::field::go_quote(text)
+            ))
         }
     }
 }

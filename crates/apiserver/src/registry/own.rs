@@ -2,10 +2,10 @@
 
 use super::{Registry, Scope};
 use crate::catalog::Row;
-use crate::codec::options::DeleteOptions;
-use crate::status::Status;
 use crate::strategy::{Handler, Strategy, WriteOptions};
-use crate::user::UserInfo;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_codec::options::DeleteOptions;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Registry {
         user: &UserInfo,
     ) -> Result<(), Status> {
         let row = self.row(group, plural)?;
-        let name = crate::meta::name(&object).to_string();
+        let name = fleetpass_apimachinery::meta::name(&object).to_string();
         let version = row.resource.versions.first().map(|v| v.name.clone()).unwrap_or_default();
         let strategy = match row.subresource(subresource, &version).map(|s| &s.handler) {
             Some(Handler::Update(strategy)) => strategy.clone(),

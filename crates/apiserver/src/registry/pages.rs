@@ -1,10 +1,10 @@
 //! Continue tokens: where the next page of a list begins, and at which revision
 //! (`k8s.io/apiserver/pkg/storage/continue.go`). No I/O.
 
-use crate::status::Status;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, NO_PAD};
+use fleetpass_apimachinery::status::Status;
 use fleetpass_store::Revision;
 use serde::{Deserialize, Serialize};
 

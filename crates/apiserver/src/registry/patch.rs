@@ -3,13 +3,13 @@
 
 use super::update::{Change, Tracking};
 use super::{Registry, Scope, Written, managed, outward};
-use crate::codec::body::{self, FieldValidation};
-use crate::codec::redecode::redecode;
-use crate::field::{Error, Path};
-use crate::meta;
-use crate::patch::{self, PatchKind};
-use crate::status::Status;
-use crate::validation::{metadata, prepare};
+use fleetpass_apimachinery::field::{Error, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::validation::{metadata, prepare};
+use fleetpass_apply::{self as patch, PatchKind};
+use fleetpass_codec::body::{self, FieldValidation};
+use fleetpass_codec::redecode::redecode;
 use serde_json::Value;
 
 /// A patch, decoded as far as that is possible without the object.
@@ -82,7 +82,8 @@ fn decode_applied(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = object;
     let undecodable = |why: String| Status::plain_error(why);
-    let strict = redecode(&mut object, scope.version, scope.row.resource.custom).map_err(undecodable)?;
+    let strict =
+        redecode(&mut object, &scope.version.schema, scope.row.resource.custom).map_err(undecodable)?;
     scope.strategy.default(&mut object);
     let warnings = match request.validation {
         FieldValidation::Ignore => Vec::new(),
@@ -103,7 +104,7 @@ fn decode_patched(
     if !scope.row.resource.custom {
         check_kind(scope, &patched).map_err(|why| refuse(&why))?;
     }
-    let found = redecode(&mut object, scope.version, scope.row.resource.custom)
+    let found = redecode(&mut object, &scope.version.schema, scope.row.resource.custom)
         .map_err(|why| refuse(&patch::undecoded(request.kind, &patched, &scope.version.schema, why)))?;
     strict.extend(found);
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
@@ -120,7 +121,7 @@ fn decode_patched(
 fn check_kind(scope: &Scope<'_>, patched: &Value) -> Result<(), String> {
     let resource = &scope.row.resource;
     let (kind, version) = (meta::text(patched, &["kind"]), meta::text(patched, &["apiVersion"]));
-    let expected = crate::request::api_version(&resource.group, &scope.version.name);
+    let expected = fleetpass_apimachinery::gvk::api_version(&resource.group, &scope.version.name);
     if kind == resource.kind && version == expected {
         return Ok(());
     }

@@ -6,11 +6,11 @@ use super::{
     store_error, to_stored,
 };
 use crate::cache::{Object, encode_for_storage, set_resource_version};
-use crate::field;
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::Strategy;
-use crate::validation::{metadata, names, prepare};
+use fleetpass_apimachinery::field;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::validation::{metadata, names, prepare};
 use fleetpass_store::{Revision, Txn};
 use serde_json::Value;
 

@@ -3,9 +3,9 @@
 
 use super::{Registry, Scope, cache_error, parse_revision, read::selects};
 use crate::cache::{Event, EventKind, Object, Watcher, range};
-use crate::codec::options::ListOptions;
-use crate::codec::selectors::{FieldSelector, LabelSelector};
-use crate::status::Status;
+use fleetpass_apimachinery::selectors::{FieldSelector, LabelSelector};
+use fleetpass_apimachinery::status::Status;
+use fleetpass_codec::options::ListOptions;
 use fleetpass_store::Revision;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,13 +2,13 @@
 //! are not stored, they answer what the authorizer thinks.
 
 use super::{Backing, Resource, Version, builtin};
-use crate::authz::{Attributes, Decision};
-use crate::field::{Error, ErrorList, ErrorType, Path};
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Action, ActionRequest};
-use crate::user::UserInfo;
-use crate::validation::selectors;
+use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_apimachinery::validation::selectors;
+use fleetpass_auth::authz::{Attributes, Decision};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

@@ -6,15 +6,15 @@ mod pkcs10;
 mod validation;
 
 use super::{SUBRESOURCE_VERBS, Stored, stored, table};
-use crate::authz::Attributes;
-use crate::field::ErrorList;
-use crate::meta;
-use crate::status::{GroupResource, Status};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
-use crate::validation::{metadata, names};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fleetpass_api::clock;
+use fleetpass_apimachinery::field::ErrorList;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::time;
+use fleetpass_apimachinery::validation::{metadata, names};
+use fleetpass_auth::authz::Attributes;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -243,7 +243,7 @@ fn keep_decisions(new: &mut Value, old: &Value) {
 /// Sets the times of conditions that lack them: the update is now, the transition was when the condition of this
 /// type got this status.
 fn complete_conditions(new: &mut Value, old: &Value, now: Timestamp) {
-    let now = Value::from(clock::rfc3339(now));
+    let now = Value::from(time::rfc3339(now));
     let key = |c: &Value| (meta::text(c, &["type"]).to_string(), meta::text(c, &["status"]).to_string());
     let mut transitions = BTreeMap::new();
     for condition in meta::list(old, &["status", "conditions"]) {
@@ -290,7 +290,7 @@ fn condition(object: &Value) -> String {
 mod tests {
     use super::super::testing::{Allowed, World, texts};
     use super::*;
-    use crate::user::UserInfo;
+    use fleetpass_apimachinery::user::UserInfo;
 
     /// A request for a certificate, as the field `spec.request` holds it.
     fn request(organization: Option<&str>) -> String {

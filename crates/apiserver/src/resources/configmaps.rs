@@ -2,10 +2,10 @@
 //! (`pkg/registry/core/configmap`, `ValidateConfigMap` in `pkg/apis/core/validation/validation.go`).
 
 use super::{Stored, stored, table};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
 use crate::strategy::{Column, Context, Resource, Strategy};
-use crate::validation::{metadata, names};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;

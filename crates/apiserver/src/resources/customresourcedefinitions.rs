@@ -7,15 +7,13 @@ mod openapi;
 mod structural;
 mod validation;
 
-pub(crate) use openapi::field_path;
-
 use super::{SUBRESOURCE_VERBS, Stored, stored, table};
-use crate::field::ErrorList;
-use crate::meta;
-use crate::schema::formats;
-use crate::status::{GroupResource, Status};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
-use fleetpass_api::clock::rfc3339;
+use fleetpass_apimachinery::field::ErrorList;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::time::rfc3339;
+use fleetpass_schema::formats;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -221,14 +219,15 @@ fn schema_warnings(definition: &Value) -> Vec<String> {
                 _ => false,
             };
             if !format.is_empty() && !known {
-                unknown.push(format!("unrecognized format {}", crate::field::go_quote(format)));
+                unknown
+                    .push(format!("unrecognized format {}", fleetpass_apimachinery::field::go_quote(format)));
             }
             let items = meta::text(schema, &["items", "type"]);
             if schema["x-kubernetes-list-type"] == "set" && matches!(items, "object" | "array") {
                 sets.insert(format!(
                     "x-kubernetes-list-type: set for items of type {} is not supported by server-side apply or \
                      CEL validation rules",
-                    crate::field::go_quote(items)
+                    fleetpass_apimachinery::field::go_quote(items)
                 ));
             }
         });
@@ -348,7 +347,7 @@ fn accept_names(
     let mut names = meta::as_map_mut(&mut accepted.clone()).clone();
     let mut conflict = None;
     let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_string();
-    let in_use = |name: &str| format!("{} is already in use", crate::field::go_quote(name));
+    let in_use = |name: &str| format!("{} is already in use", fleetpass_apimachinery::field::go_quote(name));
     let mut single = |field: &str, reason, used: &BTreeSet<String>, names: &mut Map<String, Value>| {
         let (wanted, has) = (text(requested, field), text(accepted, field));
         if wanted != has && used.contains(&wanted) {

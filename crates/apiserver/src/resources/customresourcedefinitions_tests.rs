@@ -1,10 +1,10 @@
 //! Definitions, and what a real kube-apiserver said about them (`testdata/definitions.json`).
 
 use super::*;
-use crate::field::Error;
 use crate::resources::testing::{World, texts};
-use crate::schema::openapi::builtin;
-use crate::schema::typed;
+use fleetpass_apimachinery::field::Error;
+use fleetpass_schema::openapi::builtin;
+use fleetpass_schema::typed;
 
 fn definitions() -> Vec<Value> {
     serde_json::from_str(include_str!("../../testdata/definitions.json")).expect("JSON")
@@ -24,9 +24,10 @@ fn prepared(body: &Value) -> Value {
 }
 
 fn all_errors(object: &Value) -> ErrorList {
-    let mut errors = crate::validation::metadata::validate(object, false, &|name, prefix| {
-        main().validate_name(name, prefix)
-    });
+    let mut errors =
+        fleetpass_apimachinery::validation::metadata::validate(object, false, &|name, prefix| {
+            main().validate_name(name, prefix)
+        });
     errors.extend(main().validate(&World::default().ctx("", ""), object));
     errors
 }

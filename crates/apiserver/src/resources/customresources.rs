@@ -2,16 +2,16 @@
 //! objects (`apiextensions-apiserver/pkg/registry/customresource`, `pkg/apiserver/customresource_handler.go`).
 
 use super::{SUBRESOURCE_VERBS, table};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
-use crate::schema::cel::Rules;
-use crate::schema::jsonpath::{self, JsonPath};
-use crate::schema::{Schema, Type, crd, custom, listtype, objectmeta, validate};
-use crate::status::{GroupResource, Status};
 use crate::strategy::{
     Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
 };
-use crate::validation::{metadata, names};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::validation::{metadata, names};
+use fleetpass_schema::cel::Rules;
+use fleetpass_schema::jsonpath::{self, JsonPath};
+use fleetpass_schema::{Schema, Type, crd, custom, listtype, objectmeta, validate};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
@@ -344,7 +344,7 @@ impl Objects {
 impl Strategy for Objects {
     fn default(&self, object: &mut Value) {
         if let Some(version) = self.kind.version_of(object) {
-            crate::schema::default::default(object, &version.schema);
+            fleetpass_schema::default::default(object, &version.schema);
         }
     }
 
@@ -508,7 +508,7 @@ fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
 }
 
 fn finalizer_warnings(finalizer: &str) -> Vec<String> {
-    let at = format!("metadata.finalizers: {}", crate::field::go_quote(finalizer));
+    let at = format!("metadata.finalizers: {}", fleetpass_apimachinery::field::go_quote(finalizer));
     let mut warnings: Vec<String> =
         names::is_qualified_name(finalizer).into_iter().map(|m| format!("{at}: {m}")).collect();
     if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {

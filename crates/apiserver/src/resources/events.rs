@@ -3,10 +3,10 @@
 //! `pkg/apis/events/v1/conversion.go`).
 
 use super::{Stored, stored, table};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
 use crate::strategy::{Column, Context, Resource, Strategy, View};
-use crate::validation::{metadata, names};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;

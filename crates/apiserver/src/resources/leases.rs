@@ -2,10 +2,10 @@
 //! `pkg/apis/coordination/validation/validation.go`).
 
 use super::{Stored, stored, table};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
 use crate::strategy::{Column, Context, Resource, Strategy};
-use crate::validation::metadata;
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::metadata;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;

@@ -5,12 +5,12 @@ use super::access_review::{
     answer, go_form, invalid, non_resource_attributes, resource_attributes, row, subject, validate_metadata,
     validate_spec,
 };
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Action, ActionRequest, Resource};
-use crate::validation::prepare;
 use async_trait::async_trait;
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::validation::prepare;
 use serde_json::Value;
 use std::sync::Arc;
 

@@ -24,8 +24,8 @@ pub mod serviceaccounts;
 pub mod subjectaccessreviews;
 pub mod table;
 
-use crate::schema::openapi::builtin;
 use crate::strategy::{Backing, Column, Resource, Strategy, Version};
+use fleetpass_schema::openapi::builtin;
 use std::sync::Arc;
 
 /// The verbs of a stored kind, in discovery's order.
@@ -83,11 +83,13 @@ fn stored(facts: Stored, strategy: Arc<dyn Strategy>) -> Resource {
 mod testing {
     //! What the tests of the kinds share.
 
-    use crate::authz::{Attributes, Authorizer, Decision};
-    use crate::field::ErrorList;
-    use crate::meta;
-    use crate::strategy::{Context, Live};
-    use crate::user::UserInfo;
+    use crate::strategy::{Action, ActionRequest, Context, WriteOptions};
+    use fleetpass_apimachinery::field::ErrorList;
+    use fleetpass_apimachinery::lister::Lister;
+    use fleetpass_apimachinery::meta;
+    use fleetpass_apimachinery::status::Status;
+    use fleetpass_apimachinery::user::UserInfo;
+    use fleetpass_auth::authz::{Attributes, Authorizer, Decision};
     use serde_json::Value;
     use std::sync::Arc;
 
@@ -95,7 +97,7 @@ mod testing {
     #[derive(Default)]
     pub(super) struct Objects(pub(super) Vec<(&'static str, &'static str, Value)>);
 
-    impl Live for Objects {
+    impl Lister for Objects {
         fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
             self.list(group, resource, namespace).into_iter().find(|o| meta::name(o) == name)
         }
@@ -126,14 +128,14 @@ mod testing {
     /// A cluster of objects, a user and what the user may do.
     #[derive(Default)]
     pub(super) struct World {
-        pub(super) live: Objects,
+        pub(super) objects: Objects,
         pub(super) allowed: Allowed,
         pub(super) user: UserInfo,
     }
 
     impl World {
         pub(super) fn with(objects: Vec<(&'static str, &'static str, Value)>) -> Self {
-            Self { live: Objects(objects), ..Self::default() }
+            Self { objects: Objects(objects), ..Self::default() }
         }
         pub(super) fn ctx<'a>(&'a self, namespace: &'a str, name: &'a str) -> Context<'a> {
             Context {
@@ -143,10 +145,33 @@ mod testing {
                 name,
                 version: "v1",
                 dry_run: false,
-                live: &self.live,
+                lister: &self.objects,
                 authorizer: &self.allowed,
             }
         }
+    }
+
+    /// Has `action` answer a create by `user` who may do nothing else, at the time of `fleetpass_auth::testing`.
+    pub(super) async fn create(
+        action: &dyn Action,
+        lister: &dyn Lister,
+        user: &UserInfo,
+        (namespace, name): (&str, &str),
+        mut object: Value,
+    ) -> Result<(Value, Vec<String>), Status> {
+        action.default(&mut object);
+        let ctx = Context {
+            user,
+            now: fleetpass_auth::testing::now(),
+            namespace,
+            name,
+            version: "v1",
+            dry_run: false,
+            lister,
+            authorizer: &Allowed::default(),
+        };
+        let (options, notes) = (WriteOptions::default(), crate::audit::event::Notes::default());
+        action.create(ActionRequest { ctx, object, options: &options, notes: &notes }).await
     }
 
     pub(super) fn texts(errors: &ErrorList) -> Vec<String> {

@@ -3,11 +3,12 @@
 //! `k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle`).
 
 use super::{SUBRESOURCE_VERBS, Stored, stored, table};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
-use crate::status::{Cause, GroupResource, Status};
-use crate::strategy::{Column, Context, Handler, Live, Resource, Strategy, Subresource};
-use crate::validation::{metadata, names};
+use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{Cause, GroupResource, Status};
+use fleetpass_apimachinery::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -56,13 +57,13 @@ pub fn resource() -> Resource {
 /// Refuses to create or change something in a namespace that is missing (404), and to create something in one
 /// that is being terminated (403). `name` is that of the object, or of the parent of a subresource.
 pub fn admit_into(
-    live: &dyn Live,
+    lister: &dyn Lister,
     namespace: &str,
     create: bool,
     gr: GroupResource<'_>,
     name: &str,
 ) -> Result<(), Status> {
-    let Some(found) = live.get("", "namespaces", "", namespace) else {
+    let Some(found) = lister.get("", "namespaces", "", namespace) else {
         return Err(Status::not_found(RESOURCE, namespace));
     };
     if !create || meta::text(&found, &["status", "phase"]) != "Terminating" {
@@ -344,7 +345,7 @@ mod tests {
             ("", "namespaces", json!({"metadata": {"name": "off"}, "status": {"phase": "Terminating"}})),
         ]);
         let secrets = GroupResource { group: "", resource: "secrets" };
-        let admit = |ns, create| admit_into(&world.live, ns, create, secrets, "late");
+        let admit = |ns, create| admit_into(&world.objects, ns, create, secrets, "late");
         assert_eq!(admit("on", true), Ok(()));
         assert_eq!(admit("off", false), Ok(()));
         assert_eq!(admit("none", true).unwrap_err().message, "namespaces \"none\" not found");

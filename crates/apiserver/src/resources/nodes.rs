@@ -3,11 +3,11 @@
 //! `pkg/apis/core/validation/validation.go`).
 
 use super::{SUBRESOURCE_VERBS, Stored, stored, table};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
-use crate::validation::{metadata, names};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -7,10 +7,10 @@ mod defaults;
 mod validation;
 
 use super::{SUBRESOURCE_VERBS, Stored, stored};
-use crate::field::ErrorList;
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Context, Handler, Resource, Strategy, Subresource};
+use fleetpass_apimachinery::field::ErrorList;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;

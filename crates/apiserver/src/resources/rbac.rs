@@ -2,13 +2,13 @@
 //! `pkg/apis/rbac/v1/defaults.go`).
 
 use super::{Stored, stored, table};
-use crate::authz::escalation;
-use crate::authz::rbac::GROUP;
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Column, Context, Resource, Strategy};
-use crate::validation::{metadata, names, selectors};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::validation::{metadata, names, selectors};
+use fleetpass_auth::authz::escalation;
+use fleetpass_auth::authz::rbac::GROUP;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ struct Roles {
 
 impl Strategy for Roles {
     fn admit(&self, ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
-        escalation::admit_role(ctx, self.plural, object, old)
+        escalation::admit_role(&ctx.grantor(), self.plural, object, old)
     }
 
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
@@ -203,7 +203,7 @@ impl Strategy for Bindings {
     }
 
     fn admit(&self, ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
-        escalation::admit_binding(ctx, self.plural, object, old)
+        escalation::admit_binding(&ctx.grantor(), self.plural, object, old)
     }
 
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {

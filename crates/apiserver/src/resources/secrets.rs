@@ -4,13 +4,13 @@
 
 use super::configmaps::{MAX_SIZE, count_keys, decoded_len, validate_key, validate_still_immutable};
 use super::{Stored, pem, stored, table};
-use crate::codec::json::{self, Raw};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
 use crate::strategy::{Column, Context, Resource, Strategy};
-use crate::validation::{metadata, names};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::json::{self, Raw};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::{metadata, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;

@@ -6,11 +6,11 @@
 //! one after impersonation.
 
 use super::token_review::review_row;
-use crate::schema::Schema;
-use crate::status::Status;
 use crate::strategy::{Action, ActionRequest, Resource};
 use async_trait::async_trait;
-use fleetpass_api::clock::rfc3339;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::time::rfc3339;
+use fleetpass_schema::Schema;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -41,9 +41,10 @@ impl Action for SelfSubjectReview {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::create;
     use super::*;
-    use crate::authn::testing::{Objects, create};
-    use crate::user::UserInfo;
+    use fleetpass_apimachinery::user::UserInfo;
+    use fleetpass_auth::testing::Objects;
 
     #[tokio::test]
     async fn tells_the_user_and_nothing_of_the_body() {

@@ -1,11 +1,11 @@
 //! SelfSubjectRulesReviews: what may I do in this namespace?
 
 use super::access_review::{complete, row};
-use crate::authz::{PolicyRule, UserRules, join_errors};
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Action, ActionRequest, Resource};
 use async_trait::async_trait;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_auth::authz::{PolicyRule, UserRules, join_errors};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

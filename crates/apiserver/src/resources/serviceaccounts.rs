@@ -2,11 +2,11 @@
 //! (`pkg/registry/core/serviceaccount/strategy.go`).
 
 use super::{Stored, stored, table};
-use crate::field::ErrorList;
-use crate::meta;
-use crate::schema::openapi::builtin;
 use crate::strategy::{Action, Column, Context, Handler, Resource, Strategy, Subresource};
-use crate::validation::{metadata, names};
+use fleetpass_apimachinery::field::ErrorList;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::{metadata, names};
+use fleetpass_schema::openapi::builtin;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! SubjectAccessReviews: may that user do this?
 
 use super::access_review::{answer, invalid, row, subject, validate_metadata, validate_spec};
-use crate::meta;
-use crate::status::Status;
 use crate::strategy::{Action, ActionRequest, Resource};
 use async_trait::async_trait;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
 use serde_json::Value;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Cells of Tables: times as people read them (`k8s.io/apimachinery/pkg/util/duration`,
 //! `pkg/printers/internalversion/printers.go`).
 
-use crate::meta;
+use fleetpass_apimachinery::meta;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 

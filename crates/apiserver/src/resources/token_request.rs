@@ -11,14 +11,15 @@
 //! the body has another account's UID; validation of the spec; the bound object; the token.
 
 use super::token_review::{member, object, strings};
-use crate::authn::service_account::ServiceAccounts;
-use crate::authn::signing::SigningThreads;
-use crate::field::{self, ErrorList, Path, go_quote};
-use crate::schema::Schema;
-use crate::status::{GroupResource, Status};
-use crate::strategy::{Action, ActionRequest, Context, Handler, Live, Subresource};
+use crate::signing::SigningThreads;
+use crate::strategy::{Action, ActionRequest, Context, Handler, Subresource};
 use async_trait::async_trait;
-use fleetpass_api::clock::rfc3339;
+use fleetpass_apimachinery::field::{self, ErrorList, Path, go_quote};
+use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::time::rfc3339;
+use fleetpass_auth::authn::service_account::ServiceAccounts;
+use fleetpass_schema::Schema;
 use fleetpass_token::claims::{Account, Binding, Claims, ObjectRef, Request, grant};
 use fleetpass_token::key::SigningKey;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -137,7 +138,7 @@ fn account(ctx: &Context<'_>, body: &Value) -> Result<Arc<Value>, Status> {
         let error = field::Error::invalid(&path, name, "must match the service account name if specified");
         return Err(Status::invalid(GROUP, KIND, ctx.name, &vec![error]));
     }
-    let account = get(ctx.live, "serviceaccounts", ctx.namespace, ctx.name)?;
+    let account = get(ctx.lister, "serviceaccounts", ctx.namespace, ctx.name)?;
     let (claimed, uid) = (text(&body["metadata"]["uid"]), text(&account["metadata"]["uid"]));
     if !claimed.is_empty() && claimed != uid {
         let why = format!(
@@ -166,7 +167,7 @@ fn validate(body: &Value) -> ErrorList {
 
 /// An object by its key, or the error of the generic store: a name must be a single segment of a path
 /// (`registry/generic/registry/store.go`, `api/validation/path/name.go`).
-fn get(live: &dyn Live, resource: &str, namespace: &str, name: &str) -> Result<Arc<Value>, Status> {
+fn get(lister: &dyn Lister, resource: &str, namespace: &str, name: &str) -> Result<Arc<Value>, Status> {
     if name.is_empty() {
         return Err(Status::bad_request("Name parameter required."));
     }
@@ -182,7 +183,8 @@ fn get(live: &dyn Live, resource: &str, namespace: &str, name: &str) -> Result<A
         let name = go_quote(name);
         return Err(Status::bad_request(format!("Name parameter invalid: {name}: {}", wrong.join(";"))));
     }
-    live.get("", resource, namespace, name)
+    lister
+        .get("", resource, namespace, name)
         .ok_or_else(|| Status::not_found(GroupResource { group: "", resource }, name))
 }
 
@@ -207,7 +209,7 @@ fn binding(ctx: &Context<'_>, reference: &Value) -> Result<Binding, Status> {
     let found = |object: &Value| ObjectRef::new(name, text(&object["metadata"]["uid"]));
     let (uid, binding) = match (group, kind) {
         ("", "Pod") => {
-            let pod = get(ctx.live, "pods", ctx.namespace, name)?;
+            let pod = get(ctx.lister, "pods", ctx.namespace, name)?;
             if text(&pod["spec"]["serviceAccountName"]) != ctx.name {
                 return Err(Status::bad_request(format!(
                     "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
@@ -215,14 +217,14 @@ fn binding(ctx: &Context<'_>, reference: &Value) -> Result<Binding, Status> {
                 )));
             }
             let pod_ref = found(&pod);
-            (pod_ref.uid.clone(), Binding::Pod { pod: pod_ref, node: node_of(ctx.live, &pod) })
+            (pod_ref.uid.clone(), Binding::Pod { pod: pod_ref, node: node_of(ctx.lister, &pod) })
         }
         ("", "Node") => {
-            let node = found(&*get(ctx.live, "nodes", "", name)?);
+            let node = found(&*get(ctx.lister, "nodes", "", name)?);
             (node.uid.clone(), Binding::Node(node))
         }
         ("", "Secret") => {
-            let secret = found(&*get(ctx.live, "secrets", ctx.namespace, name)?);
+            let secret = found(&*get(ctx.lister, "secrets", ctx.namespace, name)?);
             (secret.uid.clone(), Binding::Secret(secret))
         }
         _ => {
@@ -242,19 +244,20 @@ fn binding(ctx: &Context<'_>, reference: &Value) -> Result<Binding, Status> {
 }
 
 /// The node that a pod is assigned to; without UID if there is no such Node.
-fn node_of(live: &dyn Live, pod: &Value) -> Option<ObjectRef> {
+fn node_of(lister: &dyn Lister, pod: &Value) -> Option<ObjectRef> {
     let name = pod["spec"]["nodeName"].as_str().filter(|name| !name.is_empty())?;
-    let node = live.get("", "nodes", "", name);
+    let node = lister.get("", "nodes", "", name);
     let uid = node.as_deref().map_or("", |node| text(&node["metadata"]["uid"]));
     Some(ObjectRef::new(name, uid))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::create;
     use super::*;
-    use crate::authn::service_account::Config;
-    use crate::authn::testing::{API, NOW, Objects, accounts, create, now, ring};
-    use crate::user::UserInfo;
+    use fleetpass_apimachinery::user::UserInfo;
+    use fleetpass_auth::authn::service_account::Config;
+    use fleetpass_auth::testing::{API, NOW, Objects, accounts, now, ring};
     use fleetpass_token::claims::Lifetimes;
     use fleetpass_token::key::KeyKind;
     use fleetpass_token::verify::{VerifiedClaims, verify};

@@ -5,12 +5,12 @@
 //! body, emptied `metadata.namespace`, and set `metadata.managedFields`; all other metadata comes back as it was sent,
 //! except what only a server sets.
 
-use crate::authn::{Authenticator, Facts, Unauthenticated};
-use crate::schema::Schema;
-use crate::status::Status;
 use crate::strategy::{Action, ActionRequest, Backing, Resource, Version};
-use crate::user::UserInfo;
 use async_trait::async_trait;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_auth::authn::{Authenticator, Facts, Unauthenticated};
+use fleetpass_schema::Schema;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ impl Action for TokenReview {
             certificate: None,
             audiences: Some(audiences),
             now: ctx.now,
-            live: ctx.live,
+            lister: ctx.lister,
         }) {
             Ok(found) => Ok(Some((found.user, found.audiences))),
             Err(Unauthenticated::NoCredentials { .. }) => {
@@ -134,9 +134,10 @@ impl Action for TokenReview {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::create;
     use super::*;
-    use crate::authn::testing::{API, Objects, accounts, authenticator, create};
     use crate::resources::token_request;
+    use fleetpass_auth::testing::{API, Objects, accounts, authenticator};
     use serde_json::json;
 
     async fn review(action: &dyn Action, body: Value) -> Result<Value, Status> {
@@ -153,8 +154,9 @@ mod tests {
         let action = action(authenticator(&accounts), true);
         let issuer = token_request::action(accounts);
         let body = json!({"spec": {"audiences": ["vault", "db", API]}});
-        let live = Objects::sample();
-        let (answer, _) = create(&*issuer, &live, &UserInfo::default(), ("ns", "robot"), body).await.unwrap();
+        let lister = Objects::sample();
+        let (answer, _) =
+            create(&*issuer, &lister, &UserInfo::default(), ("ns", "robot"), body).await.unwrap();
         let token = answer["status"]["token"].as_str().unwrap();
         let id = "authentication.kubernetes.io/credential-id";
         let alice =

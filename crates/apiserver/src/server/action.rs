@@ -2,18 +2,19 @@
 
 use super::handler::Reply;
 use super::resource::{Call, write_options};
-use crate::codec::body::{self, Target};
-use crate::codec::negotiate;
-use crate::codec::options::{self, Write};
-use crate::meta;
-use crate::patch::manager;
 use crate::registry::track_action;
 use crate::resources::namespaces;
-use crate::schema::Schema;
-use crate::status::{GroupResource, Status};
 use crate::strategy::{Action, ActionRequest, Backing, Context, Handler};
-use crate::validation::prepare;
 use bytes::Bytes;
+use fleetpass_apimachinery::gvk::GvkRef;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::validation::prepare;
+use fleetpass_apply::manager;
+use fleetpass_codec::body;
+use fleetpass_codec::negotiate;
+use fleetpass_codec::options::{self, Write};
+use fleetpass_schema::Schema;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ pub(super) async fn create(
         name: if call.subresource.is_some() { &info.name } else { "" },
         version: target.version,
         dry_run: options.dry_run,
-        live: &**registry,
+        lister: &**registry,
         authorizer: &*call.inner.authorizer,
     };
     let (answer, warnings) =
@@ -63,7 +64,7 @@ pub(super) async fn create(
     Ok(Reply::new(201, form.accepted.media.as_str(), bytes).warned(warnings))
 }
 
-type Parts<'a> = (&'a Arc<dyn Action>, Target<'a>, &'a Arc<Schema>);
+type Parts<'a> = (&'a Arc<dyn Action>, GvkRef<'a>, &'a Arc<Schema>);
 
 /// The action that the path names, and the kind of its body.
 fn parts<'a>(call: &Call<'a>) -> Result<Parts<'a>, Status> {
@@ -71,12 +72,12 @@ fn parts<'a>(call: &Call<'a>) -> Result<Parts<'a>, Status> {
         && let (Handler::Create(action), Some((group, version, kind)), Some(schema)) =
             (&subresource.handler, subresource.body, &subresource.schema)
     {
-        return Ok((action, Target { group, version, kind }, schema));
+        return Ok((action, GvkRef { group, version, kind }, schema));
     }
     match &call.row.resource.backing {
         Backing::Virtual(action) if call.subresource.is_none() => {
             let resource = &call.row.resource;
-            let target = Target { group: &resource.group, version: &call.version.name, kind: &resource.kind };
+            let target = GvkRef { group: &resource.group, version: &call.version.name, kind: &resource.kind };
             Ok((action, target, &call.version.schema))
         }
         _ => Err(Status::method_not_allowed()),

@@ -1,7 +1,7 @@
 //! Bodies: what is read with a limit, what is sent whole, what is streamed.
 
-use crate::status::Status;
 use bytes::{Bytes, BytesMut};
+use fleetpass_apimachinery::status::Status;
 use futures::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};

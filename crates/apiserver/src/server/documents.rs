@@ -4,7 +4,7 @@ use super::Inner;
 use super::compression::accepts_gzip;
 use super::handler::{Asked, Reply};
 use crate::openapi;
-use crate::status::Status;
+use fleetpass_apimachinery::status::Status;
 use http::Method;
 use http::header::IF_NONE_MATCH;
 use std::sync::Arc;

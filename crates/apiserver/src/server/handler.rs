@@ -7,13 +7,13 @@ use super::{Inner, compression, connection, documents, limits, nonresource, reso
 use crate::alias::{self, Alias};
 use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
 use crate::audit::trail::Trail;
-use crate::authn::{Facts, Unauthenticated};
-use crate::authz::{Attributes, impersonation, messages};
-use crate::codec::negotiate::{self, MediaType, Output};
-use crate::request::{Query, RequestInfo};
-use crate::status::Status;
-use crate::user::UserInfo;
 use bytes::Bytes;
+use fleetpass_apimachinery::request::{Query, RequestInfo};
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_auth::authn::{Facts, Unauthenticated};
+use fleetpass_auth::authz::{Attributes, impersonation, messages};
+use fleetpass_codec::negotiate::{self, MediaType, Output};
 use futures::FutureExt;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
@@ -295,7 +295,7 @@ fn authenticate(
         certificate,
         audiences: None,
         now,
-        live: &*inner.registry,
+        lister: &*inner.registry,
     };
     let (user, warnings) = match inner.authenticator.authenticate(&facts) {
         Ok(found) => {

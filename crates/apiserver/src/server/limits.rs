@@ -2,9 +2,9 @@
 //! answer may take (`filters/timeout.go`, `filters/request_deadline.go`, `endpoints/handlers/get.go`).
 
 use super::handler::Asked;
-use crate::request::{Query, RequestInfo};
-use crate::status::Status;
 use fleetpass_api::GoDuration;
+use fleetpass_apimachinery::request::{Query, RequestInfo};
+use fleetpass_apimachinery::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -68,7 +68,7 @@ impl Limits {
         match slots.clone().try_acquire_owned() {
             Ok(slot) => Ok(Some(slot)),
             // The operator's own group is never locked out.
-            Err(_) if asked.user.in_group(crate::user::SYSTEM_MASTERS) => Ok(None),
+            Err(_) if asked.user.in_group(fleetpass_apimachinery::user::SYSTEM_MASTERS) => Ok(None),
             Err(_) => Err(Full),
         }
     }

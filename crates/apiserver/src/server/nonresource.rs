@@ -2,11 +2,11 @@
 
 use super::Inner;
 use super::handler::{Asked, Reply};
-use crate::authn::oidc;
-use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
 use crate::discovery;
 use crate::server::render;
-use crate::status::Status;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_auth::authn::oidc;
+use fleetpass_codec::negotiate::{self, Endpoint, MediaType, Output};
 use http::Method;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::{Value, json};

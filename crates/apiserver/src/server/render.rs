@@ -3,15 +3,16 @@
 
 use crate::cache::{self, Head, Object};
 use crate::catalog::Row;
-use crate::codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
-use crate::codec::{protobuf, yaml};
-use crate::field::go_quote;
-use crate::meta;
 use crate::registry::{Listed, present};
-use crate::request::{Query, api_version};
-use crate::status::Status;
 use crate::strategy::Version;
 use bytes::Bytes;
+use fleetpass_apimachinery::field::go_quote;
+use fleetpass_apimachinery::gvk::api_version;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::request::Query;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
+use fleetpass_codec::{protobuf, yaml};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 

@@ -8,16 +8,18 @@ use super::render::{self, Form};
 use super::streaming;
 use crate::alias;
 use crate::catalog::{Row, Table};
-use crate::codec::body::{self, FieldValidation, Target};
-use crate::codec::negotiate::{self, Endpoint, MediaType, Output};
-use crate::codec::options::{self, ListOptions, Write, WriteQuery};
-use crate::meta;
-use crate::patch::{PatchKind, document};
 use crate::registry::{PatchRequest, Scope, Written};
-use crate::schema::custom;
-use crate::status::Status;
 use crate::strategy::{Backing, Handler, Strategy, Subresource, Version, WriteOptions};
 use bytes::Bytes;
+use fleetpass_apimachinery::gvk::GvkRef;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apply::PatchKind;
+use fleetpass_codec::body::{self, FieldValidation};
+use fleetpass_codec::negotiate::{self, Endpoint, MediaType, Output};
+use fleetpass_codec::options::{self, ListOptions, Write, WriteQuery};
+use fleetpass_codec::patch;
+use fleetpass_schema::custom;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use parking_lot::Mutex;
@@ -104,7 +106,7 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
     let parsed = body::parse(bytes, format).map_err(Status::bad_request)?;
     let value = parsed
         .raw
-        .to_value(crate::codec::json::Numbers::Go)
+        .to_value(fleetpass_apimachinery::json::Numbers::Go)
         .map_err(|e| Status::bad_request(e.to_string()))?;
     match meta::namespace(&value) {
         "" => Err(Status::bad_request(
@@ -275,9 +277,9 @@ impl<'a> Call<'a> {
         Ok(self.reply(200, &form, form.list(&listed)?, Vec::new()))
     }
 
-    fn target(&self) -> Target<'a> {
+    fn target(&self) -> GvkRef<'a> {
         let resource = &self.row.resource;
-        Target { group: &resource.group, version: &self.version.name, kind: &resource.kind }
+        GvkRef { group: &resource.group, version: &self.version.name, kind: &resource.kind }
     }
 
     /// Decodes and defaults a body of the kind.
@@ -405,7 +407,7 @@ pub(super) fn write_options(query: &WriteQuery) -> WriteOptions {
 /// Reads the document of a patch.
 fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<PatchRequest, Status> {
     let validation = query.field_validation;
-    let read = document::read(kind, bytes, validation)?;
+    let read = patch::read(kind, bytes, validation)?;
     Ok(PatchRequest {
         kind,
         document: read.value,

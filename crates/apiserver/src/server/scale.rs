@@ -4,22 +4,23 @@
 use super::handler::Reply;
 use super::render;
 use super::resource::{Call, write_options};
-use crate::codec::body::{self, Format, Target};
-use crate::codec::negotiate;
-use crate::codec::options::{self, Write};
-use crate::field::{Error, Path};
-use crate::meta;
-use crate::patch::{self, PatchKind};
 use crate::resources::customresources::simple;
-use crate::schema::openapi::builtin;
-use crate::status::Status;
 use crate::strategy::{ScalePaths, WriteOptions};
 use bytes::Bytes;
+use fleetpass_apimachinery::field::{Error, Path};
+use fleetpass_apimachinery::gvk::GvkRef;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apply::{self as patch, PatchKind};
+use fleetpass_codec::body::{self, Format};
+use fleetpass_codec::negotiate;
+use fleetpass_codec::options::{self, Write};
+use fleetpass_schema::openapi::builtin;
 use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
 
-const TARGET: Target<'static> = Target { group: "autoscaling", version: "v1", kind: "Scale" };
+const TARGET: GvkRef<'static> = GvkRef { group: "autoscaling", version: "v1", kind: "Scale" };
 /// What stands for replicas that an object does not mention while it is patched: a patch that leaves them so is refused.
 const UNSET: i64 = i32::MIN as i64;
 const DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -72,7 +73,7 @@ fn wanted(call: &Call<'_>, object: &Value, paths: &ScalePaths, bytes: &[u8]) -> 
     let parsed = body::parse(bytes, Format::Json).map_err(|why| patch::malformed(kind, true, &why))?;
     let document = parsed
         .raw
-        .to_value(crate::codec::json::Numbers::Go)
+        .to_value(fleetpass_apimachinery::json::Numbers::Go)
         .map_err(|why| patch::malformed(kind, true, &why.to_string()))?;
     let body = patch::Body { value: &document, duplicates: &[], validated: true };
     let mut scale = to_scale(object, paths);
@@ -112,7 +113,7 @@ fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
 }
 
 fn quoted(text: &str) -> String {
-    crate::field::go_quote(text)
+    fleetpass_apimachinery::field::go_quote(text)
 }
 
 /// Writes the wanted number of replicas where the definition says.

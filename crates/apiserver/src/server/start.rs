@@ -4,24 +4,24 @@ use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
 use super::{ApiServer, Inner};
-use crate::authn::Authenticator;
-use crate::authn::oidc::Oidc;
-use crate::authn::service_account::{Config, NoIssuer, ServiceAccounts};
-use crate::authn::tokenfile::TokenFile;
-use crate::authz::impersonation::Recent;
-use crate::authz::rbac::Index;
-use crate::authz::union::Union;
-use crate::authz::{Authorizer, bootstrap};
 use crate::cache::{Cache, Event, EventKind, Subscriber, split_key};
 use crate::catalog::Catalog;
 use crate::definitions::Definitions;
 use crate::registry::Registry;
 use crate::resources;
-use crate::schema::openapi::builtin;
-use crate::status::Status;
 use crate::strategy::{Resource, WriteOptions};
-use crate::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_api::clock::SharedClock;
+use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
+use fleetpass_auth::authn::Authenticator;
+use fleetpass_auth::authn::oidc::Oidc;
+use fleetpass_auth::authn::service_account::{Config, NoIssuer, ServiceAccounts};
+use fleetpass_auth::authn::tokenfile::TokenFile;
+use fleetpass_auth::authz::impersonation::Recent;
+use fleetpass_auth::authz::rbac::Index;
+use fleetpass_auth::authz::union::Union;
+use fleetpass_auth::authz::{Authorizer, bootstrap};
+use fleetpass_schema::openapi::builtin;
 use fleetpass_store::Store;
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::ring::KeyRing;
@@ -88,7 +88,7 @@ impl From<NoIssuer> for StartError {
 pub(crate) fn system_user() -> UserInfo {
     UserInfo {
         name: "system:apiserver".into(),
-        groups: vec![SYSTEM_MASTERS.into(), crate::user::ALL_AUTHENTICATED.into()],
+        groups: vec![SYSTEM_MASTERS.into(), fleetpass_apimachinery::user::ALL_AUTHENTICATED.into()],
         ..UserInfo::default()
     }
 }
@@ -232,7 +232,7 @@ async fn put_in_place(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), St
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     let namespaces = namespaces.into_iter().map(|object| ensure(registry, "", "namespaces", object, keep));
     let rbac = bootstrap::objects().into_iter().map(|(resource, object)| {
-        ensure(registry, crate::authz::rbac::GROUP, resource, object, bootstrap::reconcile)
+        ensure(registry, fleetpass_auth::authz::rbac::GROUP, resource, object, bootstrap::reconcile)
     });
     futures::future::try_join_all(namespaces).await?;
     // All at once: the store commits them in a few groups.
@@ -263,15 +263,15 @@ async fn ensure(
     desired: Value,
     reconcile: fn(Option<&Value>, &Value) -> Option<Value>,
 ) -> Result<(), StartError> {
-    use crate::strategy::Live;
-    let name = crate::meta::name(&desired).to_string();
+    use fleetpass_apimachinery::lister::Lister;
+    let name = fleetpass_apimachinery::meta::name(&desired).to_string();
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
     let user = system_user();
     let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
     loop {
-        let existing = Live::get(&**registry, group, plural, "", &name);
+        let existing = Lister::get(&**registry, group, plural, "", &name);
         let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
-        let replace = existing.is_some() && crate::meta::uid(&wanted).is_empty();
+        let replace = existing.is_some() && fleetpass_apimachinery::meta::uid(&wanted).is_empty();
         let written = registry
             .write_own(group, plural, &name, wanted, existing.is_some(), replace, &user, &options)
             .await;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::names;
-use fleetpass_apiserver::validation::names::{is_dns1123_label, is_dns1123_subdomain};
+use fleetpass_apimachinery::validation::names::{is_dns1123_label, is_dns1123_subdomain};
 use fleetpass_hub::manifests::DEFAULT_MANAGER_NAMESPACE;
 
 /// The arguments of `fleetpass install`.

@@ -2,9 +2,9 @@
 //! server let in is let be.
 
 use super::{bytes, conditions, pkcs10};
-use crate::field::{Error, ErrorList, Path, go_quote};
-use crate::meta;
-use crate::validation::names;
+use fleetpass_apimachinery::field::{Error, ErrorList, Path, go_quote};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::names;
 use serde_json::Value;
 use std::collections::BTreeSet;
 

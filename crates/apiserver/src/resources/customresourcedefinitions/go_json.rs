@@ -1,7 +1,7 @@
 //! Values of Go structs as error messages print them: `encoding/json` on internal types, whose members come in
 //! the order of their declaration (`apiextensions-apiserver/pkg/apis/apiextensions/types*.go`).
 
-use crate::field::{Error, ErrorType, Path};
+use fleetpass_apimachinery::field::{Error, ErrorType, Path};
 use serde_json::{Map, Value};
 
 /// `field: Invalid value: RAW: detail`, with the value already printed.

@@ -3,8 +3,9 @@
 //! `apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go`).
 
 use super::{go_json, structural};
-use crate::field::{Error, ErrorList, Path};
-use crate::schema::{Schema, cel, crd};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_schema::fieldpath::field_path;
+use fleetpass_schema::{cel, crd};
 use serde_json::{Map, Value};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -572,71 +573,4 @@ fn too_expensive(what: &str, cost: u64, limit: u64) -> String {
 
 fn text<'a>(props: &'a Map<String, Value>, field: &str) -> &'a str {
     props.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A path such as `.spec.a` or `.spec['a.b']` below a schema: its printed form and the schema it leads to
-/// (`ValidFieldPath` in `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`).
-pub(crate) fn field_path<'a>(
-    path: &str,
-    schema: &'a Schema,
-    brackets: bool,
-) -> Result<(Path, &'a Schema), String> {
-    let mut tokens = tokenize(path).into_iter();
-    let (mut at, mut schema) = (Path::default(), schema);
-    let end = || "unexpected end of JSON path".to_string();
-    let nowhere = || "does not refer to a valid field".to_string();
-    while let Some(token) = tokens.next() {
-        let name = match token.as_str() {
-            "[" if !brackets => return Err("array notation is not allowed".into()),
-            "[" => {
-                let quoted = tokens.next().ok_or_else(end)?;
-                let name = quoted.strip_prefix('\'').and_then(|q| q.strip_suffix('\''));
-                let Some(name) = name.filter(|_| quoted.len() > 1) else {
-                    return Err(format!("expected single quoted string but got {quoted}"));
-                };
-                let name = name.replace("\\'", "'").replace("\\\\", "\\");
-                match tokens.next().ok_or_else(end)?.as_str() {
-                    "]" => name,
-                    other => return Err(format!("expected ] but got {other}")),
-                }
-            }
-            "." => tokens.next().ok_or_else(end)?,
-            other => return Err(format!("expected [ or . but got: {other}")),
-        };
-        if !schema.properties.is_empty() {
-            at = at.child(&name);
-            schema = schema.properties.get(&name).ok_or_else(nowhere)?;
-        } else if let Some(additional) = &schema.additional {
-            at = at.key(&name);
-            schema = additional;
-        } else {
-            return Err(nowhere());
-        }
-    }
-    Ok((at, schema))
-}
-
-/// Splits at `.`, `[` and `]`, which are tokens themselves; single quotes keep a text together.
-fn tokenize(path: &str) -> Vec<String> {
-    let mut tokens: Vec<String> = Vec::new();
-    let mut chars = path.chars().peekable();
-    while let Some(c) = chars.next() {
-        let mut token = String::from(c);
-        if c == '\'' {
-            let mut escaped = false;
-            for c in chars.by_ref() {
-                token.push(c);
-                if c == '\'' && !escaped {
-                    break;
-                }
-                escaped = c == '\\';
-            }
-        } else if !matches!(c, '.' | '[' | ']') {
-            while let Some(c) = chars.next_if(|c| !matches!(c, '.' | '[' | ']')) {
-                token.push(c);
-            }
-        }
-        tokens.push(token);
-    }
-    tokens
 }

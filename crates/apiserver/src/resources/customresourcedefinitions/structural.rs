@@ -1,9 +1,9 @@
 //! What makes a schema structural (`apiextensions-apiserver/pkg/apiserver/schema/validation.go`), and whether its
 //! defaults fit (`schema/defaulting/validation.go`).
 
-use crate::field::{Error, ErrorList, Path};
-use crate::schema::validation::Pattern;
-use crate::schema::{Schema, crd, objectmeta, prune, validate};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_schema::validation::Pattern;
+use fleetpass_schema::{Schema, crd, objectmeta, prune, validate};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -402,7 +402,7 @@ fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> E
         }
         let wrong = objectmeta::validate_embedded(&whole, &place.root);
         if !wrong.is_empty() {
-            return invalid(crate::field::aggregate(&wrong));
+            return invalid(fleetpass_apimachinery::field::aggregate(&wrong));
         }
         return validate::validate(at, &schema, default);
     }

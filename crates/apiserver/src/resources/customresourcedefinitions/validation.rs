@@ -3,12 +3,13 @@
 //! kube-apiserver's internal type: what is identical in all versions is found at the spec.
 
 use super::go_json;
-use super::openapi::{self, field_path};
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
+use super::openapi;
 use crate::resources::customresources::is_selectable_type;
-use crate::schema::crd;
-use crate::validation::names::{is_dns1035_label, is_dns1123_subdomain};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::names::{is_dns1035_label, is_dns1123_subdomain};
+use fleetpass_schema::crd;
+use fleetpass_schema::fieldpath::field_path;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -177,7 +178,7 @@ fn validate_approval(object: &Value, old: Option<&Value>) -> Option<Error> {
 /// Whether a text has a scheme and a host.
 fn is_url(text: &str) -> bool {
     let host = text.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
-    host.is_some_and(|h| !h.is_empty()) && crate::schema::formats::is_valid("uri", text)
+    host.is_some_and(|h| !h.is_empty()) && fleetpass_schema::formats::is_valid("uri", text)
 }
 
 fn label_errors(at: &Path, value: &str, errors: &mut ErrorList) {

@@ -2,10 +2,10 @@
 //! DefaultTolerationSeconds (`plugin/pkg/admission/{serviceaccount,priority,defaulttolerationseconds}`).
 
 use super::{CONTAINER_LISTS, containers, defaults};
-use crate::meta;
-use crate::status::{GroupResource, Status};
 use crate::strategy::Context;
-use crate::validation::prepare;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::validation::prepare;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -77,7 +77,7 @@ fn give_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     }
     defaults::name_the_account_twice(spec);
     let name = meta::text(object, &["spec", "serviceAccountName"]).to_string();
-    let Some(account) = ctx.live.get("", "serviceaccounts", ctx.namespace, &name) else {
+    let Some(account) = ctx.lister.get("", "serviceaccounts", ctx.namespace, &name) else {
         let missing = Status::not_found(GroupResource { group: "", resource: "serviceaccount" }, &name);
         let why = format!("error looking up service account {}/{name}: {}", ctx.namespace, missing.message);
         return Err(forbidden(object, why));

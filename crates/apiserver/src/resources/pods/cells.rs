@@ -1,8 +1,8 @@
 //! The Table of pods (`printPod` in `pkg/printers/internalversion/printers.go`).
 
 use super::super::table;
-use crate::meta;
 use crate::strategy::Column;
+use fleetpass_apimachinery::meta;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

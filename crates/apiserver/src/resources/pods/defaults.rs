@@ -1,7 +1,7 @@
 //! The defaults of a pod (`pkg/apis/core/v1/defaults.go`).
 
 use super::CONTAINER_LISTS;
-use crate::meta;
+use fleetpass_apimachinery::meta;
 use serde_json::{Map, Value, json};
 
 /// What is readable for all and writable for the owner: 0644.

@@ -2,9 +2,9 @@
 //! may change (`ValidatePodSpec`, `ValidatePodUpdate`, `ValidatePodStatusUpdate` in
 //! `pkg/apis/core/validation/validation.go`).
 
-use crate::field::{Error, ErrorList, Path};
-use crate::meta;
-use crate::validation::{metadata, names};
+use fleetpass_apimachinery::field::{Error, ErrorList, Path};
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::validation::{metadata, names};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -1,0 +1,309 @@
+//! How field management sees a schema: every node is a scalar, a list or a map, or may be any of them
+//! (`k8s.io/kube-openapi/pkg/schemaconv`, which makes `structured-merge-diff` schemas of OpenAPI).
+
+use super::fields::{Item, PathElement};
+use fleetpass_schema::{ListType, Schema, Type};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+/// A node of a schema.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape<'a> {
+    /// A node that a schema describes.
+    Node {
+        /// Its description.
+        schema: &'a Schema,
+        /// Whether it, or a node above it, keeps unknown fields.
+        preserve: bool,
+        /// Whether it is a whole object, with apiVersion, kind and metadata.
+        object: bool,
+    },
+    /// Anything; objects are owned field by field, lists as a whole.
+    Deduced,
+    /// Anything, owned as a whole.
+    Opaque,
+}
+
+/// The scalars that a node may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scalar {
+    Numeric,
+    String,
+    Boolean,
+    Any,
+}
+
+/// What a node may be; more than one where its schema gives no type.
+pub(crate) struct Atom<'a> {
+    pub(crate) scalar: Option<Scalar>,
+    pub(crate) list: Option<List<'a>>,
+    pub(crate) map: Option<MapShape<'a>>,
+}
+
+/// A list: owned as a whole, or element by element.
+#[derive(Clone, Copy)]
+pub(crate) struct List<'a> {
+    pub(crate) kind: &'a ListType,
+    pub(crate) element: Shape<'a>,
+}
+
+/// A struct or map.
+#[derive(Clone, Copy)]
+pub(crate) struct MapShape<'a> {
+    pub(crate) atomic: bool,
+    /// The type of entries that are no declared fields; `None` where there are none.
+    pub(crate) element: Option<Shape<'a>>,
+    fields: Option<(&'a Schema, bool, bool)>,
+}
+
+/// The one of an [`Atom`]'s forms that a value has; a value that has none of them, and null, leave it open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Map,
+    Scalar,
+    List,
+}
+
+impl<'a> Shape<'a> {
+    /// The root of an object of this schema.
+    pub(crate) fn root(schema: &'a Schema) -> Self {
+        Self::Node { schema, preserve: schema.preserve_unknown_fields, object: true }
+    }
+
+    fn child(schema: &'a Schema, preserve: bool) -> Self {
+        let preserve = preserve || schema.preserve_unknown_fields;
+        Self::Node { schema, preserve, object: schema.embedded_resource }
+    }
+
+    pub(crate) fn atom(self) -> Atom<'a> {
+        let (schema, preserve, object) = match self {
+            Self::Node { schema, preserve, object } => (schema, preserve, object),
+            Self::Deduced => {
+                return Atom {
+                    scalar: Some(Scalar::Any),
+                    list: Some(List { kind: &ListType::Atomic, element: Self::Opaque }),
+                    map: Some(MapShape { atomic: false, element: Some(Self::Deduced), fields: None }),
+                };
+            }
+            Self::Opaque => {
+                return Atom {
+                    scalar: Some(Scalar::Any),
+                    list: Some(List { kind: &ListType::Atomic, element: Self::Opaque }),
+                    map: Some(MapShape { atomic: true, element: Some(Self::Opaque), fields: None }),
+                };
+            }
+        };
+        let list = || List {
+            kind: &schema.list_type,
+            element: schema.items.as_deref().map_or(Self::Deduced, |items| Self::child(items, preserve)),
+        };
+        let map = || {
+            let element = match schema.additional.as_deref() {
+                Some(additional) => Some(Self::child(additional, preserve)),
+                // An object without declared fields takes any.
+                None if preserve || (schema.properties.is_empty() && !object) => Some(Self::Deduced),
+                None => None,
+            };
+            MapShape { atomic: schema.atomic, element, fields: Some((schema, preserve, object)) }
+        };
+        let mut atom = Atom { scalar: None, list: None, map: None };
+        match schema.kind {
+            None if !object => {
+                atom = Atom { scalar: Some(Scalar::Any), list: Some(list()), map: Some(map()) };
+            }
+            None | Some(Type::Object) => atom.map = Some(map()),
+            Some(Type::Array) => atom.list = Some(list()),
+            Some(Type::Integer | Type::Number) => atom.scalar = Some(Scalar::Numeric),
+            Some(Type::Boolean) => atom.scalar = Some(Scalar::Boolean),
+            Some(Type::String) => {
+                atom.scalar = Some(match schema.format.as_deref() {
+                    None | Some("" | "byte") => Scalar::String,
+                    Some(_) => Scalar::Any,
+                });
+            }
+        }
+        atom
+    }
+}
+
+impl<'a> Atom<'a> {
+    /// The form of `value`; `None` for null, for nothing, and for what this node may not be.
+    pub(crate) fn form(&self, value: Option<&Value>) -> Option<Form> {
+        let form = match value? {
+            Value::Null => return None,
+            Value::Object(_) => Form::Map,
+            Value::Array(_) => Form::List,
+            _ => Form::Scalar,
+        };
+        self.has(form).then_some(form)
+    }
+
+    fn has(&self, form: Form) -> bool {
+        match form {
+            Form::Map => self.map.is_some(),
+            Form::List => self.list.is_some(),
+            Form::Scalar => self.scalar.is_some(),
+        }
+    }
+
+    /// The form as which a value is handled: its own, or the first that the node has.
+    pub(crate) fn handled_as(&self, value: Option<&Value>) -> Form {
+        self.form(value).unwrap_or_else(|| {
+            [Form::Map, Form::Scalar, Form::List].into_iter().find(|f| self.has(*f)).unwrap_or(Form::Scalar)
+        })
+    }
+
+    /// Whether both values leave the node the same choice of forms.
+    pub(crate) fn same_form(&self, a: Option<&Value>, b: Option<&Value>) -> bool {
+        let forms = [Form::Map, Form::Scalar, Form::List].into_iter().filter(|f| self.has(*f)).count();
+        forms == 1 || self.form(a) == self.form(b)
+    }
+}
+
+impl<'a> MapShape<'a> {
+    /// The declared field of this name.
+    pub(crate) fn field(&self, name: &str) -> Option<Shape<'a>> {
+        let (schema, preserve, object) = self.fields?;
+        let declared = schema.properties.get(name).map(|s| &**s);
+        if object {
+            match (name, declared) {
+                ("metadata", Some(metadata)) if !metadata.properties.is_empty() => {}
+                ("metadata", _) => return Some(Shape::child(&OBJECT_META, false)),
+                ("apiVersion" | "kind", None) => return Some(Shape::child(&STRING, false)),
+                _ => {}
+            }
+        }
+        declared.map(|declared| Shape::child(declared, preserve))
+    }
+
+    /// Whether this is a map of anything without declared fields.
+    pub(crate) fn free_form(&self) -> bool {
+        let fields = self.fields.is_some_and(|(schema, _, object)| object || !schema.properties.is_empty());
+        !fields && matches!(self.element, Some(Shape::Deduced))
+    }
+
+    /// The type of an entry: a declared field's, or that of all entries.
+    pub(crate) fn entry(&self, name: &str) -> Option<Shape<'a>> {
+        self.field(name).or(self.element)
+    }
+}
+
+impl List<'_> {
+    /// Whether the list is owned as a whole.
+    pub(crate) fn atomic(&self) -> bool {
+        *self.kind == ListType::Atomic
+    }
+
+    /// How the set of fields names this element.
+    ///
+    /// Errors: it has no key, or is nothing that a set can hold.
+    pub(crate) fn path_element(&self, element: &Value) -> Result<PathElement, String> {
+        match self.kind {
+            ListType::Atomic => Err("invalid indexing of non-associative list".into()),
+            ListType::Map(keys) if !keys.is_empty() => self.keyed(keys, element),
+            ListType::Set | ListType::Map(_) => match element {
+                Value::Object(_) => {
+                    Err("associative list without keys has an element that's a map type".into())
+                }
+                Value::Array(_) => Err("not supported: associative list with lists as elements".into()),
+                Value::Null => {
+                    Err("associative list without keys has an element that's an explicit null".into())
+                }
+                scalar => Ok(PathElement::Value(Item(scalar.clone()))),
+            },
+        }
+    }
+
+    fn keyed(&self, keys: &[String], element: &Value) -> Result<PathElement, String> {
+        let fields = match element {
+            Value::Object(fields) => fields,
+            Value::Null => return Err("associative list with keys may not have a null element".into()),
+            _ => return Err("associative list with keys may not have non-map elements".into()),
+        };
+        let default = |key: &str| match self.element {
+            Shape::Node { schema, .. } => schema.properties.get(key).and_then(|field| field.default.as_ref()),
+            _ => None,
+        };
+        let mut found: Vec<(String, Item)> = keys
+            .iter()
+            .filter_map(|key| {
+                fields.get(key).or_else(|| default(key)).map(|v| (key.clone(), Item(v.clone())))
+            })
+            .collect();
+        if found.is_empty() {
+            let names: Vec<_> = keys.iter().map(|key| fleetpass_apimachinery::field::go_quote(key)).collect();
+            return Err(format!(
+                "associative list with keys has an element that omits all key fields [{}] (and doesn't have \
+                 default values for any key fields)",
+                names.join(" ")
+            ));
+        }
+        found.sort();
+        Ok(PathElement::Key(found))
+    }
+}
+
+static STRING: LazyLock<Schema> = LazyLock::new(|| scalar(Type::String));
+
+fn scalar(kind: Type) -> Schema {
+    Schema { kind: Some(kind), ..Schema::default() }
+}
+
+fn object(fields: Vec<(&str, Schema)>) -> Schema {
+    let properties: BTreeMap<_, _> =
+        fields.into_iter().map(|(name, schema)| (name.to_string(), Arc::new(schema))).collect();
+    Schema { kind: Some(Type::Object), properties, ..Schema::default() }
+}
+
+fn list(list_type: ListType, items: Schema) -> Schema {
+    Schema { kind: Some(Type::Array), items: Some(Arc::new(items)), list_type, ..Schema::default() }
+}
+
+/// `metav1.ObjectMeta`: a CRD's schema does not describe the metadata of its objects.
+pub(crate) static OBJECT_META: LazyLock<Schema> = LazyLock::new(|| {
+    let text = || scalar(Type::String);
+    let time = || Schema { format: Some("date-time".into()), ..scalar(Type::String) };
+    let strings = || Schema {
+        kind: Some(Type::Object),
+        additional: Some(Arc::new(scalar(Type::String))),
+        ..Schema::default()
+    };
+    let owner = Schema {
+        atomic: true,
+        ..object(vec![
+            ("apiVersion", text()),
+            ("blockOwnerDeletion", scalar(Type::Boolean)),
+            ("controller", scalar(Type::Boolean)),
+            ("kind", text()),
+            ("name", text()),
+            ("uid", text()),
+        ])
+    };
+    let entry = object(vec![
+        ("apiVersion", text()),
+        ("fieldsType", text()),
+        ("fieldsV1", scalar(Type::Object)),
+        ("manager", text()),
+        ("operation", text()),
+        ("subresource", text()),
+        ("time", time()),
+    ]);
+    object(vec![
+        ("annotations", strings()),
+        ("creationTimestamp", time()),
+        ("deletionGracePeriodSeconds", scalar(Type::Integer)),
+        ("deletionTimestamp", time()),
+        ("finalizers", list(ListType::Set, text())),
+        ("generateName", text()),
+        ("generation", scalar(Type::Integer)),
+        ("labels", strings()),
+        ("managedFields", list(ListType::Atomic, entry)),
+        ("name", text()),
+        ("namespace", text()),
+        ("ownerReferences", list(ListType::Map(vec!["uid".into()]), owner)),
+        ("resourceVersion", text()),
+        ("selfLink", text()),
+        ("uid", text()),
+    ])
+});

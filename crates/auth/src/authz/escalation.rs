@@ -1,0 +1,417 @@
+//! Nobody may grant what they do not have (`pkg/registry/rbac/escalation_check.go`,
+//! `pkg/registry/rbac/validation/rule.go`, `pkg/registry/rbac/*/policybased/storage.go`).
+//!
+//! A role may be written by members of `system:masters`, by those who have the verb `escalate` on it, and by
+//! those who hold all its rules themselves. A binding may be written by members of `system:masters`, by those who
+//! have the verb `bind` on its role, and by those who hold all rules of that role.
+
+use super::rbac::GROUP;
+use super::rule::{quote_list, url_matches};
+use super::{Attributes, Authorizer, PolicyRule, join_errors};
+use fleetpass_apimachinery::field::go_quote;
+use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::status::{GroupResource, Status};
+use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What `owned` lacks to allow all that `wanted` allows, as rules of one verb, one resource and at most one name
+/// (or one path) each; empty if it lacks nothing (`k8s.io/component-helpers/auth/rbac/validation`).
+pub fn missing(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+    let mut atoms: Vec<PolicyRule> = wanted.iter().flat_map(atoms).collect();
+    atoms.retain(|atom| !owned.iter().any(|rule| covers(rule, atom)));
+    atoms
+}
+
+/// Every combination that a rule allows.
+fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
+    let mut out = Vec::new();
+    for group in &rule.api_groups {
+        for resource in &rule.resources {
+            for verb in &rule.verbs {
+                let atom = PolicyRule {
+                    verbs: vec![verb.clone()],
+                    api_groups: vec![group.clone()],
+                    resources: vec![resource.clone()],
+                    ..PolicyRule::default()
+                };
+                if rule.resource_names.is_empty() {
+                    out.push(atom);
+                } else {
+                    let named =
+                        |name: &String| PolicyRule { resource_names: vec![name.clone()], ..atom.clone() };
+                    out.extend(rule.resource_names.iter().map(named));
+                }
+            }
+        }
+    }
+    for url in &rule.non_resource_urls {
+        out.extend(rule.verbs.iter().map(|verb| PolicyRule {
+            verbs: vec![verb.clone()],
+            non_resource_urls: vec![url.clone()],
+            ..PolicyRule::default()
+        }));
+    }
+    out
+}
+
+/// Whether `rule` allows what `atom` allows.
+fn covers(rule: &PolicyRule, atom: &PolicyRule) -> bool {
+    let has = |list: &[String], item: &String| list.contains(item);
+    let all = |list: &[String], wanted: &[String]| {
+        list.iter().any(|i| i == "*") || wanted.iter().all(|w| has(list, w))
+    };
+    let resource = |wanted: &String| {
+        has(&rule.resources, wanted)
+            || wanted.split_once('/').is_some_and(|(_, sub)| has(&rule.resources, &format!("*/{sub}")))
+    };
+    all(&rule.verbs, &atom.verbs)
+        && all(&rule.api_groups, &atom.api_groups)
+        && (rule.resources.iter().any(|r| r == "*") || atom.resources.iter().all(resource))
+        && (rule.resource_names.is_empty()
+            || (!atom.resource_names.is_empty()
+                && atom.resource_names.iter().all(|n| has(&rule.resource_names, n))))
+        && atom
+            .non_resource_urls
+            .iter()
+            .all(|path| rule.non_resource_urls.iter().any(|url| url_matches(url, path)))
+}
+
+/// Joins the verbs of rules that are about one resource (and at most one name) and differ only in their verbs.
+fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
+    let mut out: Vec<PolicyRule> = Vec::new();
+    for rule in rules {
+        let simple = rule.non_resource_urls.is_empty()
+            && rule.resource_names.len() <= 1
+            && rule.api_groups.len() == 1
+            && rule.resources.len() == 1;
+        let same = |other: &&mut PolicyRule| {
+            other.non_resource_urls.is_empty()
+                && other.api_groups == rule.api_groups
+                && other.resources == rule.resources
+                && other.resource_names == rule.resource_names
+        };
+        match out.iter_mut().find(same).filter(|_| simple) {
+            Some(other) => other.verbs.extend(rule.verbs),
+            None => out.push(rule),
+        }
+    }
+    out
+}
+
+/// Whether the user holds `rules` in the namespace (empty: at the cluster scope); if not, what to tell them: the
+/// missing rules, compact and sorted, one per line.
+pub fn confirm(
+    user: &UserInfo,
+    namespace: &str,
+    rules: &[PolicyRule],
+    authorizer: &dyn Authorizer,
+) -> Result<(), String> {
+    let owned = authorizer.rules_for(user, namespace);
+    let missing = missing(&owned.rules, rules);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines: BTreeSet<String> = compact(missing).iter().map(ToString::to_string).collect();
+    let mut message = format!(
+        "user {} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        go_quote(&user.name),
+        quote_list(&user.groups),
+        lines.into_iter().collect::<Vec<_>>().join("\n"),
+    );
+    if !owned.errors.is_empty() {
+        message.push_str(&format!("; resolution errors: [{}]", join_errors(&owned.errors)));
+    }
+    Err(message)
+}
+
+/// Someone who wants to write a role or a binding.
+#[derive(Clone, Copy)]
+pub struct Grantor<'a> {
+    /// Who asks (after impersonation).
+    pub user: &'a UserInfo,
+    /// The namespace of the request; empty for the cluster scope.
+    pub namespace: &'a str,
+    /// The name in the path; empty on create.
+    pub name: &'a str,
+    /// Where the role of a binding is looked up.
+    pub lister: &'a dyn Lister,
+    /// Says what the user may do.
+    pub authorizer: &'a dyn Authorizer,
+}
+
+/// Admits a Role or ClusterRole (`resource` is `roles` or `clusterroles`).
+pub fn admit_role(
+    grantor: &Grantor<'_>,
+    resource: &str,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let escalate = Attributes::resource(grantor.user, "escalate", GROUP, resource);
+    if grantor.user.in_group(SYSTEM_MASTERS)
+        || grantor.authorizer.authorize(&escalate.in_namespace(grantor.namespace).named(grantor.name)).allowed
+        || old.is_some_and(|old| only_collector_fields_differ(new, old))
+    {
+        return Ok(());
+    }
+    let refused =
+        |why: &str| Status::forbidden(GroupResource { group: GROUP, resource }, meta::name(new), why);
+    confirm(grantor.user, grantor.namespace, &PolicyRule::of_role(new), grantor.authorizer)
+        .map_err(|why| refused(&why))?;
+    // An aggregated role gathers whatever comes, and cannot be narrowed: only those who have everything may.
+    if aggregates(new) || old.is_some_and(aggregates) {
+        confirm(grantor.user, grantor.namespace, &everything(), grantor.authorizer)
+            .map_err(|_| refused("must have cluster-admin privileges to use the aggregationRule"))?;
+    }
+    Ok(())
+}
+
+/// Admits a RoleBinding or ClusterRoleBinding (`resource` is `rolebindings` or `clusterrolebindings`).
+pub fn admit_binding(
+    grantor: &Grantor<'_>,
+    resource: &str,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    if grantor.user.in_group(SYSTEM_MASTERS) || old.is_some_and(|old| only_collector_fields_differ(new, old))
+    {
+        return Ok(());
+    }
+    let role_ref = |key| meta::text(new, &["roleRef", key]);
+    let (kind, name) = (role_ref("kind"), role_ref("name"));
+    let (roles, namespace) = match kind {
+        "ClusterRole" => ("clusterroles", ""),
+        "Role" => ("roles", grantor.namespace),
+        _ => {
+            let why = format!("unsupported role reference kind: {}", go_quote(kind));
+            return Err(Status::plain_error(why));
+        }
+    };
+    let bind = Attributes::resource(grantor.user, "bind", role_ref("apiGroup"), roles);
+    if grantor.authorizer.authorize(&bind.in_namespace(grantor.namespace).named(name)).allowed {
+        return Ok(());
+    }
+    let Some(role) = grantor.lister.get(GROUP, roles, namespace, name) else {
+        // kube-apiserver names the kind here, not the resource.
+        let kind = kind.to_lowercase();
+        return Err(Status::not_found(GroupResource { group: GROUP, resource: &kind }, name));
+    };
+    confirm(grantor.user, grantor.namespace, &PolicyRule::of_role(&role), grantor.authorizer)
+        .map_err(|why| Status::forbidden(GroupResource { group: GROUP, resource }, meta::name(new), why))
+}
+
+fn aggregates(role: &Value) -> bool {
+    !meta::list(role, &["aggregationRule", "clusterRoleSelectors"]).is_empty()
+}
+
+fn everything() -> [PolicyRule; 2] {
+    let star = || vec!["*".to_string()];
+    [
+        PolicyRule { verbs: star(), api_groups: star(), resources: star(), ..PolicyRule::default() },
+        PolicyRule { verbs: star(), non_resource_urls: star(), ..PolicyRule::default() },
+    ]
+}
+
+/// Whether nothing changes but what the garbage collector must be able to change without holding the role's
+/// rights (`pkg/registry/rbac/helpers.go`).
+fn only_collector_fields_differ(new: &Value, old: &Value) -> bool {
+    const FIELDS: [&str; 4] = ["ownerReferences", "finalizers", "selfLink", "managedFields"];
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        let metadata = meta::metadata_mut(&mut object);
+        FIELDS.iter().for_each(|field| {
+            metadata.remove(*field);
+        });
+        object
+    };
+    meta::same(Some(&rest(new)), Some(&rest(old)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rules(value: Value) -> Vec<PolicyRule> {
+        PolicyRule::of_role(&json!({"rules": value}))
+    }
+
+    #[test]
+    fn coverage() {
+        let resource = |verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]| {
+            rules(
+                json!([{"verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names}]),
+            )
+        };
+        let urls = |verbs: &[&str], urls: &[&str]| rules(json!([{"verbs": verbs, "nonResourceURLs": urls}]));
+        let split =
+            [resource(&["get"], &[""], &["pods"], &[]), resource(&["list"], &[""], &["pods"], &[])].concat();
+        for (owned, wanted, covered) in [
+            (resource(&["*"], &["*"], &["*"], &[]), resource(&["get"], &["x"], &["y/z"], &["n"]), true),
+            (split, resource(&["get", "list"], &[""], &["pods"], &[]), true),
+            (resource(&["get"], &[""], &["pods"], &[]), resource(&["get"], &[""], &["pods/log"], &[]), false),
+            (resource(&["get"], &[""], &["*/log"], &[]), resource(&["get"], &[""], &["pods/log"], &[]), true),
+            (
+                resource(&["get"], &[""], &["pods/log"], &[]),
+                resource(&["get"], &[""], &["*/log"], &[]),
+                false,
+            ),
+            (
+                resource(&["get"], &[""], &["pods"], &["a", "b"]),
+                resource(&["get"], &[""], &["pods"], &["a"]),
+                true,
+            ),
+            (resource(&["get"], &[""], &["pods"], &["a"]), resource(&["get"], &[""], &["pods"], &[]), false),
+            (resource(&["get"], &[""], &["pods"], &[]), resource(&["*"], &[""], &["pods"], &[]), false),
+            (urls(&["get"], &["/apis/*"]), urls(&["get"], &["/apis/x", "/apis/x/*"]), true),
+            (urls(&["get"], &["/apis"]), urls(&["get"], &["/apis/*"]), false),
+            (resource(&["*"], &["*"], &["*"], &[]), urls(&["get"], &["/x"]), false),
+        ] {
+            assert_eq!(missing(&owned, &wanted).is_empty(), covered, "{owned:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn the_message_lists_what_is_missing_sorted_one_per_line() {
+        struct Few;
+        impl Authorizer for Few {
+            fn authorize(&self, _: &Attributes<'_>) -> crate::authz::Decision {
+                crate::authz::Decision::refuse("")
+            }
+            fn rules_for(&self, _: &UserInfo, _: &str) -> crate::authz::UserRules {
+                crate::authz::UserRules {
+                    rules: rules(json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}])),
+                    errors: vec!["role gone".into()],
+                    incomplete: false,
+                }
+            }
+        }
+        let alice =
+            UserInfo { name: "alice".into(), groups: vec!["a".into(), "b".into()], ..UserInfo::default() };
+        let wanted = rules(json!([
+            {"verbs": ["get", "list", "watch"], "apiGroups": ["", "apps"], "resources": ["pods"]},
+            {"verbs": ["delete"], "apiGroups": [""], "resources": ["pods"]},
+            {"verbs": ["get", "put"], "nonResourceURLs": ["/x"]},
+            {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["n", "m"]},
+        ]));
+        let message = confirm(&alice, "ns", &wanted, &Few).unwrap_err();
+        assert_eq!(
+            message,
+            r#"user "alice" (groups=["a" "b"]) is attempting to grant RBAC permissions not currently held:
+{APIGroups:[""], Resources:["pods"], Verbs:["list" "watch" "delete"]}
+{APIGroups:[""], Resources:["secrets"], ResourceNames:["m"], Verbs:["get" "list"]}
+{APIGroups:[""], Resources:["secrets"], ResourceNames:["n"], Verbs:["get" "list"]}
+{APIGroups:["apps"], Resources:["pods"], Verbs:["get" "list" "watch"]}
+{NonResourceURLs:["/x"], Verbs:["get"]}
+{NonResourceURLs:["/x"], Verbs:["put"]}; resolution errors: [role gone]"#
+        );
+    }
+
+    /// `carol` may get pods, and has the verb of the name where a role or binding is called `escalate` or `bind`;
+    /// `admin` holds everything, by rules.
+    struct World(super::super::rbac::Index, Vec<(&'static str, Value)>);
+
+    impl fleetpass_apimachinery::lister::Lister for World {
+        fn get(&self, _: &str, resource: &str, _: &str, name: &str) -> Option<std::sync::Arc<Value>> {
+            let found = self.1.iter().find(|(r, o)| *r == resource && meta::name(o) == name);
+            found.map(|(_, o)| std::sync::Arc::new(o.clone()))
+        }
+        fn list(&self, _: &str, _: &str, _: &str) -> Vec<std::sync::Arc<Value>> {
+            Vec::new()
+        }
+    }
+
+    fn role(name: &str, resource: &str) -> Value {
+        json!({"metadata": {"name": name}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": [resource]}]})
+    }
+
+    fn world() -> World {
+        let index = super::super::rbac::Index::new();
+        let verb = |verb: &str| {
+            json!({"verbs": [verb], "apiGroups": [GROUP], "resources": ["roles", "clusterroles"],
+                "resourceNames": [verb]})
+        };
+        let pods = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]});
+        let all = everything().iter().map(PolicyRule::to_json).collect::<Vec<_>>();
+        for (user, rules) in [("carol", json!([pods, verb("escalate"), verb("bind")])), ("admin", json!(all))]
+        {
+            index.apply("clusterroles", "", user, Some(&json!({"rules": rules})));
+            let binding = json!({"roleRef": {"kind": "ClusterRole", "name": user},
+                "subjects": [{"kind": "User", "name": user}]});
+            index.apply("clusterrolebindings", "", user, Some(&binding));
+        }
+        World(index, vec![("roles", role("pods", "pods")), ("clusterroles", role("secrets", "secrets"))])
+    }
+
+    fn told(
+        user: &str,
+        name: &str,
+        act: impl Fn(&Grantor<'_>) -> Result<(), Status>,
+    ) -> Result<(), (u16, String)> {
+        let world = world();
+        let mut who = UserInfo { name: user.into(), ..UserInfo::default() };
+        who.groups.extend((user == "root").then(|| SYSTEM_MASTERS.to_string()));
+        let grantor = Grantor { user: &who, namespace: "ns", name, lister: &world, authorizer: &world.0 };
+        act(&grantor).map_err(|status| (status.code, status.message))
+    }
+
+    const LACKS_SECRETS: &str = r#"user "carol" (groups=[]) is attempting to grant RBAC permissions not currently held:
+{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}"#;
+
+    #[test]
+    fn roles_one_may_write() {
+        let refused =
+            |name: &str, why: &str| Err((403, format!("roles.{GROUP} \"{name}\" is forbidden: {why}")));
+        let secrets = role("x", "secrets");
+        let labelled = json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "rules": secrets["rules"]});
+        let collected = json!({"metadata": {"name": "x", "finalizers": ["f"], "managedFields": [{}]},
+            "rules": secrets["rules"]});
+        let mut aggregated = role("x", "pods");
+        aggregated["aggregationRule"] = json!({"clusterRoleSelectors": [{}]});
+        let need_all = "must have cluster-admin privileges to use the aggregationRule";
+        for (user, in_path, new, old, expected) in [
+            ("carol", "", role("x", "pods"), None, Ok(())),
+            ("carol", "", secrets.clone(), None, refused("x", LACKS_SECRETS)),
+            ("carol", "x", secrets.clone(), None, refused("x", LACKS_SECRETS)),
+            ("root", "", secrets.clone(), None, Ok(())),
+            ("admin", "", secrets.clone(), None, Ok(())),
+            // The verb is looked for under the name in the path, which a POST does not have.
+            ("carol", "escalate", role("escalate", "secrets"), None, Ok(())),
+            ("carol", "", role("escalate", "secrets"), None, refused("escalate", LACKS_SECRETS)),
+            ("carol", "x", labelled, Some(&secrets), refused("x", LACKS_SECRETS)),
+            ("carol", "x", collected, Some(&secrets), Ok(())),
+            ("carol", "x", role("x", "pods"), Some(&secrets), Ok(())),
+            ("carol", "", aggregated.clone(), None, refused("x", need_all)),
+            ("carol", "x", role("x", "pods"), Some(&aggregated), refused("x", need_all)),
+            ("admin", "", aggregated.clone(), None, Ok(())),
+        ] {
+            let answer = told(user, in_path, |grantor| admit_role(grantor, "roles", &new, old));
+            assert_eq!(answer, expected, "{user} {new} {old:?}");
+        }
+    }
+
+    #[test]
+    fn roles_one_may_bind() {
+        let binding = |kind: &str, name: &str| json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": GROUP, "kind": kind, "name": name}});
+        let refused = Err((403, format!("rolebindings.{GROUP} \"b\" is forbidden: {LACKS_SECRETS}")));
+        let missing = |kind: &str| Err((404, format!("{kind}.{GROUP} \"nope\" not found")));
+        let other = Err((500, "unsupported role reference kind: \"Team\"".to_string()));
+        for (user, new, expected) in [
+            ("carol", binding("Role", "pods"), Ok(())),
+            ("carol", binding("ClusterRole", "secrets"), refused),
+            ("carol", binding("ClusterRole", "bind"), Ok(())),
+            ("carol", binding("Role", "nope"), missing("role")),
+            ("carol", binding("ClusterRole", "nope"), missing("clusterrole")),
+            ("carol", binding("Team", "x"), other),
+            ("admin", binding("ClusterRole", "secrets"), Ok(())),
+            ("root", binding("Team", "nope"), Ok(())),
+        ] {
+            assert_eq!(
+                told(user, "", |grantor| admit_binding(grantor, "rolebindings", &new, None)),
+                expected,
+                "{user} {new}"
+            );
+        }
+    }
+}

@@ -83,13 +83,13 @@ pub fn storage_prefix(group: &str, plural: &str) -> String {
     }
 }
 
-/// All rows at one moment.
+/// All kinds at one moment.
 #[derive(Default)]
-pub struct Table {
+pub struct Kinds {
     rows: BTreeMap<(String, String), Arc<Row>>,
 }
 
-impl Table {
+impl Kinds {
     /// The row of a resource.
     pub fn get(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
         // Two lookups of short strings; a borrowed pair key is not worth its code.
@@ -115,12 +115,12 @@ impl Table {
 /// The table of kinds, for many readers; CRDs replace it as a whole.
 pub struct Catalog {
     builtin: Vec<Arc<Row>>,
-    table: ArcSwap<Table>,
+    kinds: ArcSwap<Kinds>,
 }
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.table.load().rows()).finish()
+        f.debug_list().entries(self.kinds.load().rows()).finish()
     }
 }
 
@@ -128,7 +128,7 @@ impl Catalog {
     /// A table of the built-in rows alone.
     pub fn new(builtin: Vec<Resource>) -> Self {
         let builtin: Vec<_> = builtin.into_iter().map(|r| Arc::new(Row::new(r))).collect();
-        let catalog = Self { builtin, table: ArcSwap::default() };
+        let catalog = Self { builtin, kinds: ArcSwap::default() };
         catalog.set_custom(Vec::new());
         catalog
     }
@@ -140,11 +140,11 @@ impl Catalog {
         for row in custom.chain(self.builtin.iter().cloned()) {
             rows.insert((row.resource.group.clone(), row.resource.plural.clone()), row);
         }
-        self.table.store(Arc::new(Table { rows }));
+        self.kinds.store(Arc::new(Kinds { rows }));
     }
 
     /// The table as it is now.
-    pub fn table(&self) -> Arc<Table> {
-        self.table.load_full()
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.kinds.load_full()
     }
 }

@@ -16,3 +16,4 @@ pub mod resources;
 pub mod server;
 mod signing;
 pub mod strategy;
+mod system_user;

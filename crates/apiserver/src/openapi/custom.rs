@@ -1,8 +1,9 @@
 //! The schema of a custom kind as OpenAPI: the counterpart of `ToKubeOpenAPI` and of `buildKubeNative`
 //! (`apiextensions-apiserver/pkg/apiserver/schema/kubeopenapi.go`, `pkg/controller/openapi/builder/builder.go`).
 
-use super::definitions::{COMPONENTS, GroupVersionKind, LIST_META, OBJECT_META, custom_name};
+use super::names::{COMPONENTS, LIST_META, OBJECT_META, custom_name, gvk_extension};
 use crate::strategy::{Resource, Version};
+use fleetpass_apimachinery::gvk::GroupVersionKind;
 use fleetpass_schema::validation::{Rule, ValueValidation};
 use fleetpass_schema::{ListType, Schema, Type};
 use serde_json::{Map, Value, json};
@@ -30,7 +31,7 @@ pub(super) fn object(resource: &Resource, version: &Version, dialect: Dialect) -
         add_meta(&mut out, "");
         out
     };
-    out["x-kubernetes-group-version-kind"] = json!([gvk.to_json()]);
+    out["x-kubernetes-group-version-kind"] = json!([gvk_extension(&gvk)]);
     let fields: Vec<Value> = resource
         .selectable_fields
         .iter()
@@ -63,7 +64,7 @@ pub(super) fn list(resource: &Resource, version: &str) -> Value {
             "type": "array",
             "items": {"$ref": format!("{COMPONENTS}{item}")},
         }},
-        "x-kubernetes-group-version-kind": [gvk.to_json()],
+        "x-kubernetes-group-version-kind": [gvk_extension(&gvk)],
     });
     add_meta(&mut out, LIST_META);
     out

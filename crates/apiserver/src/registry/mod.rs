@@ -4,6 +4,7 @@
 mod create;
 mod decoded;
 mod delete;
+mod identity;
 mod managed;
 mod own;
 mod pages;
@@ -213,7 +214,7 @@ fn settled(registry: &Registry, scope: &Scope<'_>, object: Value) -> Value {
         None => Some(scope.version.schema.clone()),
         Some(view) => {
             let (group, plural) = view.stored_as();
-            let table = registry.catalog.table();
+            let table = registry.catalog.kinds();
             table.get(group, plural).and_then(|row| row.resource.versions.first().map(|v| v.schema.clone()))
         }
     };

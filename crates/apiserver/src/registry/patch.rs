@@ -1,12 +1,13 @@
 //! patch: JSON, merge and strategic merge patches, and server-side apply
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
 
+use super::identity::check_identity;
 use super::update::{Change, Tracking};
 use super::{Registry, Scope, Written, managed, outward};
 use fleetpass_apimachinery::field::{Error, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apimachinery::validation::{metadata, prepare};
+use fleetpass_apimachinery::validation::metadata;
 use fleetpass_apply::{self as patch, PatchKind};
 use fleetpass_codec::body::{self, FieldValidation};
 use fleetpass_codec::redecode::redecode;
@@ -133,19 +134,4 @@ fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
     let path = Path::new("metadata.uid");
     let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
     scope.invalid(object, &vec![error.clone(), error])
-}
-
-/// Neither a patch nor a PUT may turn an object into another one: its name and namespace are those of the path.
-pub(super) fn check_identity(scope: &Scope<'_>, object: &mut Value) -> Result<(), Status> {
-    match meta::name(object) {
-        "" => Err(Status::bad_request(format!(
-            "the name of the object ({} based on URL) was undeterminable: name must be provided",
-            scope.name
-        ))),
-        found if found != scope.name => Err(Status::bad_request(format!(
-            "the name of the object ({found}) does not match the name on the URL ({})",
-            scope.name
-        ))),
-        _ => prepare::match_namespace(object, scope.namespace),
-    }
 }

@@ -3,6 +3,7 @@
 //! What a definition may say is in [`validation`]; the kind that it defines is in [`super::customresources`].
 
 mod go_json;
+mod hoisted;
 mod openapi;
 mod structural;
 mod validation;

@@ -5,6 +5,7 @@ pub mod body;
 mod coalesce;
 mod compression;
 mod connection;
+mod context;
 mod documents;
 mod handler;
 pub mod health;
@@ -14,7 +15,9 @@ mod metrics;
 mod nonresource;
 mod reactors;
 mod render;
+mod reply;
 mod resource;
+mod resource_request;
 mod scale;
 mod start;
 mod streaming;
@@ -23,7 +26,6 @@ mod warning;
 
 pub use handler::InProcess;
 pub use limits::RequestLimits;
-pub(crate) use start::system_user;
 pub use start::{Options, StartError};
 
 use crate::registry::Registry;

@@ -308,6 +308,7 @@ impl SigningKey {
     }
 
     /// Makes a key and returns it as PKCS#8 PEM, to be kept in a file that only its owner may read.
+    /// Encoded here and not by the `pem` crate, whose copies of the key would not be wiped.
     pub fn generate_pem(kind: KeyKind) -> Result<SecretString, KeyError> {
         let der = Zeroizing::new(match kind {
             KeyKind::Rsa2048 => RsaKeyPair::generate(KeySize::Rsa2048)?.as_der()?.as_ref().to_vec(),

@@ -4,7 +4,10 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 
-/// The way to a field: `spec.versions[0].name`, `metadata.labels[a/b]`. Cheap to extend, never changed.
+/// The path of a field (`field.Path`): `spec.versions[0].name`, `metadata.labels[a/b]`. Immutable: extending one gives a new
+/// path.
+// The text itself and not a linked list as in Go: paths are mostly printed, and rules make them only when they look at a
+// field, not for each value of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Path(String);
 
@@ -79,8 +82,10 @@ impl ErrorType {
             Self::TypeInvalid => "FieldValueTypeInvalid",
         }
     }
+    /// `ErrorType.String()`.
     fn words(self) -> &'static str {
         match self {
+            // Go tells `TypeInvalid` apart in the cause's reason only, not in the message.
             Self::NotFound => "Not found",
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
@@ -154,6 +159,7 @@ impl Error {
     /// `field: Unsupported value: value: supported values: "a", "b"` (in the order given).
     pub fn not_supported(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
         let quoted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
+        // Without any supported values Go leaves the detail out, not just the list.
         let detail = if quoted.is_empty() {
             String::new()
         } else {
@@ -186,6 +192,8 @@ impl fmt::Display for Error {
 /// message stands in brackets, separated by commas.
 pub fn aggregate(errors: &[Error]) -> String {
     let mut messages: Vec<String> = Vec::new();
+    // A set beside the list: the order is that of first appearance, and a body may well cause thousands of errors, so
+    // searching the list for each of them would be quadratic.
     let mut seen = HashSet::new();
     for error in errors {
         let text = error.to_string();
@@ -212,6 +220,8 @@ pub fn go_quote(text: &str) -> String {
             '\u{b}' => out.push_str("\\v"),
             '\u{c}' => out.push_str("\\f"),
             c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            // Go escapes whatever `strconv.IsPrint` refuses. Above ASCII only these are escaped here; its tables are
+            // not carried along, and the rest is printed as it is.
             '\u{feff}' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", c as u32)),
             c => out.push(c),
         }
@@ -224,6 +234,7 @@ pub fn go_quote(text: &str) -> String {
 fn go_value(value: &Value) -> String {
     match value {
         Value::String(text) => go_quote(text),
+        // `json.Marshal` escapes these three for the sake of HTML; `serde_json` does not.
         other => other.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
     }
 }

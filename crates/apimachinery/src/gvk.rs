@@ -41,6 +41,8 @@ impl GroupVersionKind {
         if self.kind.is_empty() {
             self.kind = expected.kind.into();
         }
+        // The group comes first: the version is only borrowed within the expected group, and that may have been filled in
+        // here.
         if self.version.is_empty() && self.group.is_empty() {
             self.group = expected.group.into();
         }
@@ -68,6 +70,7 @@ pub fn api_version(group: &str, version: &str) -> String {
 /// # Errors
 /// Go's words for a text with more than one slash.
 pub fn parse_group_version(text: &str) -> Result<(&str, &str), String> {
+    // Go takes `/` for an empty group and version too, but not `a/` or `/a`, which go on below.
     if text.is_empty() || text == "/" {
         return Ok(("", ""));
     }

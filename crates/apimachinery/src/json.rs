@@ -1,6 +1,9 @@
 //! A JSON reader that keeps what `serde_json` forgets: duplicate keys, the order of keys, and the literal
 //! text of numbers. Its errors are worded as Go's `encoding/json` words them (in its newer form, over
 //! `encoding/json/jsontext`), because kube-apiserver's answers quote them.
+//!
+//! It reads bodies of strangers, so no function here recurses once per level of nesting (a few megabytes of `[` would
+//! overflow the stack of a server's thread), and all take linear time.
 
 use crate::field::go_quote;
 use serde_json::{Map, Number, Value};
@@ -76,6 +79,8 @@ impl Drop for Raw {
 }
 
 impl Raw {
+    /// Moves the containers directly inside this one to `into`. A container that holds none is left as it is: the ordinary
+    /// drop of it does not recurse, and costs no allocation.
     fn take_containers(&mut self, into: &mut Vec<Raw>) {
         let is_container = |raw: &Raw| matches!(raw, Raw::Array(_) | Raw::Object(_));
         match self {
@@ -101,7 +106,7 @@ impl Raw {
         }
     }
 
-    /// The last member `key` of an object.
+    /// The last member `key` of an object: of duplicates the last one counts, as for Go's decoder.
     pub fn get(&self, key: &str) -> Option<&Raw> {
         match self {
             Raw::Object(members) => members.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v),
@@ -119,6 +124,7 @@ impl Raw {
     /// # Errors
     /// The document is nested more deeply than [`MAX_KEPT_DEPTH`].
     pub fn to_value_at(&self, numbers: Numbers, depth: usize) -> Result<Value, TooDeep> {
+        // This limit is what makes the recursion below safe.
         if depth > MAX_KEPT_DEPTH {
             return Err(TooDeep);
         }
@@ -132,6 +138,7 @@ impl Raw {
             ),
             Raw::Object(members) => {
                 let mut map = Map::new();
+                // In the order of the text, so that the last of several members with one key wins.
                 for (key, value) in members {
                     map.insert(key.clone(), value.to_value_at(numbers, depth + 1)?);
                 }
@@ -160,8 +167,8 @@ impl Raw {
     pub fn duplicates(&self) -> Vec<String> {
         const MOST: usize = 100;
         const MAX_LENGTH: usize = 256 * 1024;
-        // An explicit stack: the depth is the client's choice. So is the length of paths: one is made only for what
-        // is reported, else a long key above many members would be copied for each of them.
+        // The depth is the client's choice, so the stack is explicit. The length of keys is too: the text of a path is made
+        // only for what is reported, or a long key above many members would be copied for each of them.
         let mut places = Places { all: vec![(0, Part::Index(0))], known: HashMap::new() };
         let mut found: Vec<usize> = Vec::new();
         let mut stack: Vec<Visit<'_>> = vec![Visit::new(self, 0)];
@@ -171,10 +178,12 @@ impl Raw {
                 continue;
             };
             let is_container = matches!(child, Raw::Array(_) | Raw::Object(_));
+            // Most values are scalars with a key of their own, and need no place.
             if !duplicate && !is_container {
                 continue;
             }
             let child_place = places.below(place, part);
+            // `found` has at most `MOST` elements, so searching it does not make the walk quadratic.
             if duplicate && !found.contains(&child_place) {
                 found.push(child_place);
                 if found.len() == MOST {
@@ -189,6 +198,7 @@ impl Raw {
         for place in found {
             let path = places.path(place);
             length += path.len();
+            // Different places may print alike: the key `a.b`, and `b` below `a`.
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -200,21 +210,24 @@ impl Raw {
     }
 }
 
-/// A step from a container into it.
+/// One step of a path: from a container to something in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Part<'a> {
     Index(usize),
     Key(&'a str),
 }
 
-/// Places in a tree, each known by its number: the place above it and the last step. The first is the root.
+/// The paths to places in a tree, as a tree themselves: each place is a number, and knows the place above it and the last step.
+/// So a path takes constant space however long its keys are.
 struct Places<'a> {
+    /// By number; the first is the root, whose own entry means nothing.
     all: Vec<(usize, Part<'a>)>,
+    /// The same the other way round, so that equal paths get equal numbers.
     known: HashMap<(usize, Part<'a>), usize>,
 }
 
 impl<'a> Places<'a> {
-    /// The place one step below another. What stands twice under one key is in one place.
+    /// The place one step below another. The values of duplicate keys are in the same place.
     fn below(&mut self, above: usize, part: Part<'a>) -> usize {
         *self.known.entry((above, part)).or_insert_with(|| {
             self.all.push((above, part));
@@ -222,6 +235,7 @@ impl<'a> Places<'a> {
         })
     }
 
+    /// The path from the root, as text.
     fn path(&self, mut place: usize) -> String {
         let mut parts = Vec::new();
         while place != 0 {
@@ -245,7 +259,9 @@ impl<'a> Places<'a> {
 struct Visit<'a> {
     value: &'a Raw,
     place: usize,
+    /// The index of the child that comes next.
     next: usize,
+    /// The keys of the children before it.
     seen: HashSet<&'a str>,
 }
 
@@ -270,11 +286,13 @@ impl<'a> Visit<'a> {
 /// The number that `text` writes, as `sigs.k8s.io/json` reads it: `i64` if it is a whole number without `.`
 /// that fits, else a float. A float too large for `f64` is the largest one.
 fn number(text: &str, numbers: Numbers) -> Number {
+    // An exponent makes the parse fail, so `1e3` is a float too, as in Go.
     if !text.contains('.')
         && let Ok(n) = text.parse::<i64>()
     {
         return n.into();
     }
+    // The reader checked the syntax, so the parse gives a number. Too large a one is infinite, which JSON cannot write.
     let float: f64 = text.parse().unwrap_or(0.0);
     let float = float.clamp(f64::MIN, f64::MAX);
     match numbers {
@@ -285,6 +303,7 @@ fn number(text: &str, numbers: Numbers) -> Number {
 
 /// A float as Go prints it: whole numbers without a fraction.
 pub fn go_float(float: f64) -> Number {
+    // Below the largest `i64`, which is about 9.22e18.
     const EXACT: f64 = 9.0e18;
     if float.fract() == 0.0 && float.abs() < EXACT {
         // In range and whole, so the cast is exact.
@@ -307,10 +326,12 @@ enum Frame {
 
 struct Reader<'a> {
     bytes: &'a [u8],
+    /// The byte that is read next. It may go past the end, which every access has to expect.
     at: usize,
 }
 
 impl Reader<'_> {
+    /// A value with nothing but white space around it.
     fn document(mut self) -> Result<Raw, SyntaxError> {
         let root = self.value()?;
         self.skip_space();
@@ -359,6 +380,7 @@ impl Reader<'_> {
                 let Some(frame) = stack.last_mut() else { return Ok(done) };
                 self.skip_space();
                 let next = self.peek().ok_or_else(unexpected_end)?;
+                // Past it already, so the errors below are about `at - 1`.
                 self.at += 1;
                 match (frame, next) {
                     (Frame::Array(items), b',') => {
@@ -410,6 +432,7 @@ impl Reader<'_> {
         }
     }
 
+    /// A value that is no container.
     fn scalar(&mut self) -> Result<Raw, SyntaxError> {
         match self.peek() {
             None => Err(unexpected_end()),
@@ -422,6 +445,7 @@ impl Reader<'_> {
         }
     }
 
+    /// `null`, `true` or `false`. What follows the word is for the caller to complain of (`nullx`).
     fn literal(&mut self, word: &str, value: Raw) -> Result<Raw, SyntaxError> {
         for expected in word.bytes() {
             if self.need()? != expected {
@@ -433,12 +457,14 @@ impl Reader<'_> {
         Ok(value)
     }
 
+    /// The text of a number, as JSON's grammar has it.
     fn number(&mut self) -> Result<String, SyntaxError> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
         match self.need()? {
+            // Nothing may follow a leading zero: the next digit is an error of whatever surrounds the number, as in Go.
             b'0' => self.at += 1,
             b'1'..=b'9' => self.digits(),
             _ => return Err(self.invalid(self.at, "in numeric literal")),
@@ -463,6 +489,7 @@ impl Reader<'_> {
         }
     }
 
+    /// One digit or more.
     fn some_digits(&mut self) -> Result<(), SyntaxError> {
         match self.need()? {
             b'0'..=b'9' => {
@@ -479,6 +506,8 @@ impl Reader<'_> {
         let mut out = String::new();
         loop {
             let start = self.at;
+            // Up to what needs attention in one go; bytes above ASCII are looked at together, because a character may have
+            // several of them.
             while let Some(byte) = self.peek()
                 && byte != b'"'
                 && byte != b'\\'
@@ -522,8 +551,10 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// The character that begins with a UTF-16 code unit, whose escape was read; further escapes are read as needed.
     fn utf16(&mut self, mut unit: u32, out: &mut String) -> Result<(), SyntaxError> {
-        // A high surrogate joins a low one that follows; a lone one becomes U+FFFD.
+        // A high surrogate joins a low one that follows; a lone one becomes U+FFFD. A loop, because what follows a lone one may
+        // be a high surrogate again.
         while (0xd800..0xdc00).contains(&unit)
             && self.bytes[self.at.min(self.bytes.len())..].starts_with(b"\\u")
         {
@@ -557,6 +588,7 @@ impl Reader<'_> {
     fn bad_escape(&self, start: usize, length: usize) -> SyntaxError {
         let rest = self.bytes.get(start..).unwrap_or_default();
         let what = String::from_utf8_lossy(&rest[..rest.len().min(length)]);
+        // Go quotes with backticks unless the text holds something that would be hard to see in them.
         let odd =
             |c: char| matches!(c, '`' | char::REPLACEMENT_CHARACTER) || c.is_whitespace() || c.is_control();
         let what = if what.contains(odd) {
@@ -576,9 +608,10 @@ impl Reader<'_> {
         self.peek().ok_or_else(unexpected_end)
     }
 
-    /// An error about the character at `at`.
+    /// An error about the character at `at`, quoted as Go's `%q` quotes a rune (`jsonwire.QuoteRune`).
     fn invalid(&self, at: usize, context: &str) -> SyntaxError {
         let rest = self.bytes.get(at..).unwrap_or_default();
+        // No character is longer than four bytes; the rest of the body need not be looked at.
         let chunk = rest[..rest.len().min(4)].utf8_chunks().next();
         let quoted = match chunk.and_then(|chunk| chunk.valid().chars().next()) {
             Some('\'') => r"'\''".to_string(),

@@ -1,10 +1,11 @@
-//! Other objects, as a rule may look at them.
+//! Read access to stored objects for rules that depend on other objects.
 
 use serde_json::Value;
 use std::sync::Arc;
 
 /// The latest state of all stored objects, in memory, as `client-go`'s listers give it: rules that depend on other objects
 /// take one, and never wait for I/O.
+// A trait, so that the rules do not depend on the watch cache that implements it, and are tested with a map of objects.
 pub trait Lister: Send + Sync {
     /// The object of that group, plural resource, namespace (empty for cluster scope) and name, with its
     /// `metadata.resourceVersion`; `None` if there is none.

@@ -1,4 +1,7 @@
 //! Reading and writing the members that all objects have: `metadata` and its fields, and paths below an object.
+//!
+//! Objects are JSON trees, and may be of any shape before they were validated. So nothing here panics or fails: what is
+//! missing, or is of another type than it should be, reads as empty. Telling the client of a wrong type is the decoder's work.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -74,6 +77,7 @@ pub fn as_map_mut(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
+    // The borrow checker does not accept an early return of the map from a `match` that otherwise replaces the value.
     match value {
         Value::Object(map) => map,
         _ => unreachable!("it was made an object above"),
@@ -98,8 +102,8 @@ pub fn keep(new: &mut Value, old: &Value, name: &str) {
     }
 }
 
-/// The value of the field that is an empty value where it is missing: whether `a` and `b` agree as Go's
-/// `Semantic.DeepEqual` agrees on them (a missing member, `null`, an empty map and an empty list are the same).
+/// Whether two values are equal as Go's `Semantic.DeepEqual` sees it (`k8s.io/apimachinery/pkg/api/equality/semantic.go`): a
+/// missing member, `null`, an empty map and an empty list are all the same, at every depth.
 pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     let empty = |v: &Value| match v {
         Value::Null => true,
@@ -110,6 +114,7 @@ pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a.filter(|v| !empty(v)), b.filter(|v| !empty(v))) {
         (None, None) => true,
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            // A member of one side only does not make a difference while it is empty.
             a.iter().all(|(key, value)| same(Some(value), b.get(key)))
                 && b.iter().all(|(key, value)| a.contains_key(key) || same(None, Some(value)))
         }

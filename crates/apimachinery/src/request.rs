@@ -1,11 +1,12 @@
 //! What a request's path and query ask for (`k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`). No I/O.
 
-use crate::selectors::FieldSelector;
+use crate::FieldSelector;
 use crate::validation::names::is_path_segment;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// The facts of a request that routing, authorization, audit and metrics need.
+/// What the method, path and query of a request say that routing, authorization, audit and metrics go by
+/// (`request.RequestInfo`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RequestInfo {
     /// Whether the path names a resource.
@@ -42,21 +43,18 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     /// Parses `a=b&c=d` with `+` and percent escapes (Go's `url.ParseQuery`).
     pub fn parse(query: &str) -> Self {
+        // `percent_decode_str` leaves a malformed escape as it is; Go refuses the pair.
         let decode = |text: &str| {
             let spaced = text.replace('+', " ");
             valid_escapes(&spaced).then(|| percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
         };
+        // Since 1.17 Go takes a semicolon for an error, not for a separator, and so drops the pair.
         let pairs =
             query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')).filter_map(|pair| {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
                 Some((decode(key)?, decode(value)?))
             });
         Self(pairs.collect())
-    }
-
-    /// A query of these pairs.
-    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(pairs.into_iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
     }
 
     /// The first value of `key`.
@@ -70,6 +68,7 @@ impl Query {
     }
 }
 
+/// Whether every `%` is followed by two hexadecimal digits.
 fn valid_escapes(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes
@@ -87,6 +86,7 @@ impl RequestInfo {
             Self { path: path.clone().into_owned(), verb: method.to_lowercase(), ..Self::default() };
         let trimmed = path.trim_matches('/');
         let mut parts: Vec<&str> = if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() };
+        // Shorter paths, such as `/api/v1`, are discovery and name no resource.
         if parts.len() < 3 || !matches!(parts[0], "api" | "apis") {
             return info;
         }
@@ -105,6 +105,7 @@ impl RequestInfo {
             "PUT" => "update",
             "PATCH" => "patch",
             "DELETE" => "delete",
+            // No verb: only a rule for all verbs allows it.
             _ => "",
         }
         .into();
@@ -113,8 +114,10 @@ impl RequestInfo {
         info
     }
 
-    /// Splits what follows the version: `[watch/][namespaces/NS/]RESOURCE[/NAME[/SUBRESOURCE]]`.
+    /// Splits what follows the version: `[watch/][namespaces/NS/]RESOURCE[/NAME[/SUBRESOURCE]]`. There is at least one part.
     fn split(&mut self, mut parts: Vec<&str>) {
+        // These two are the deprecated form in which the path names the verb. It replaces that of the method, as in Go. That is
+        // safe because authorization and dispatch go by the same verb: a `DELETE` below `/watch/` can do no more than watch.
         if parts.len() > 1 && matches!(parts[0], "watch" | "proxy") {
             self.watch_path = parts[0] == "watch";
             self.verb = parts.remove(0).into();
@@ -126,6 +129,7 @@ impl RequestInfo {
                 parts.drain(..2);
             }
         }
+        // What is behind the subresource stays in `parts` only: it is for the router to refuse (`is_too_deep`).
         self.parts = parts.iter().map(ToString::to_string).collect();
         let part = |i: usize| parts.get(i).map(ToString::to_string).unwrap_or_default();
         (self.resource, self.name) = (part(0), part(1));
@@ -134,22 +138,26 @@ impl RequestInfo {
         }
     }
 
+    /// Without a name in the path a `get` is a `list` or `watch`, and a `delete` a `deletecollection`; the name may then come
+    /// from the field selector.
     fn refine_verb(&mut self, query: &Query) {
-        if self.name.is_empty() && self.verb == "get" {
-            let selector = query.get("fieldSelector").unwrap_or_default();
-            self.name = selected_name(selector).unwrap_or_default();
-            let watch = query.get("watch").is_some_and(go_bool_lenient);
-            self.verb = if watch { "watch" } else { "list" }.into();
-        } else if self.verb == "watch" && self.name.is_empty() {
-            self.name = selected_name(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
+        if !self.name.is_empty() {
+            return;
         }
-        if self.name.is_empty() && self.verb == "delete" {
-            self.verb = "deletecollection".into();
-            self.name = selected_name(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
+        match self.verb.as_str() {
+            "get" => {
+                let watch = query.get("watch").is_some_and(go_bool_lenient);
+                self.verb = if watch { "watch" } else { "list" }.into();
+            }
+            "watch" => {}
+            "delete" => self.verb = "deletecollection".into(),
+            _ => return,
         }
+        // So a rule with `resourceNames` can allow a list or watch of that one object.
+        self.name = selected_name(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
     }
 
-    /// How many parts of the path follow the subresource: paths deeper than that lead nowhere.
+    /// Whether parts of the path follow the subresource; there is nothing at such a path.
     pub fn is_too_deep(&self) -> bool {
         self.parts.len() > 3
     }
@@ -162,12 +170,13 @@ impl RequestInfo {
 
 /// How apimachinery converts a query value to a bool: only `false` and `0` (any case) are false
 /// (`runtime.Convert_Slice_string_To_bool`).
-pub fn go_bool_lenient(text: &str) -> bool {
+fn go_bool_lenient(text: &str) -> bool {
     !(text == "0" || text.eq_ignore_ascii_case("false"))
 }
 
-/// The name that a field selector demands, if it demands one exactly. Authorization goes by it, so it is read by what
-/// reads the selector itself.
+/// The name that a field selector demands, if it demands one exactly.
+// It is read with the parser that later selects objects, not with a search for `metadata.name=` in the text: authorization
+// goes by this name, so the two must not understand a selector differently (`metadata.name=a` may be part of a value).
 fn selected_name(selector: &str) -> Option<String> {
     let selector = FieldSelector::parse(selector).ok()?;
     let name = selector.required_value("metadata.name")?;
@@ -249,7 +258,7 @@ mod tests {
             // What is no selector is refused later.
             (r"metadata.name=b,type!=\", ""),
         ] {
-            let query = Query::from_pairs([("fieldSelector", selector)]);
+            let query = Query(vec![("fieldSelector".into(), selector.into())]);
             for method in ["GET", "DELETE"] {
                 let info = RequestInfo::parse(method, "/api/v1/namespaces/a/secrets", &query);
                 assert_eq!(info.name, name, "{method} {selector}");

@@ -61,6 +61,7 @@ pub struct Status {
     /// For people.
     pub message: String,
     /// About what.
+    // Boxed, so that `Result<_, Status>`, which most functions of the server return, stays small.
     pub details: Option<Box<Details>>,
 }
 
@@ -69,6 +70,7 @@ impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: None }
     }
+    /// Adds the details that name one object.
     fn about(mut self, gr: GroupResource<'_>, name: &str) -> Self {
         self.details = Some(Box::new(Details {
             name: name.into(),
@@ -85,6 +87,7 @@ impl Status {
     /// 404 `NotFound` for a path that names no resource (`NewGenericServerResponse`).
     pub fn unknown_path() -> Self {
         let mut status = Self::new(404, "NotFound", "the server could not find the requested resource");
+        // `NewGenericServerResponse` always has details, here empty ones: clients see `"details": {}`.
         status.details = Some(Box::default());
         status
     }
@@ -127,6 +130,7 @@ impl Status {
                 })
                 .collect();
         }
+        // Go's aggregate of no errors is nil, and then the message ends without a colon.
         if errors.is_empty() {
             status.message = format!("{gk} {} is invalid", go_quote(name));
         }
@@ -192,8 +196,8 @@ impl Status {
     pub fn plain_error(message: impl Into<String>) -> Self {
         Self::new(500, "", message)
     }
-    /// The body: a `v1` `Status`.
-    /// The `metav1.Status` as a client reads it.
+    /// The body of the answer: a `Status` of `v1`. Members that are empty are left out, but for `metadata`, which Go writes as
+    /// an empty object because it is a struct without `omitempty`.
     pub fn to_json(&self) -> Value {
         let mut out = Map::new();
         out.insert("kind".into(), "Status".into());
@@ -215,7 +219,7 @@ impl Status {
 }
 
 impl Details {
-    /// The `metav1.Status` as a client reads it.
+    /// The member `details` of a `Status`.
     pub fn to_json(&self) -> Value {
         let mut out = Map::new();
         for (key, text) in

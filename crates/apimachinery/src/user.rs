@@ -22,7 +22,8 @@ pub struct UserInfo {
     pub uid: String,
     /// The groups, in the order in which they are reported.
     pub groups: Vec<String>,
-    /// Further facts, such as `authentication.kubernetes.io/credential-id`.
+    /// Further attributes, such as `authentication.kubernetes.io/credential-id`.
+    // Ordered, as Go's JSON encoder orders the keys of a map.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 

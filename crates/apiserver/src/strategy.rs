@@ -5,8 +5,8 @@
 //! commits. Everything here is synchronous and works on memory: time, user and other objects are in [`Context`].
 
 use async_trait::async_trait;
+use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::field::ErrorList;
-use fleetpass_apimachinery::lister::Lister;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_auth::authz::Authorizer;

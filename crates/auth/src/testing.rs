@@ -3,7 +3,7 @@
 use crate::authn::Authenticator;
 use crate::authn::service_account::{Config, ServiceAccounts};
 use crate::authn::tokenfile::TokenFile;
-use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::Lister;
 use fleetpass_token::key::{KeyKind, SigningKey};
 use fleetpass_token::ring::KeyRing;
 use jiff::Timestamp;

@@ -3,8 +3,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fleetpass_apimachinery::json;
-use fleetpass_apimachinery::request::{Query, RequestInfo};
 use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_apimachinery::{Query, RequestInfo};
 use fleetpass_auth::authz::rbac::Index;
 use fleetpass_auth::authz::{Attributes, Authorizer as _};
 use fleetpass_codec::{protobuf, yaml};

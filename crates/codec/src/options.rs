@@ -5,9 +5,9 @@
 use super::body::{self, FieldValidation, Format};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path, go_quote};
 use fleetpass_apimachinery::gvk::GvkRef;
-use fleetpass_apimachinery::selectors::{FieldSelector, LabelSelector};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::validation::metadata::validate_field_manager;
+use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_schema::openapi;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! The kinds that bodies and patches are decoded as, and a world in which nothing else exists.
 
+use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
-use fleetpass_apimachinery::lister::Lister;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apiserver::strategy::Context;
 use fleetpass_auth::authz::{Attributes, Authorizer, Decision};

@@ -1,9 +1,8 @@
 //! Method, path, query and the headers that say which representation is meant.
 
 use crate::check_refusal;
-use fleetpass_apimachinery::request::{Query, RequestInfo};
-use fleetpass_apimachinery::selectors::FieldSelector;
 use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::{FieldSelector, Query, RequestInfo};
 use fleetpass_apiserver::alias::{self, Alias};
 use fleetpass_apply::{PatchKind, manager};
 use fleetpass_codec::body::Format;

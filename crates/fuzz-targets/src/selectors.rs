@@ -1,7 +1,7 @@
 //! Selectors of labels and fields.
 
 use crate::check_refusal;
-use fleetpass_apimachinery::selectors::{FieldSelector, LabelSelector};
+use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 
 /// The text of a label selector, and of a field selector.
 pub fn selectors(data: &[u8]) {

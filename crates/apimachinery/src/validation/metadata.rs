@@ -7,17 +7,22 @@ use crate::meta;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
+/// How many bytes the keys and values of all annotations may have together (`TotalAnnotationSizeLimitB`).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
+/// `FieldManagerMaxLength`, in bytes.
 const MAX_MANAGER: usize = 128;
+/// `MaxSubresourceNameLength`, in bytes.
 const MAX_SUBRESOURCE: usize = 256;
-/// How often we complain of further controllers: each complaint repeats the whole list.
+/// After how many errors about more than one controller we stop. Each of them quotes the whole list, so a body of many
+/// owners that are all controllers would cause an answer of its size squared; kube-apiserver has no such limit.
 const MAX_CONTROLLER_ERRORS: usize = 8;
 
-/// A rule about names: what is wrong with one; with `true`, with one as a `generateName`.
+/// A kind's rule about names (`ValidateNameFunc`): what is wrong with a name; with `true`, with a `generateName`.
 pub type NameRule<'a> = &'a dyn Fn(&str, bool) -> Vec<String>;
 
 /// The errors of an object's metadata (`ValidateObjectMetaAccessor`), after a name was generated.
 pub fn validate(object: &Value, namespaced: bool, name_rule: NameRule<'_>) -> ErrorList {
+    // The order of the checks is the order in which clients see the errors.
     let path = Path::new("metadata");
     let mut errors = ErrorList::new();
     let generate_name = meta::text(object, &["metadata", "generateName"]);
@@ -51,6 +56,7 @@ pub fn validate(object: &Value, namespaced: bool, name_rule: NameRule<'_>) -> Er
 pub fn validate_update(new: &Value, old: &Value) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = ErrorList::new();
+    // Once a deletion has begun the list may only shrink, or the deletion might never come to an end.
     if meta::is_being_deleted(old) {
         validate_no_new_finalizers(new, old, &path.child("finalizers"), &mut errors);
     }
@@ -81,7 +87,7 @@ pub fn validate_update(new: &Value, old: &Value) -> ErrorList {
     errors
 }
 
-/// What is said of a field that may not change.
+/// The message about a field that may not change (`FieldImmutableErrorMsg`).
 pub const IMMUTABLE: &str = "field is immutable";
 
 /// The error of a field whose value changed, if it did (`ValidateImmutableField`).
@@ -108,10 +114,11 @@ pub fn validate_labels(labels: &Map<String, Value>, field: &Path) -> ErrorList {
 }
 
 /// The errors of a map of annotations.
-pub fn validate_annotations(annotations: &Map<String, Value>, field: &Path) -> ErrorList {
+fn validate_annotations(annotations: &Map<String, Value>, field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut size = 0;
     for (key, value) in annotations {
+        // Annotation keys may have capitals in their prefix, unlike those of labels; the message quotes the key as it is.
         let folded = key.to_lowercase();
         errors.extend(
             names::is_qualified_name(&folded).into_iter().map(|m| Error::invalid(field, key.as_str(), m)),
@@ -129,12 +136,13 @@ pub fn validate_finalizer_name(name: &str, field: &Path) -> ErrorList {
     names::is_qualified_name(name).into_iter().map(|m| Error::invalid(field, name, m)).collect()
 }
 
-/// The errors of a field manager's name. Of one that is too long nothing else is said, other than by a real server: each
-/// error about a character quotes the whole name, and a long name of such characters would become gigabytes.
+/// The errors of a field manager's name (`ValidateFieldManager`).
 pub fn validate_field_manager(manager: &str, field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if manager.len() > MAX_MANAGER {
         errors.push(Error::too_long(field, MAX_MANAGER));
+        // kube-apiserver goes on and looks at the characters. Each error about one quotes the whole name, so a long name of
+        // bad characters would become gigabytes of messages.
         return errors;
     }
     for (position, c) in manager.char_indices() {
@@ -171,7 +179,8 @@ fn validate_namespace(namespace: &str, namespaced: bool, field: &Path, errors: &
     }
 }
 
-/// What create and update both look at; finalizers only on create.
+/// What create and update both look at; finalizers only on create, as `ValidateObjectMetaAccessorUpdate` does not check
+/// their names.
 fn validate_shared(object: &Value, path: &Path, errors: &mut ErrorList, with_finalizers: bool) {
     if let Some(labels) = meta::map(object, &["metadata", "labels"]) {
         errors.extend(validate_labels(labels, &path.child("labels")));
@@ -191,12 +200,14 @@ fn validate_shared(object: &Value, path: &Path, errors: &mut ErrorList, with_fin
 
 fn validate_owner_references(owners: &[Value], field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
+    // The first owner that is a controller, and how many errors about others were reported.
     let mut controller: Option<String> = None;
     let mut further = 0;
     for owner in owners {
         let api_version = meta::text(owner, &["apiVersion"]);
         let kind = meta::text(owner, &["kind"]);
-        // `FromAPIVersionAndKind`: what does not parse has no version and, oddly, no kind is lost.
+        // `schema.FromAPIVersionAndKind`: an `apiVersion` that does not parse leaves group and version empty and keeps the
+        // kind, so that only the version is complained of.
         let version = match api_version.split_once('/') {
             None => api_version,
             Some((_, version)) if !version.contains('/') => version,
@@ -220,13 +231,10 @@ fn validate_owner_references(owners: &[Value], field: &Path) -> ErrorList {
                 Some(_) if further == MAX_CONTROLLER_ERRORS => {}
                 Some(first) => {
                     further += 1;
-                    errors.push(Error::invalid(
-                    field,
-                    owners.to_vec(),
-                    format!(
+                    let detail = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {current}"
-                    ),
-                ));
+                    );
+                    errors.push(Error::invalid(field, owners.to_vec(), detail));
                 }
                 None => controller = Some(current),
             }
@@ -247,6 +255,7 @@ fn validate_finalizers(finalizers: &[Value], field: &Path) -> ErrorList {
 }
 
 fn validate_no_new_finalizers(new: &Value, old: &Value, field: &Path, errors: &mut ErrorList) {
+    // Sets, so that moving a finalizer within the list adds nothing, and the message lists them sorted as Go's does.
     let set = |object| -> BTreeSet<&str> {
         meta::list(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect()
     };

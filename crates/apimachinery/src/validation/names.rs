@@ -1,8 +1,11 @@
 //! What a name may be: the formats of `k8s.io/apimachinery/pkg/util/validation/validation.go` and
 //! `k8s.io/apimachinery/pkg/api/validate/content`.
 //!
-//! Each function gives what is wrong, in the words that the API answers; nothing is wrong with an empty
-//! answer. The two packages count the same bytes but call them `characters` and `bytes`; so do we.
+//! Each function returns what is wrong, in the words of the API's messages; an empty list means that the name is good. The two
+//! packages count the same bytes but call them `characters` and `bytes`; so do we.
+
+// The formats are checked by hand and not with the regular expressions that the messages quote: they are simple, every name
+// of every request is checked, and a pass over the bytes needs no compiled automaton.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_WORDS: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
@@ -31,6 +34,7 @@ pub fn is_dns1123_label(name: &str, prefix: bool) -> Vec<String> {
         errors.push("must be no more than 63 characters".to_string());
     }
     if !label(&name) {
+        // A subdomain that is no label can only be one with dots.
         errors.push(if subdomain(&name) {
             "must not contain dots".to_string()
         } else {
@@ -50,6 +54,7 @@ pub fn is_dns1035_label(name: &str, prefix: bool) -> Vec<String> {
     if name.len() > 63 {
         errors.push("must be no more than 63 characters".to_string());
     }
+    // `label` refuses the empty name, so there is a first byte.
     if !(label(&name) && name.as_bytes()[0].is_ascii_lowercase()) {
         errors.push("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')".to_string());
     }
@@ -58,6 +63,7 @@ pub fn is_dns1035_label(name: &str, prefix: bool) -> Vec<String> {
 
 /// What is wrong with `name` as a segment of a URL path; with `prefix`, as the start of one.
 pub fn is_path_segment(name: &str, prefix: bool) -> Vec<String> {
+    // A prefix may be `.`: what is appended makes it another segment.
     if !prefix && (name == "." || name == "..") {
         return vec![format!("may not be '{name}'")];
     }

@@ -1,14 +1,19 @@
 //! What every write does to `metadata` before a kind's own rules look at the object
 //! (`k8s.io/apiserver/pkg/registry/rest/{create,update,meta}.go`, `pkg/storage/names/generate.go`).
+//!
+//! Clients may send anything below `metadata`. What only the server may set is overwritten or removed here, before validation
+//! and without an error, so that clients can send back an object as they read it.
 
 use crate::meta;
-use crate::status::{Details, GroupResource, Status};
+use crate::status::{GroupResource, Status};
 use crate::time;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// So that a name with its suffix fits into a DNS label of 63 bytes (`MaxGeneratedNameLength`).
 const MAX_GENERATED_BASE: usize = 58;
+/// `randomLength`.
 const SUFFIX_LENGTH: usize = 5;
 /// Without vowels, so that no words come out (`k8s.io/apimachinery/pkg/util/rand`).
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -37,6 +42,7 @@ pub struct NewObject<'a> {
 pub fn for_create(object: &mut Value, new: &NewObject<'_>) -> Result<bool, Status> {
     match_namespace(object, new.namespace)?;
     let metadata = meta::metadata_mut(object);
+    // A new object cannot be born dying.
     for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         metadata.remove(name);
     }
@@ -62,10 +68,13 @@ pub fn for_update(new: &mut Value, old: &Value, namespace: &str) -> Result<(), S
     let old = |name: &str| old.and_then(|m| m.get(name)).filter(|v| !v.is_null()).cloned();
     let metadata = meta::metadata_mut(new);
     metadata.remove("selfLink");
+    // The generation is the server's to count: `count_generation` starts from the old one after the kind's own rules ran.
     match old("generation") {
         Some(generation) => metadata.insert("generation".into(), generation),
         None => metadata.remove("generation"),
     };
+    // An update without a UID is meant for whatever object has that name. Another UID is left for validation to refuse: it is
+    // meant for an object that was deleted and recreated in the meantime.
     if metadata.get("uid").and_then(Value::as_str).is_none_or(str::is_empty)
         && let Some(uid) = old("uid")
     {
@@ -84,12 +93,13 @@ pub fn for_update(new: &mut Value, old: &Value, namespace: &str) -> Result<(), S
     Ok(())
 }
 
-/// Counts a generation if anything but `metadata` and the members named in `aside` (mostly `status`) changed.
-pub fn count_generation(new: &mut Value, old: &Value, aside: &[&str]) {
-    let counted = |name: &str| !["metadata", "apiVersion", "kind"].contains(&name) && !aside.contains(&name);
+/// Raises `metadata.generation` if anything but `metadata` and the members in `except` (mostly `status`) changed.
+pub fn count_generation(new: &mut Value, old: &Value, except: &[&str]) {
+    let counted = |name: &str| !["metadata", "apiVersion", "kind"].contains(&name) && !except.contains(&name);
     let names = |object: &Value| -> Vec<String> {
         object.as_object().map(|o| o.keys().filter(|k| counted(k)).cloned().collect()).unwrap_or_default()
     };
+    // The members of both sides, because one may have been removed.
     let changed = names(new).iter().chain(&names(old)).any(|name| !meta::same(new.get(name), old.get(name)));
     if changed {
         let generation = meta::generation(old) + 1;
@@ -100,10 +110,12 @@ pub fn count_generation(new: &mut Value, old: &Value, aside: &[&str]) {
 /// A name from its start and a random suffix of five characters; together at most 63 bytes.
 pub fn generate_name(base: &str, random: u64) -> String {
     let mut end = base.len().min(MAX_GENERATED_BASE);
+    // Go cuts bytes. A name with half a character would be refused by every rule about names, and is no string here.
     while !base.is_char_boundary(end) {
         end -= 1;
     }
     let mut name = base[..end].to_string();
+    // The last five digits of the number to the base of 27, which 64 bits make uniform but for a negligible bias.
     let mut rest = random;
     for _ in 0..SUFFIX_LENGTH {
         let letters = SUFFIX_ALPHABET.len() as u64;
@@ -117,15 +129,18 @@ pub fn generate_name(base: &str, random: u64) -> String {
 pub fn generated_name_taken(gr: GroupResource<'_>, name: &str) -> Status {
     let mut status = Status::already_exists(gr, name);
     status.message.push_str(", the server was not able to generate a unique name for the object");
+    // Another attempt draws other names, so clients are told to try again.
     if let Some(details) = status.details.as_deref_mut() {
-        *details = Details { retry_after_seconds: 1, ..details.clone() };
+        details.retry_after_seconds = 1;
     }
     status
 }
 
-/// Drops owner references that stand there twice; returns the warning to give if there were any.
+/// Drops owner references that occur twice (`dedupOwnerReferences`); returns the warning for the client if there were any.
 pub fn drop_duplicate_owners(object: &mut Value) -> Option<String> {
     let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
+    // The printed form is the key: the members of a JSON object are ordered, so equal references print alike. Only whole
+    // references count as duplicates; two with one UID and different names both stay.
     let mut seen = BTreeSet::new();
     let mut duplicates: Vec<String> = Vec::new();
     owners.retain(|owner| {

@@ -19,13 +19,13 @@ pub fn validate(selector: &Value, field: &Path) -> ErrorList {
     errors
 }
 
-/// The errors of one requirement. Where a newer client may ask with operators that are not known here, those are
-/// let pass.
-pub fn validate_requirement(requirement: &Value, unknown_operators: bool, field: &Path) -> ErrorList {
+/// The errors of one requirement. With `allow_unknown_operators` (`AllowUnknownOperatorInRequirement`) an operator that is
+/// not known here passes, because a newer client may send it in a review whose requirements are then ignored.
+pub fn validate_requirement(requirement: &Value, allow_unknown_operators: bool, field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let values = meta::list(requirement, &["values"]);
     let operator = meta::text(requirement, &["operator"]);
-    errors.extend(validate_operator(operator, values, unknown_operators, field));
+    errors.extend(validate_operator(operator, values, allow_unknown_operators, field));
     let key = meta::text(requirement, &["key"]);
     let bad_key = names::is_qualified_name(key).into_iter();
     errors.extend(bad_key.map(|m| Error::invalid(&field.child("key"), key, m)));
@@ -37,8 +37,13 @@ pub fn validate_requirement(requirement: &Value, unknown_operators: bool, field:
     errors
 }
 
-/// The errors of an operator and the number of its values.
-pub fn validate_operator(operator: &str, values: &[Value], unknown: bool, field: &Path) -> Option<Error> {
+/// The error of an operator, or of the number of values that it is given.
+pub fn validate_operator(
+    operator: &str,
+    values: &[Value],
+    allow_unknown_operators: bool,
+    field: &Path,
+) -> Option<Error> {
     match operator {
         "In" | "NotIn" => values.is_empty().then(|| {
             Error::required(&field.child("values"), "must be specified when `operator` is 'In' or 'NotIn'")
@@ -47,7 +52,7 @@ pub fn validate_operator(operator: &str, values: &[Value], unknown: bool, field:
             let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
             Error::forbidden(&field.child("values"), detail)
         }),
-        _ if unknown => None,
+        _ if allow_unknown_operators => None,
         other => Some(Error::invalid(&field.child("operator"), other, "not a valid selector operator")),
     }
 }
@@ -55,6 +60,8 @@ pub fn validate_operator(operator: &str, values: &[Value], unknown: bool, field:
 /// Whether a selector selects an object with these labels; an empty selector selects all. `None` if the selector
 /// is not valid.
 pub fn matches(selector: &Value, labels: Option<&Map<String, Value>>) -> Option<bool> {
+    // As `LabelSelectorAsSelector`, which refuses an invalid selector as a whole: matching with the valid part of it would
+    // select more than was meant.
     if !validate(selector, &Path::default()).is_empty() {
         return None;
     }
@@ -67,6 +74,7 @@ pub fn matches(selector: &Value, labels: Option<&Map<String, Value>>) -> Option<
             "In" => value.is_some() && listed(),
             "NotIn" => value.is_none() || !listed(),
             "Exists" => value.is_some(),
+            // `DoesNotExist`: anything else was refused above.
             _ => value.is_none(),
         }
     };

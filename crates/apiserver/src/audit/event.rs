@@ -1,6 +1,6 @@
 //! What an audit event says (`k8s.io/apiserver/pkg/apis/audit/v1/types.go`, `pkg/audit/request.go`). No I/O, no clock.
 
-use fleetpass_apimachinery::request::RequestInfo;
+use fleetpass_apimachinery::RequestInfo;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::time::rfc3339_micro;
 use fleetpass_apimachinery::user::UserInfo;
@@ -245,7 +245,7 @@ pub fn attempted(headers: &HeaderMap, uri: &Uri, certificate: bool) -> String {
             .and_then(|value| value.trim_ascii().split(|b| *b == b' ').next())
             .is_some_and(|scheme| scheme.eq_ignore_ascii_case(name))
     };
-    let query = fleetpass_apimachinery::request::Query::parse(uri.query().unwrap_or_default());
+    let query = fleetpass_apimachinery::Query::parse(uri.query().unwrap_or_default());
     let methods: Vec<&str> = [
         ("basic", scheme(b"basic")),
         ("bearer", scheme(b"bearer")),

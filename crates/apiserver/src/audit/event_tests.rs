@@ -1,5 +1,5 @@
 use super::*;
-use fleetpass_apimachinery::request::Query;
+use fleetpass_apimachinery::Query;
 use fleetpass_apimachinery::status::{Cause, Details};
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::json;

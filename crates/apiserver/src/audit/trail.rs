@@ -3,7 +3,7 @@
 use super::event::{self, Facts, Notes, Outcome, Stage};
 use super::log::Log;
 use fleetpass_api::clock::SharedClock;
-use fleetpass_apimachinery::request::RequestInfo;
+use fleetpass_apimachinery::RequestInfo;
 use fleetpass_apimachinery::user::UserInfo;
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 
 use super::{Registry, Scope, cache_error, pages, parse_revision};
 use crate::cache::{Object, Objects, range};
-use fleetpass_apimachinery::selectors::{FieldSelector, LabelSelector};
 use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::{ListOptions, VersionMatch};
 use fleetpass_store::Revision;
 use std::sync::Arc;

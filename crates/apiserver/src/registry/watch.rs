@@ -3,8 +3,8 @@
 
 use super::{Registry, Scope, cache_error, parse_revision, read::selects};
 use crate::cache::{Event, EventKind, Object, Watcher, range};
-use fleetpass_apimachinery::selectors::{FieldSelector, LabelSelector};
 use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::ListOptions;
 use fleetpass_store::Revision;
 use std::collections::VecDeque;

@@ -84,8 +84,8 @@ mod testing {
     //! What the tests of the kinds share.
 
     use crate::strategy::{Action, ActionRequest, Context, WriteOptions};
+    use fleetpass_apimachinery::Lister;
     use fleetpass_apimachinery::field::ErrorList;
-    use fleetpass_apimachinery::lister::Lister;
     use fleetpass_apimachinery::meta;
     use fleetpass_apimachinery::status::Status;
     use fleetpass_apimachinery::user::UserInfo;

@@ -4,8 +4,8 @@
 
 use super::{SUBRESOURCE_VERBS, Stored, stored, table};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
+use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
-use fleetpass_apimachinery::lister::Lister;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{Cause, GroupResource, Status};
 use fleetpass_apimachinery::validation::{metadata, names};

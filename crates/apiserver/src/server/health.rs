@@ -1,7 +1,7 @@
 //! `/healthz`, `/livez`, `/readyz`: whether the server lives and is ready, as a whole and check by check
 //! (`k8s.io/apiserver/pkg/server/healthz`).
 
-use fleetpass_apimachinery::request::Query;
+use fleetpass_apimachinery::Query;
 use std::sync::Arc;
 
 /// One check: its name, and what is wrong, if anything. Reasons are for the log, not for the client.

@@ -3,8 +3,8 @@
 
 use super::context::RequestContext;
 use fleetpass_api::GoDuration;
-use fleetpass_apimachinery::request::{Query, RequestInfo};
 use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::{Query, RequestInfo};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -1,6 +1,6 @@
 //! Prometheus metrics of the server, under the names that kube-apiserver gives them.
 
-use fleetpass_apimachinery::request::RequestInfo;
+use fleetpass_apimachinery::RequestInfo;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -253,7 +253,7 @@ async fn ensure(
     desired: Value,
     reconcile: fn(Option<&Value>, &Value) -> Option<Value>,
 ) -> Result<(), StartError> {
-    use fleetpass_apimachinery::lister::Lister;
+    use fleetpass_apimachinery::Lister;
     let name = fleetpass_apimachinery::meta::name(&desired).to_string();
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
     let user = crate::system_user::system_user();

@@ -18,7 +18,7 @@ pub mod x509;
 
 use aws_lc_rs::digest;
 use bearer::Bearer;
-use fleetpass_apimachinery::lister::Lister;
+use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, UserInfo};
 use fleetpass_token::verify::intersect;
 use jiff::Timestamp;

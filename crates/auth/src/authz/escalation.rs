@@ -8,8 +8,8 @@
 use super::rbac::GROUP;
 use super::rule::{quote_list, url_matches};
 use super::{Attributes, Authorizer, PolicyRule, join_errors};
+use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::field::go_quote;
-use fleetpass_apimachinery::lister::Lister;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
@@ -312,7 +312,7 @@ mod tests {
     /// `admin` holds everything, by rules.
     struct World(super::super::rbac::Index, Vec<(&'static str, Value)>);
 
-    impl fleetpass_apimachinery::lister::Lister for World {
+    impl fleetpass_apimachinery::Lister for World {
         fn get(&self, _: &str, resource: &str, _: &str, name: &str) -> Option<std::sync::Arc<Value>> {
             let found = self.1.iter().find(|(r, o)| *r == resource && meta::name(o) == name);
             found.map(|(_, o)| std::sync::Arc::new(o.clone()))

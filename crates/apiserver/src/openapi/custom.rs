@@ -3,8 +3,7 @@
 
 use super::definitions::{COMPONENTS, GroupVersionKind, LIST_META, OBJECT_META, custom_name};
 use crate::strategy::{Resource, Version};
-use fleetpass_schema::validation::{Rule, ValueValidation};
-use fleetpass_schema::{ListType, Schema, Type};
+use fleetpass_schema::{ListType, Schema, Type, ValidationRule, ValueValidation};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -127,7 +126,7 @@ fn about(schema: &Schema, out: &mut Map<String, Value>) {
         }
     };
     text("format", schema.format.as_deref().unwrap_or_default());
-    let Some(about) = &schema.about else { return };
+    let Some(about) = &schema.documentation else { return };
     text("title", &about.title);
     text("description", &about.description);
     text("format", &about.format);
@@ -223,7 +222,7 @@ fn values(v: &ValueValidation, dialect: Dialect, out: &mut Map<String, Value>) {
     }
 }
 
-fn rule(rule: &Rule) -> Value {
+fn rule(rule: &ValidationRule) -> Value {
     let mut out = json!({"rule": rule.rule});
     for (key, text) in [
         ("message", &rule.message),

@@ -5,13 +5,13 @@
 use super::go_text::type_name;
 use fleetpass_schema::go::Special;
 use fleetpass_schema::typed::{decode_base64, normalise};
-use fleetpass_schema::{Schema, Type};
+use fleetpass_schema::{Schema, Type, openapi};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// The first thing that does not fit, if any.
 pub(crate) fn mismatch(value: &Value, schema: &Arc<Schema>) -> Option<String> {
-    let schema = &if schema.reference.is_some() { schema.resolved() } else { Arc::clone(schema) };
+    let schema = &openapi::resolve(schema);
     if value.is_null() {
         return None;
     }

@@ -1,6 +1,6 @@
 //! An object that a patch has changed, decoded again as a body of its kind would be. No I/O.
 
-use fleetpass_schema::{Schema, custom, typed};
+use fleetpass_schema::{Schema, custom_resource, typed};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// What does not decode, in Go's words.
 pub fn redecode(object: &mut Value, schema: &Arc<Schema>, is_custom: bool) -> Result<Vec<String>, String> {
     if is_custom {
-        let unknown = custom::decode(object, schema)?;
+        let unknown = custom_resource::decode(object, schema)?;
         return Ok(unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect());
     }
     // The identity is not part of what a schema normalises: it is what the request says it is.

@@ -6,8 +6,9 @@ use fleetpass_apimachinery::json::{self, Numbers};
 use fleetpass_apimachinery::validation::names;
 use fleetpass_schema::cel::{self as rules, Rules};
 use fleetpass_schema::jsonpath::{self, JsonPath};
-use fleetpass_schema::validation::{Pattern, Rule, ValueValidation};
-use fleetpass_schema::{Schema, Type, formats, quantity, time, typed};
+use fleetpass_schema::{
+    Pattern, Schema, Type, ValidationRule, ValueValidation, formats, quantity, time, typed,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub fn cel(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.split('\0');
     let mut next = || parts.next().unwrap_or_default();
-    let rule = Rule { rule: next().into(), message_expression: next().into(), ..rule() };
+    let rule = ValidationRule { rule: next().into(), message_expression: next().into(), ..rule() };
     let values = [next(), next()].map(|text| json::parse(text.as_bytes()).ok()?.to_value(Numbers::Go).ok());
     let mut spec: Schema = (*THING.properties["spec"]).clone();
     spec.validation = Some(Box::new(ValueValidation { rules: vec![rule], ..ValueValidation::default() }));
@@ -43,8 +44,8 @@ pub fn cel(data: &[u8]) {
     rules.validate(&new, old.as_ref());
 }
 
-fn rule() -> Rule {
-    Rule {
+fn rule() -> ValidationRule {
+    ValidationRule {
         rule: String::new(),
         message: String::new(),
         message_expression: String::new(),

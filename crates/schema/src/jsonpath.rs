@@ -2,6 +2,7 @@
 //! fields and scale: members, indexes, slices, wildcards, filters and unions of names. Missing members give
 //! no result.
 
+use crate::go::number::{GoNumber, print_float};
 use serde_json::Value;
 use std::cmp::Ordering;
 
@@ -367,9 +368,9 @@ pub fn print(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "<nil>".into(),
-        Value::Number(number) => match super::gonum::GoNumber::new(number) {
-            super::gonum::GoNumber::Int(int) => int.to_string(),
-            super::gonum::GoNumber::Float(float) => super::gonum::print_float(float),
+        Value::Number(number) => match GoNumber::new(number) {
+            GoNumber::Int(int) => int.to_string(),
+            GoNumber::Float(float) => print_float(float),
         },
         other => other.to_string(),
     }

@@ -2,7 +2,7 @@
 //! (wrong types are errors, unknown fields go), and validating what is embedded
 //! (`apiextensions-apiserver/pkg/apiserver/schema/objectmeta/{coerce,algorithm,validation}.go`).
 
-use super::Schema;
+use crate::Schema;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::validation::{metadata, names};
 use serde_json::{Map, Value};
@@ -65,7 +65,7 @@ static MANAGED: Go = Go::Struct(
 
 /// Reads `object.metadata` as Go's `ObjectMeta` and writes it back without unknown and empty fields. Returns
 /// the paths of the unknown ones below `prefix`; the error is what Go's JSON decoder says.
-pub fn coerce_metadata(object: &mut Map<String, Value>, prefix: &str) -> Result<Vec<String>, String> {
+pub(crate) fn coerce_metadata(object: &mut Map<String, Value>, prefix: &str) -> Result<Vec<String>, String> {
     let Some(metadata) = object.get("metadata") else { return Ok(Vec::new()) };
     let mut reader = Reader { unknown: Vec::new(), fields: Vec::new(), structs: Vec::new() };
     let read = reader.read(metadata, &OBJECT_META)?;

@@ -8,9 +8,9 @@ mod encode;
 
 pub use encode::as_stored;
 
-use super::go::Special;
-use super::openapi::{self, JSON_SCHEMA_PROPS};
-use super::{Schema, Type, quantity, time};
+use crate::go::Special;
+use crate::openapi::{self, JSON_SCHEMA_PROPS};
+use crate::{Schema, Type, quantity, time};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -105,7 +105,7 @@ impl Decoder {
         if depth > MAX_KEPT_DEPTH {
             return Err(DecodeError("exceeded max depth".into()));
         }
-        let schema = &if schema.reference.is_some() { schema.resolved() } else { Arc::clone(schema) };
+        let schema = &openapi::resolve(schema);
         if let Some(special) = schema.special {
             return self.special(special, raw, schema, slot, depth);
         }

@@ -4,8 +4,7 @@
 use super::names::{COMPONENTS, LIST_META, OBJECT_META, custom_name, gvk_extension};
 use crate::strategy::{Resource, Version};
 use fleetpass_apimachinery::gvk::GroupVersionKind;
-use fleetpass_schema::validation::{Rule, ValueValidation};
-use fleetpass_schema::{ListType, Schema, Type};
+use fleetpass_schema::{ListType, Schema, Type, ValidationRule, ValueValidation};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -128,7 +127,7 @@ fn about(schema: &Schema, out: &mut Map<String, Value>) {
         }
     };
     text("format", schema.format.as_deref().unwrap_or_default());
-    let Some(about) = &schema.about else { return };
+    let Some(about) = &schema.documentation else { return };
     text("title", &about.title);
     text("description", &about.description);
     text("format", &about.format);
@@ -224,7 +223,7 @@ fn values(v: &ValueValidation, dialect: Dialect, out: &mut Map<String, Value>) {
     }
 }
 
-fn rule(rule: &Rule) -> Value {
+fn rule(rule: &ValidationRule) -> Value {
     let mut out = json!({"rule": rule.rule});
     for (key, text) in [
         ("message", &rule.message),

@@ -1,7 +1,7 @@
 //! An authorized request, as handlers see it.
 
 use crate::audit::event::Notes;
-use fleetpass_apimachinery::request::{Query, RequestInfo};
+use fleetpass_apimachinery::{Query, RequestInfo};
 use fleetpass_apimachinery::user::UserInfo;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method};

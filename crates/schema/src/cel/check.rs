@@ -2,10 +2,10 @@
 //! fields, overloads and names that do not exist, and how much a rule may cost at worst
 //! (`k8s.io/apiserver/pkg/cel/openapi`, `github.com/google/cel-go/checker/cost.go`).
 
-use super::super::{Schema, Type};
 use super::library;
 use super::size;
 use super::types::{GLOBALS, Node, Ty, overload, print_list};
+use crate::{Schema, Type};
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use cel::parser::Parser;
 use std::rc::Rc;

@@ -4,8 +4,8 @@
 use super::eval::{Outcome, select_optional};
 use super::library;
 use super::value::{Val, parse_duration};
-use crate::gonum::print_float;
-use crate::goregexp;
+use crate::go::number::print_float;
+use crate::go::regexp;
 use cel::common::ast::{Expr, IdedExpr, operators};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Ordering;
@@ -327,7 +327,7 @@ fn text(name: &str, args: &[Val]) -> Option<Outcome> {
         ("contains", [Val::Text(t), Val::Text(p)]) => Ok(Val::Bool(t.contains(&**p))),
         ("startsWith", [Val::Text(t), Val::Text(p)]) => Ok(Val::Bool(t.starts_with(&**p))),
         ("endsWith", [Val::Text(t), Val::Text(p)]) => Ok(Val::Bool(t.ends_with(&**p))),
-        ("matches", [Val::Text(t), Val::Text(p)]) => goregexp::compile(p).map(|r| Val::Bool(r.is_match(t))),
+        ("matches", [Val::Text(t), Val::Text(p)]) => regexp::compile(p).map(|r| Val::Bool(r.is_match(t))),
         ("contains" | "startsWith" | "endsWith" | "matches", _) => no_overload(),
         _ => return None,
     })

@@ -4,7 +4,8 @@
 use super::eval::Outcome;
 use super::functions::{length, no_overload};
 use super::value::Val;
-use crate::{formats, goregexp, quantity};
+use crate::go::regexp;
+use crate::{formats, quantity};
 use fleetpass_apimachinery::validation::names;
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -214,14 +215,14 @@ fn lists(name: &str, args: &[Val]) -> Option<Outcome> {
 fn regexes(name: &str, args: &[Val]) -> Option<Outcome> {
     Some(match (name, args) {
         ("find", [Val::Text(text), Val::Text(pattern)]) => {
-            goregexp::compile(pattern).map(|r| Val::text(r.find(text).map_or("", |m| m.as_str())))
+            regexp::compile(pattern).map(|r| Val::text(r.find(text).map_or("", |m| m.as_str())))
         }
         ("findAll", [Val::Text(text), Val::Text(pattern), rest @ ..]) => {
             let most = match rest {
                 [Val::Int(most)] => usize::try_from(*most).unwrap_or(usize::MAX),
                 _ => usize::MAX,
             };
-            goregexp::compile(pattern)
+            regexp::compile(pattern)
                 .map(|r| Val::list(r.find_iter(text).take(most).map(|m| Val::text(m.as_str())).collect()))
         }
         _ => return None,

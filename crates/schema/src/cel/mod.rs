@@ -11,9 +11,8 @@ mod size;
 mod types;
 mod value;
 
-use super::validation::Rule;
-use super::{ListType, Schema, Type};
 use crate::fieldpath::field_path;
+use crate::{ListType, Schema, Type, ValidationRule};
 use cel::common::ast::IdedExpr;
 use eval::{CALL_LIMIT, Run, Scope, TOO_EXPENSIVE};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
@@ -51,7 +50,7 @@ pub fn check_rules(schema: &Schema, root: bool) -> Vec<RuleReport> {
     rules.iter().map(|rule| compile(schema, rule, root).0).collect()
 }
 
-fn compile(schema: &Schema, rule: &Rule, root: bool) -> (RuleReport, Option<Program>) {
+fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, Option<Program>) {
     let mut report = RuleReport::default();
     if rule.rule.trim().is_empty() {
         return (report, None);
@@ -109,7 +108,7 @@ struct Program {
 pub struct Rules {
     schema: Arc<Schema>,
     root: bool,
-    rules: Vec<(Rule, Result<Program, String>)>,
+    rules: Vec<(ValidationRule, Result<Program, String>)>,
     properties: BTreeMap<String, Rules>,
     additional: Option<Box<Rules>>,
     items: Option<Box<Rules>>,
@@ -275,7 +274,7 @@ impl Pass {
     }
 
     /// What to say about a rule that does not hold.
-    fn message(&mut self, rule: &Rule, program: &Program, scope: &Scope<'_>) -> String {
+    fn message(&mut self, rule: &ValidationRule, program: &Program, scope: &Scope<'_>) -> String {
         if let Some(expr) = &program.message {
             let mut run = Run::default();
             let result = run.eval(expr, scope);
@@ -294,7 +293,7 @@ impl Pass {
     }
 }
 
-fn overload_detail(why: &str, rule: &Rule) -> String {
+fn overload_detail(why: &str, rule: &ValidationRule) -> String {
     format!(
         "'{why}': call arguments did not match a supported operator, function or macro signature for rule: {}",
         named(rule)
@@ -302,7 +301,7 @@ fn overload_detail(why: &str, rule: &Rule) -> String {
 }
 
 /// The message of a rule, or the rule.
-fn named(rule: &Rule) -> &str {
+fn named(rule: &ValidationRule) -> &str {
     if rule.message.is_empty() { rule.rule.trim() } else { rule.message.trim() }
 }
 
@@ -310,7 +309,7 @@ fn failure(
     path: &Path,
     schema: &Schema,
     value: &Value,
-    rule: &Rule,
+    rule: &ValidationRule,
     program: &Program,
     detail: String,
 ) -> Error {
@@ -331,16 +330,9 @@ fn failure(
     }
 }
 
+/// The name of the schema's type; Kubernetes shows it in place of the value if a rule cannot be evaluated.
 fn type_word(schema: &Schema) -> &'static str {
-    match schema.kind {
-        None => "",
-        Some(Type::Object) => "object",
-        Some(Type::Array) => "array",
-        Some(Type::String) => "string",
-        Some(Type::Integer) => "integer",
-        Some(Type::Number) => "number",
-        Some(Type::Boolean) => "boolean",
-    }
+    schema.kind.map_or("", Type::name)
 }
 
 fn same_element<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {

@@ -1,8 +1,8 @@
 //! Values of the expression language, and how a custom object becomes one
 //! (`k8s.io/apiserver/pkg/cel/common/values.go`): dates are timestamps, names are escaped, lists know their keys.
 
-use super::super::{ListType, Schema, Type};
-use crate::gonum::GoNumber;
+use crate::go::number::GoNumber;
+use crate::{ListType, Schema, Type};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;

@@ -3,9 +3,10 @@
 //! and the tolerance for old mistakes (`ratcheting.go`): on update, what was already wrong and did not change
 //! is no error.
 
-use super::gonum::{GoNumber, is_whole, print_float};
-use super::validation::ValueValidation;
-use super::{ListType, Schema, Type, formats};
+use crate::formats;
+use crate::go::number::{GoNumber, is_whole, print_float};
+use crate::model::ValueValidation;
+use crate::{ListType, Schema, Type};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
 use serde_json::{Map, Value};
 
@@ -414,14 +415,7 @@ fn types(schema: &Schema) -> Vec<&'static str> {
     }
     match schema.kind {
         None => Vec::new(),
-        Some(kind) => vec![match kind {
-            Type::Object => "object",
-            Type::Array => "array",
-            Type::String => "string",
-            Type::Integer => "integer",
-            Type::Number => "number",
-            Type::Boolean => "boolean",
-        }],
+        Some(kind) => vec![kind.name()],
     }
 }
 
@@ -509,5 +503,4 @@ pub fn blocks_rules(errors: &ErrorList) -> bool {
 }
 
 #[cfg(test)]
-#[path = "validate_tests.rs"]
 mod tests;

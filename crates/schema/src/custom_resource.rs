@@ -2,7 +2,7 @@
 //! and forbidden nulls removed, defaults filled in (`unstructuredSchemaCoercer` and `unstructuredDefaulter` in
 //! `apiextensions-apiserver/pkg/apiserver/customresource_handler.go`).
 
-use super::{Schema, default, objectmeta, prune};
+use crate::{Schema, defaulting, objectmeta, pruning};
 use serde_json::Value;
 
 /// Brings a body, or a patched object, into the form of `schema`. Returns the paths of the fields that were
@@ -17,23 +17,23 @@ pub fn decode(object: &mut Value, schema: &Schema) -> Result<Vec<String>, String
         Some(members) => objectmeta::coerce_metadata(members, "")?,
         None => Vec::new(),
     };
-    unknown.extend(prune::prune(object, schema, true));
-    default::prune_nulls(object, Some(schema));
+    unknown.extend(pruning::prune(object, schema, true));
+    defaulting::prune_nulls(object, Some(schema));
     unknown.extend(objectmeta::coerce_embedded(object, schema).map_err(|e| e.to_string())?);
-    default::default(object, schema);
+    defaulting::default(object, schema);
     Ok(unknown)
 }
 
 /// Brings an object that was read in one version into the form of another's schema, after its `apiVersion`
 /// was changed: what the other does not know goes. Its defaults are not filled in, see [`refresh`].
 pub fn convert(object: &mut Value, schema: &Schema) {
-    prune::prune(object, schema, true);
-    default::prune_nulls(object, Some(schema));
+    pruning::prune(object, schema, true);
+    defaulting::prune_nulls(object, Some(schema));
 }
 
 /// Brings a stored object into the form that the schema of its stored version has now: a field that has been
 /// dropped since goes, a default that has been added since is filled in.
 pub fn refresh(object: &mut Value, schema: &Schema) {
     convert(object, schema);
-    default::default(object, schema);
+    defaulting::default(object, schema);
 }

@@ -1,7 +1,7 @@
 //! Defaulting of custom resources, and the removal of nulls that no schema allows
 //! (`apiextensions-apiserver/pkg/apiserver/schema/defaulting/{algorithm,prunenulls}.go`).
 
-use super::Schema;
+use crate::Schema;
 use serde_json::Value;
 
 /// Fills in what is missing, and what is null although its schema does not allow null, from the defaults.
@@ -49,7 +49,7 @@ fn fill_null(value: &mut Value, schema: &Schema) {
 }
 
 /// Removes members that are null, may not be null, and have no default. Nulls in lists stay.
-pub fn prune_nulls(value: &mut Value, schema: Option<&Schema>) {
+pub(crate) fn prune_nulls(value: &mut Value, schema: Option<&Schema>) {
     match value {
         Value::Object(members) => members.retain(|name, member| {
             let schema = schema.and_then(|s| s.properties.get(name).or(s.additional.as_ref()));

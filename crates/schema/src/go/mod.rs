@@ -1,4 +1,8 @@
-//! What Go's types add to the OpenAPI schema of a built-in kind.
+//! What of Go shows in Kubernetes' API: how struct fields and types with rules of their own are decoded and printed,
+//! numbers, regular expressions.
+
+pub(crate) mod number;
+pub(crate) mod regexp;
 
 /// The options of a Go struct field that decide what is decoded and printed (`encoding/json`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,7 +1,7 @@
 //! Removal of fields that a custom resource's schema does not know
 //! (`apiextensions-apiserver/pkg/apiserver/schema/pruning/algorithm.go`).
 
-use super::Schema;
+use crate::Schema;
 use serde_json::Value;
 
 const META: [&str; 3] = ["apiVersion", "kind", "metadata"];

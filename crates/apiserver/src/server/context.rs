@@ -1,8 +1,8 @@
 //! An authorized request, as handlers see it.
 
 use crate::audit::event::Notes;
-use fleetpass_apimachinery::{Query, RequestInfo};
 use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_apimachinery::{Query, RequestInfo};
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method};
 use jiff::Timestamp;

@@ -23,6 +23,8 @@ use jiff::Timestamp;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -30,13 +32,38 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 #[derive(Debug, Clone)]
 pub struct InProcess(pub Arc<UserInfo>);
 
-/// What a request leaves behind on its way, whatever becomes of it.
+/// What is kept of a request until it is answered, whatever becomes of it. It is not part of the future that answers,
+/// which is dropped when its time is over: the log, the metrics and the audit log hear of such a request too.
 struct InFlight<'a> {
     started: Instant,
+    /// What debug lines of this request have in common.
+    span: Span,
     measured: super::metrics::Measured<'a>,
     trail: Trail,
     /// Held until the answer may be sent.
     slot: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl InFlight<'_> {
+    /// What the request asks for, now that its path was understood.
+    fn about(&mut self, info: &RequestInfo) {
+        self.measured.about(info);
+        self.trail.about(info);
+        self.span.record("verb", info.verb.as_str());
+        if self.span.is_disabled() || !info.is_resource {
+            return;
+        }
+        let parts = [&info.group, &info.resource, &info.subresource];
+        let resource: Vec<&str> =
+            parts.iter().map(|part| part.as_str()).filter(|part| !part.is_empty()).collect();
+        self.span.record("resource", resource.join("/"));
+    }
+}
+
+/// The span of one request: by its `audit_id`, debug lines, audit events and the client's `Audit-Id` header can be brought
+/// together. Nothing that a client sends but the shape of the path gets into it, so that no secret can.
+fn span(id: &str) -> Span {
+    tracing::debug_span!("request", audit_id = id, verb = Empty, resource = Empty)
 }
 
 /// Answers one request.
@@ -52,12 +79,15 @@ where
     let id = event::requested_id(&parts.headers).unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let mut in_flight = InFlight {
         started,
+        span: span(&id),
         measured: super::metrics::Measured::begin(&inner.metrics),
         trail: trail(inner, &parts, &id),
         slot: None,
     };
     // A watch is answered with its head at once, so the deadline is one for all requests.
-    let answer = AssertUnwindSafe(answer(inner, parts, body, &mut in_flight)).catch_unwind();
+    let span = in_flight.span.clone();
+    let answer = answer(inner, parts, body, &mut in_flight).instrument(span);
+    let answer = AssertUnwindSafe(answer).catch_unwind();
     let (result, panicked) = match tokio::time::timeout_at(started + inner.limits.timeout, answer).await {
         Ok(Ok(result)) => (result, false),
         // What a request breaks is its own answer; the next one finds the server as it was.
@@ -70,7 +100,8 @@ where
         Err(failure) => Outcome::Refused(failure.status.clone()),
     };
     let mut reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
-    let InFlight { measured, mut trail, slot, .. } = in_flight;
+    let InFlight { span, measured, mut trail, slot, .. } = in_flight;
+    span.in_scope(|| tracing::debug!(code = reply.code, took = ?started.elapsed(), "answered"));
     measured.end(reply.code, started.elapsed());
     let streams = matches!(reply.body, Content::Stream(_));
     trail.answered(outcome, streams).await;
@@ -120,8 +151,7 @@ where
         }
     };
     let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
-    in_flight.measured.about(&info);
-    in_flight.trail.about(&info);
+    in_flight.about(&info);
     let patience = limits::timeout_asked(&info, &query)?;
     let (user, warnings) = authenticate(inner, &parts, now, &mut in_flight.trail)?;
     let failed = |status: Status| Failure { status, warnings: warnings.clone() };

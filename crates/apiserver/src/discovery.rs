@@ -44,20 +44,20 @@ fn groups(kinds: &Kinds) -> Vec<(String, Vec<String>)> {
 }
 
 /// `/api`.
-pub fn core_versions(server_address: &str) -> Value {
+pub(crate) fn core_versions(server_address: &str) -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"],
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}]})
 }
 
 /// `/apis`.
-pub fn group_list(kinds: &Kinds) -> Value {
+pub(crate) fn group_list(kinds: &Kinds) -> Value {
     let groups: Vec<Value> =
         groups(kinds).iter().filter(|(name, _)| !name.is_empty()).map(|(n, v)| group_members(n, v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`; `None` if there is no such group.
-pub fn group(kinds: &Kinds, name: &str) -> Option<Value> {
+pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Value> {
     let groups = groups(kinds);
     let (name, versions) = groups.iter().find(|(group, _)| group == name)?;
     let mut out = group_members(name, versions);
@@ -75,7 +75,7 @@ fn group_members(name: &str, versions: &[String]) -> Value {
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` if nothing is served there.
-pub fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     let rows: Vec<_> = kinds.group(group).filter(|row| row.version(version).is_some()).collect();
     if rows.is_empty() {
         return None;
@@ -128,7 +128,7 @@ fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
 }
 
 /// The aggregated discovery document (`apidiscovery.k8s.io/v2`) of `/api` (core) or of `/apis` (all others).
-pub fn aggregated(kinds: &Kinds, core: bool) -> Value {
+pub(crate) fn aggregated(kinds: &Kinds, core: bool) -> Value {
     let items: Vec<Value> = groups(kinds)
         .iter()
         .filter(|(name, _)| name.is_empty() == core)

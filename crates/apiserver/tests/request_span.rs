@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_apiserver::server::{ApiServer, Options, RequestLimits};
+use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
 use fleetpass_auth::authn::tokenfile::TokenFile;
 use fleetpass_store::MemoryStore;
 use fleetpass_token::claims::Lifetimes;

@@ -18,7 +18,7 @@ mod routes;
 mod v2;
 mod v3;
 
-pub use cache::Cache;
+pub(crate) use cache::Cache;
 
 use crate::catalog::Kinds;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl Media {
 
 /// A request for a document: what matters of its URL and headers.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// The path: `/openapi/v2`, `/openapi/v3`, or below the latter.
     pub path: &'a str,
     /// The query parameter `hash`.
@@ -68,7 +68,7 @@ pub struct Request<'a> {
     /// The header `Accept`.
     pub accept: Option<&'a str>,
     /// The header `If-None-Match`.
-    pub if_none_match: Option<&'a str>,
+    pub(crate) if_none_match: Option<&'a str>,
     /// Whether `Accept-Encoding` allows gzip; documents are kept compressed.
     pub gzip: bool,
 }
@@ -78,7 +78,7 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// 404 for a path without a document, 406 if it does not come in an acceptable form.
-pub fn serve(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
+pub(crate) fn serve(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
     if request.path.trim_end_matches('/') == V2 {
         return swagger(request, kinds, cache);
     }

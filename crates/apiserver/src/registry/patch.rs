@@ -14,7 +14,7 @@ use fleetpass_codec::redecode::redecode;
 use serde_json::Value;
 
 /// A patch, decoded as far as that is possible without the object.
-pub struct PatchRequest {
+pub(crate) struct PatchRequest {
     /// The kind of patch.
     pub kind: PatchKind,
     /// The document.
@@ -29,7 +29,7 @@ pub struct PatchRequest {
 
 impl Registry {
     /// Patches one object; an apply creates it if it is missing.
-    pub async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
+    pub(crate) async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
         self.fresh().await?;
         if request.kind == PatchKind::Apply {
             return self.apply(scope, request).await;

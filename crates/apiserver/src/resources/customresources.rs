@@ -25,7 +25,7 @@ const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "
 const STANDARD_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
 
 /// A custom kind as its definition describes it now.
-pub struct CustomKind {
+pub(crate) struct CustomKind {
     group: String,
     plural: String,
     kind: String,
@@ -233,7 +233,7 @@ fn subresources(kind: &Arc<CustomKind>, served: &[&Value]) -> Vec<Subresource> {
 
 /// The order of versions (`k8s.io/apimachinery/pkg/version/helpers.go`): GA, beta, alpha, then all other names;
 /// the greater is the better one.
-pub fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     match (stability(a), stability(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         (Some(_), None) => Ordering::Greater,
@@ -268,7 +268,7 @@ impl CustomKind {
 
     /// A stored object as a request to `version` sees it: refreshed by the schema of the version in which it
     /// was stored, then without what `version` does not know, under its `apiVersion`.
-    pub fn shown(&self, object: &mut Value, version: &str) {
+    pub(crate) fn shown(&self, object: &mut Value, version: &str) {
         if let Some(stored) = self.version_of(object) {
             custom_resource::refresh(object, &stored.schema);
         }

@@ -30,7 +30,7 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// The user of a request that comes from inside the process, without a socket.
 #[derive(Debug, Clone)]
-pub struct InProcess(pub Arc<UserInfo>);
+pub(crate) struct InProcess(pub Arc<UserInfo>);
 
 /// What is kept of a request until it is answered, whatever becomes of it. It is not part of the future that answers,
 /// which is dropped when its time is over: the log, the metrics and the audit log hear of such a request too.

@@ -1,9 +1,9 @@
-//! What happens on both sides, as news for the queue. Metadata only: no token passes through a watch.
+//! What happens on both sides, as news. Metadata only: no token passes through a watch.
 
 use crate::{
     Side,
     health::{Health, Kind},
-    queue::{Change, Name},
+    news::{Change, Name},
 };
 use fleetpass_api::names;
 use futures::StreamExt as _;
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// What a watch tells the queue.
+/// What a watch tells.
 #[derive(Debug)]
 pub(crate) enum Signal {
     /// One object changed.

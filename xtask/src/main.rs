@@ -1,14 +1,15 @@
 //! What the repository's developers run: `cargo xtask`.
 //!
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
-//! `cargo xtask fuzz` fuzzes the decoders.
-//! `cargo xtask bench` measures Fleetpass beside them.
+//! `cargo xtask fuzz` fuzzes the decoders;
+//! `cargo xtask bench` measures Fleetpass beside the real programs.
 #![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
-#![allow(clippy::disallowed_methods)] // It measures how long suites take.
+#![allow(clippy::disallowed_methods)] // It measures how long steps take.
 
 mod bench;
 mod conformance;
 mod fuzz;
+mod steps;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -33,10 +34,11 @@ enum Task {
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
+    let workspace = Workspace::new(root);
     match Cli::parse().task {
-        Task::Conformance(arguments) => conformance::run(&Workspace::new(root), &arguments),
-        Task::Fuzz(arguments) => fuzz::run(&Workspace::new(root), &arguments),
-        Task::Bench(arguments) => bench::run(&Workspace::new(root), &arguments),
+        Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
+        Task::Bench(arguments) => bench::run(&workspace, &arguments),
     }
 }
 

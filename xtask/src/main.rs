@@ -1,5 +1,6 @@
 //! What the repository's developers run: `cargo xtask`.
 //!
+//! `cargo xtask structure` checks what compilers do not check;
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
 //! `cargo xtask fuzz` fuzzes the decoders;
 //! `cargo xtask bench` measures Fleetpass beside the real programs.
@@ -10,6 +11,7 @@ mod bench;
 mod conformance;
 mod fuzz;
 mod steps;
+mod structure;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -24,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Check how the repository is built up: the length of files, the layers of crates, what is public.
+    Structure(structure::Arguments),
     /// Run Fleetpass against real Kubernetes, real etcd, the upstream addon and kubectl.
     Conformance(conformance::Arguments),
     /// Send the decoders of untrusted bytes what nobody would send (needs a nightly compiler and cargo-fuzz).
@@ -36,6 +40,7 @@ fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
     let workspace = Workspace::new(root);
     match Cli::parse().task {
+        Task::Structure(arguments) => structure::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),

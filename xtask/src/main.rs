@@ -1,6 +1,6 @@
 //! What the repository's developers run: `cargo xtask`.
 //!
-//! `cargo xtask structure` checks what compilers do not check;
+//! `cargo xtask check` is for before a commit, and `cargo xtask structure` a part of it that compilers do not do;
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
 //! `cargo xtask fuzz` fuzzes the decoders;
 //! `cargo xtask bench` measures Fleetpass beside the real programs.
@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)] // It measures how long steps take.
 
 mod bench;
+mod check;
 mod conformance;
 mod fuzz;
 mod steps;
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Check what has to hold before a commit, in a few minutes.
+    Check,
     /// Check how the repository is built up: the length of files, the layers of crates, what is public.
     Structure(structure::Arguments),
     /// Run Fleetpass against real Kubernetes, real etcd, the upstream addon and kubectl.
@@ -40,6 +43,7 @@ fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
     let workspace = Workspace::new(root);
     match Cli::parse().task {
+        Task::Check => check::run(&workspace),
         Task::Structure(arguments) => structure::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),

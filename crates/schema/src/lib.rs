@@ -4,6 +4,8 @@
 mod json_type;
 mod model;
 
+pub mod error;
+
 pub mod crd;
 pub mod go;
 pub mod openapi;

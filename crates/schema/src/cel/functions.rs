@@ -5,9 +5,10 @@ use super::eval::{Outcome, select_optional};
 use super::library;
 use super::value::{Val, parse_duration};
 use crate::go::number::print_float;
-use crate::go::regexp;
+use crate::go::{Words, regexp};
 use cel::common::ast::{Expr, IdedExpr, operators};
 use jiff::{SignedDuration, Timestamp};
+use regex::Regex;
 use std::cmp::Ordering;
 use std::rc::Rc;
 
@@ -327,10 +328,15 @@ fn text(name: &str, args: &[Val]) -> Option<Outcome> {
         ("contains", [Val::Text(t), Val::Text(p)]) => Ok(Val::Bool(t.contains(&**p))),
         ("startsWith", [Val::Text(t), Val::Text(p)]) => Ok(Val::Bool(t.starts_with(&**p))),
         ("endsWith", [Val::Text(t), Val::Text(p)]) => Ok(Val::Bool(t.ends_with(&**p))),
-        ("matches", [Val::Text(t), Val::Text(p)]) => regexp::compile(p).map(|r| Val::Bool(r.is_match(t))),
+        ("matches", [Val::Text(t), Val::Text(p)]) => regex(p).map(|r| Val::Bool(r.is_match(t))),
         ("contains" | "startsWith" | "endsWith" | "matches", _) => no_overload(),
         _ => return None,
     })
+}
+
+/// A pattern that an expression gives, compiled when it is used.
+pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+    regexp::compile(pattern).map_err(|error| Words(&error).to_string())
 }
 
 fn time(name: &str, args: &[Val]) -> Option<Outcome> {

@@ -2,9 +2,9 @@
 //! on: strings, lists, regular expressions, URLs, quantities, addresses, formats, sets and optionals.
 
 use super::eval::Outcome;
-use super::functions::{length, no_overload};
+use super::functions::{length, no_overload, regex};
 use super::value::Val;
-use crate::go::regexp;
+use crate::go::Words;
 use crate::{formats, quantity};
 use fleetpass_apimachinery::validation::names;
 use std::cmp::Ordering;
@@ -215,14 +215,14 @@ fn lists(name: &str, args: &[Val]) -> Option<Outcome> {
 fn regexes(name: &str, args: &[Val]) -> Option<Outcome> {
     Some(match (name, args) {
         ("find", [Val::Text(text), Val::Text(pattern)]) => {
-            regexp::compile(pattern).map(|r| Val::text(r.find(text).map_or("", |m| m.as_str())))
+            regex(pattern).map(|r| Val::text(r.find(text).map_or("", |m| m.as_str())))
         }
         ("findAll", [Val::Text(text), Val::Text(pattern), rest @ ..]) => {
             let most = match rest {
                 [Val::Int(most)] => usize::try_from(*most).unwrap_or(usize::MAX),
                 _ => usize::MAX,
             };
-            regexp::compile(pattern)
+            regex(pattern)
                 .map(|r| Val::list(r.find_iter(text).take(most).map(|m| Val::text(m.as_str())).collect()))
         }
         _ => return None,
@@ -280,7 +280,7 @@ fn quantities(name: &str, args: &[Val]) -> Option<Outcome> {
     match (name, args) {
         ("isQuantity", [Val::Text(text)]) => return Some(Ok(Val::Bool(quantity::nanos(text).is_ok()))),
         ("quantity", [Val::Text(text)]) => {
-            return Some(quantity::nanos(text).map(Val::Quantity).map_err(str::to_string));
+            return Some(quantity::nanos(text).map(Val::Quantity).map_err(|e| Words(&e).to_string()));
         }
         _ => {}
     }

@@ -331,6 +331,16 @@ mod tests {
                 ),
             ),
             (
+                json!({"creationTimestamp": 5}),
+                Err("json: cannot unmarshal number into Go value of type string"),
+            ),
+            (
+                json!({"creationTimestamp": "\u{e9}"}),
+                Err(
+                    "parsing time \"\u{e9}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\u{e9}\" as \"2006\"",
+                ),
+            ),
+            (
                 json!({"name": 5}),
                 Err("json: cannot unmarshal number into Go struct field ObjectMeta.name of type string"),
             ),

@@ -238,3 +238,46 @@ fn long_keys_are_not_copied_for_each_member_below_them() {
     let typed = decode(&json::parse(text.as_bytes()).unwrap(), &schema).unwrap();
     assert_eq!(typed.strict, [StrictError::UnknownField(format!("properties.{long}.x-note"))]);
 }
+
+#[test]
+fn errors_carry_facts_that_need_no_go() {
+    for (definition, text, path, plain) in [
+        (
+            "io.k8s.api.core.v1.ConfigMap",
+            r#"{"data":{"k":1}}"#,
+            "data.k",
+            "data.k: expected string, found number",
+        ),
+        (
+            "io.k8s.api.rbac.v1.Role",
+            r#"{"rules":[{},{"verbs":"get"}]}"#,
+            "rules[1].verbs",
+            "rules[1].verbs: expected array, found string",
+        ),
+        (
+            "io.k8s.api.coordination.v1.Lease",
+            r#"{"spec":{"leaseDurationSeconds":4294967296}}"#,
+            "spec.leaseDurationSeconds",
+            "spec.leaseDurationSeconds: 4294967296 does not fit int32",
+        ),
+        ("io.k8s.api.core.v1.Pod", "[]", "", "expected object, found array"),
+    ] {
+        let error = decode_text(definition, text).unwrap_err();
+        let DecodeError::Type(mismatch) = &error else { panic!("{text}: {error:?}") };
+        assert_eq!((mismatch.path.as_str(), error.to_string().as_str()), (path, plain), "{text}");
+    }
+}
+
+#[test]
+fn a_mismatch_inside_a_value_that_reads_itself_is_told_with_the_path_around_it() {
+    for (text, path) in
+        [(r#"{"items":{"type":1}}"#, "items.type"), (r#"{"items":[{},{"type":1}]}"#, "items[1].type")]
+    {
+        let wrong = decode_text(JSON_SCHEMA_PROPS, text).unwrap_err();
+        let words =
+            "json: cannot unmarshal number into Go struct field JSONSchemaProps.items.type of type string";
+        assert_eq!(go::Words(&wrong).to_string(), words);
+        assert!(wrong.to_string().starts_with(&format!("{path}: ")), "{wrong}");
+    }
+    assert_eq!(error(JSON_SCHEMA_PROPS, r#"{"additionalProperties":1}"#), "boolean or JSON schema expected");
+}

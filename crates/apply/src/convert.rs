@@ -3,8 +3,8 @@
 //! `k8s.io/apimachinery/pkg/runtime/converter.go`).
 
 use super::go_text::type_name;
-use fleetpass_schema::go::Special;
-use fleetpass_schema::typed::{decode_base64, normalise};
+use fleetpass_schema::go::{Special, Words, decode_base64};
+use fleetpass_schema::typed::normalise;
 use fleetpass_schema::{Schema, Type, openapi};
 use serde_json::Value;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) fn mismatch(value: &Value, schema: &Arc<Schema>) -> Option<String> {
     match schema.special {
         Some(Special::Bytes) => return bytes(value),
         // A type that reads itself knows nothing of what is around it.
-        Some(_) => return normalise(value, schema).err().map(|why| why.to_string()),
+        Some(_) => return normalise(value, schema).err().map(|why| Words(&why).to_string()),
         None => {}
     }
     match (schema.kind?, value) {
@@ -47,7 +47,7 @@ pub(crate) fn mismatch(value: &Value, schema: &Arc<Schema>) -> Option<String> {
 fn bytes(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => {
-            decode_base64(text).err().map(|why| format!("error decoding from json: {why}"))
+            decode_base64(text).err().map(|why| format!("error decoding from json: {}", Words(&why)))
         }
         Value::Array(_) => None,
         other => Some(unrestorable("slice from", other)),

@@ -2,6 +2,7 @@
 //! and forbidden nulls removed, defaults filled in (`unstructuredSchemaCoercer` and `unstructuredDefaulter` in
 //! `apiextensions-apiserver/pkg/apiserver/customresource_handler.go`).
 
+use crate::error::CustomResourceError;
 use crate::{Schema, defaulting, objectmeta, pruning};
 use serde_json::Value;
 
@@ -10,16 +11,16 @@ use serde_json::Value;
 /// `fieldValidation`, each reads `unknown field "PATH"`.
 ///
 /// # Errors
-/// What is wrong with the metadata, in the words that follow
-/// `KIND in version "VERSION" cannot be handled as a KIND: `.
-pub fn decode(object: &mut Value, schema: &Schema) -> Result<Vec<String>, String> {
+/// What is wrong with its metadata or with a resource that is embedded in it. kube-apiserver says it, in the words of
+/// [`go::Words`](crate::go::Words), after `KIND in version "VERSION" cannot be handled as a KIND: `.
+pub fn decode(object: &mut Value, schema: &Schema) -> Result<Vec<String>, CustomResourceError> {
     let mut unknown = match object.as_object_mut() {
         Some(members) => objectmeta::coerce_metadata(members, "")?,
         None => Vec::new(),
     };
     unknown.extend(pruning::prune(object, schema, true));
     defaulting::prune_nulls(object, Some(schema));
-    unknown.extend(objectmeta::coerce_embedded(object, schema).map_err(|e| e.to_string())?);
+    unknown.extend(objectmeta::coerce_embedded(object, schema).map_err(CustomResourceError::Embedded)?);
     defaulting::default(object, schema);
     Ok(unknown)
 }

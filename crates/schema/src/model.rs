@@ -1,6 +1,7 @@
 //! The model of a schema, which both sources fill: a CRD ([`crate::crd`]) and the OpenAPI documents of built-in
 //! kinds ([`crate::openapi`]).
 
+use crate::error::RegexpError;
 use crate::go;
 use crate::json_type::Type;
 use regex::Regex;
@@ -172,7 +173,7 @@ impl ValueValidation {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: String,
-    compiled: Result<Regex, String>,
+    compiled: Result<Regex, RegexpError>,
 }
 
 impl Pattern {
@@ -184,9 +185,9 @@ impl Pattern {
     pub fn source(&self) -> &str {
         &self.source
     }
-    /// Why the expression does not compile, worded as Go words it.
-    pub fn error(&self) -> Option<&str> {
-        self.compiled.as_ref().err().map(String::as_str)
+    /// Why the expression does not compile.
+    pub fn error(&self) -> Option<&RegexpError> {
+        self.compiled.as_ref().err()
     }
     /// Whether some part of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {

@@ -247,6 +247,7 @@ fn objects_fare_as_recorded() {
             let decoded = custom_resource::decode(&mut object, &row.versions[0].schema);
             if let Some(refused) = case["refused"].as_str() {
                 let why = decoded.expect_err("refused");
+                let why = fleetpass_schema::go::Words(&why);
                 assert_eq!(format!("Widget in version \"v1\" cannot be handled as a Widget: {why}"), refused);
                 continue;
             }

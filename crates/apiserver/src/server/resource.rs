@@ -21,7 +21,7 @@ use fleetpass_codec::body::{self, FieldValidation};
 use fleetpass_codec::negotiate::{self, MediaType, Output};
 use fleetpass_codec::options::{self, Write, WriteQuery};
 use fleetpass_codec::patch;
-use fleetpass_schema::custom_resource;
+use fleetpass_schema::{custom_resource, go};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use parking_lot::Mutex;
@@ -220,7 +220,7 @@ impl<'a> ResourceRequest<'a> {
             let schema =
                 |version: &str| self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
             body::decode_custom(bytes, format, target, validation, |value, version| {
-                custom_resource::decode(value, schema(version))
+                custom_resource::decode(value, schema(version)).map_err(|e| go::Words(&e).to_string())
             })?
         } else {
             body::decode_builtin(bytes, format, target, &self.version.schema, validation)?

@@ -4,7 +4,7 @@ use super::EncodeError;
 use super::decode::ZERO_TIME;
 use super::fields::{Field, Label, Message, Shape, Type};
 use super::wire::Writer;
-use fleetpass_schema::typed::decode_base64;
+use fleetpass_schema::go::decode_base64;
 use jiff::Timestamp;
 use serde_json::Value;
 

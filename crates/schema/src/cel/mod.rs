@@ -4,9 +4,13 @@
 //! runs.
 
 mod check;
+mod cost;
+mod decl;
 mod eval;
 mod functions;
 mod library;
+mod object;
+mod operators;
 mod size;
 mod types;
 mod value;
@@ -14,16 +18,16 @@ mod value;
 use crate::fieldpath::field_path;
 use crate::{ListType, Schema, Type, ValidationRule};
 use cel::common::ast::IdedExpr;
-use eval::{CALL_LIMIT, Run, Scope, TOO_EXPENSIVE};
+use cost::{BUDGET, CALL_LIMIT, TOO_EXPENSIVE};
+use eval::{Run, Scope};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
+use object::from_json;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::Ty;
-use value::{Val, from_json};
+use value::Val;
 
-/// The most that all rules of one object may cost.
-const BUDGET: u64 = 10_000_000;
 /// The longest message that an expression may make, in bytes.
 const MAX_MESSAGE: usize = 5 * 1024;
 
@@ -55,13 +59,13 @@ fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, O
     if rule.rule.trim().is_empty() {
         return (report, None);
     }
-    let Some(node) = check::node_of(schema, root) else {
+    let Some(this) = decl::decl_type_of(schema, root) else {
         report.error = Some("rules are not supported for values of this type".into());
         return (report, None);
     };
-    report.cardinality = check::most_in_request(node.least);
+    report.cardinality = decl::max_cardinality(this.min_serialized_size);
     let optional = rule.optional_old_self == Some(true);
-    let checked = match check::check(&rule.rule, &node, optional) {
+    let checked = match check::check(&rule.rule, &this, optional) {
         Ok(checked) => checked,
         Err(issues) => {
             report.error = Some(format!("compilation failed: {issues}"));
@@ -76,11 +80,11 @@ fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, O
     report.cost = checked.cost;
     let mut message = None;
     if !rule.message_expression.is_empty() {
-        match check::check(&rule.message_expression, &node, optional) {
+        match check::check(&rule.message_expression, &this, optional) {
             Err(issues) => {
                 report.message_error = Some(format!("messageExpression compilation failed: {issues}"));
             }
-            Ok(checked) if !matches!(checked.ty, Ty::Text) => {
+            Ok(checked) if !matches!(checked.ty, Ty::String) => {
                 report.message_error = Some("messageExpression must evaluate to a string".into());
             }
             Ok(checked) => {
@@ -279,7 +283,7 @@ impl Pass {
             let mut run = Run::default();
             let result = run.eval(expr, scope);
             self.budget = self.budget.saturating_sub(run.cost);
-            if let Ok(Val::Text(text)) = result {
+            if let Ok(Val::String(text)) = result {
                 let text = text.trim();
                 if !text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains('\n') {
                     return text.into();

@@ -1,8 +1,13 @@
 //! What of Go shows in Kubernetes' API: how struct fields and types with rules of their own are decoded and printed,
-//! numbers, regular expressions.
+//! numbers, regular expressions, and the words of errors.
 
+mod base64;
 pub(crate) mod number;
 pub(crate) mod regexp;
+mod words;
+
+pub use base64::decode_base64;
+pub use words::Words;
 
 /// The options of a Go struct field that decide what is decoded and printed (`encoding/json`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

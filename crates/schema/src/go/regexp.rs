@@ -1,6 +1,7 @@
 //! Go's regular expressions (RE2 syntax, `regexp/syntax/parse.go`) on top of the `regex` crate: what Go reads
-//! differently is rewritten, what Go refuses is refused in Go's words.
+//! differently is rewritten, what Go refuses is refused with Go's error code.
 
+use crate::error::{RegexpError, RegexpProblem};
 use regex::{Regex, RegexBuilder};
 
 /// The largest repeat count that Go accepts.
@@ -8,20 +9,24 @@ const MAX_REPEAT: u32 = 1000;
 /// The most memory a compiled expression may take, in bytes.
 const SIZE_LIMIT: usize = 10 << 20;
 
-/// Compiles an expression in Go's syntax. Errors read as Go's `regexp.Compile` prints them.
-pub(crate) fn compile(source: &str) -> Result<Regex, String> {
+/// Compiles an expression in Go's syntax.
+///
+/// # Errors
+/// What `regexp.Compile` would refuse, or what needs more than [`SIZE_LIMIT`].
+pub(crate) fn compile(source: &str) -> Result<Regex, RegexpError> {
     let translated =
         Translator { chars: source.chars().collect(), at: 0, out: String::new(), source }.run()?;
-    RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).octal(true).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            format!("error parsing regexp: expression too large: `{source}`")
-        }
-        _ => format!("error parsing regexp: invalid syntax: `{source}`"),
+    RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).octal(true).build().map_err(|error| {
+        let problem = match error {
+            regex::Error::CompiledTooBig(_) => RegexpProblem::Large,
+            _ => RegexpProblem::InvalidSyntax,
+        };
+        RegexpError { problem, part: source.into() }
     })
 }
 
-fn refuse<T>(code: &str, part: &str) -> Result<T, String> {
-    Err(format!("error parsing regexp: {code}: `{part}`"))
+fn refuse<T>(problem: RegexpProblem, part: &str) -> Result<T, RegexpError> {
+    Err(RegexpError { problem, part: part.into() })
 }
 
 struct Translator<'a> {
@@ -42,7 +47,7 @@ impl Translator<'_> {
         self.chars.get(self.at + ahead).copied()
     }
 
-    fn run(mut self) -> Result<String, String> {
+    fn run(mut self) -> Result<String, RegexpError> {
         let mut depth = 0usize;
         // Where the operator that may follow would repeat something, and where the last repetition began.
         let mut operand = false;
@@ -59,13 +64,13 @@ impl Translator<'_> {
             };
             if repetition {
                 if !operand {
-                    return refuse("missing argument to repetition operator", &self.slice(begin, self.at));
+                    return refuse(RegexpProblem::MissingRepeatArgument, &self.slice(begin, self.at));
                 }
                 if self.peek(0) == Some('?') {
                     self.at += 1;
                 }
                 if let Some(first) = repeated {
-                    return refuse("invalid nested repetition operator", &self.slice(first, self.at));
+                    return refuse(RegexpProblem::InvalidRepeatOp, &self.slice(first, self.at));
                 }
                 repeated = Some(begin);
                 let operator = self.slice(begin, self.at);
@@ -82,7 +87,7 @@ impl Translator<'_> {
                 }
                 ')' => {
                     if depth == 0 {
-                        return refuse("unexpected )", self.source);
+                        return refuse(RegexpProblem::UnexpectedParen, self.source);
                     }
                     depth -= 1;
                     self.keep();
@@ -101,7 +106,7 @@ impl Translator<'_> {
             }
         }
         if depth > 0 {
-            return refuse("missing closing )", self.source);
+            return refuse(RegexpProblem::MissingParen, self.source);
         }
         Ok(self.out)
     }
@@ -114,7 +119,7 @@ impl Translator<'_> {
     }
 
     /// At `{`: steps over `{n}`, `{n,}`, `{n,m}`; anything else is the character itself.
-    fn counted(&mut self) -> Result<bool, String> {
+    fn counted(&mut self) -> Result<bool, RegexpError> {
         let begin = self.at;
         let Some(length) = self.chars[begin..].iter().position(|c| *c == '}') else { return Ok(false) };
         let body = self.slice(begin + 1, begin + length);
@@ -128,17 +133,17 @@ impl Translator<'_> {
         let (Some(low), Some(high)) =
             (number(low), if high.is_empty() { Some(MAX_REPEAT) } else { number(high) })
         else {
-            return refuse("invalid repeat count", &whole);
+            return refuse(RegexpProblem::InvalidRepeatSize, &whole);
         };
         if low > high {
-            return refuse("invalid repeat count", &whole);
+            return refuse(RegexpProblem::InvalidRepeatSize, &whole);
         }
         self.at = begin + length + 1;
         Ok(true)
     }
 
     /// At `(`: a group, with or without a name or flags.
-    fn group(&mut self) -> Result<(), String> {
+    fn group(&mut self) -> Result<(), RegexpError> {
         let begin = self.at;
         if self.peek(1) != Some('?') {
             self.keep();
@@ -151,11 +156,11 @@ impl Translator<'_> {
         };
         if let Some(skip) = named {
             let Some(end) = self.chars[begin..].iter().position(|c| *c == '>') else {
-                return refuse("invalid named capture", &self.rest(begin));
+                return refuse(RegexpProblem::InvalidNamedCapture, &self.rest(begin));
             };
             let name = self.slice(begin + skip, begin + end);
             if name.is_empty() || !name.chars().all(|c| c == '_' || c.is_alphanumeric()) {
-                return refuse("invalid named capture", &self.slice(begin, begin + end + 1));
+                return refuse(RegexpProblem::InvalidNamedCapture, &self.slice(begin, begin + end + 1));
             }
             // Names only matter to captures, which nobody reads: leaving them out frees us of crate limits.
             self.out.push('(');
@@ -181,13 +186,13 @@ impl Translator<'_> {
             }
         }
         if end >= self.chars.len() {
-            return refuse("missing closing )", self.source);
+            return refuse(RegexpProblem::MissingParen, self.source);
         }
-        refuse("invalid or unsupported Perl syntax", &self.slice(begin, end + 1))
+        refuse(RegexpProblem::InvalidPerlOp, &self.slice(begin, end + 1))
     }
 
     /// At `[`: a class. Inside it Go knows no set operations and no nested classes.
-    fn class(&mut self) -> Result<(), String> {
+    fn class(&mut self) -> Result<(), RegexpError> {
         let begin = self.at;
         self.keep();
         if self.peek(0) == Some('^') {
@@ -195,7 +200,9 @@ impl Translator<'_> {
         }
         let mut first = true;
         loop {
-            let Some(c) = self.peek(0) else { return refuse("missing closing ]", &self.rest(begin)) };
+            let Some(c) = self.peek(0) else {
+                return refuse(RegexpProblem::MissingBracket, &self.rest(begin));
+            };
             match c {
                 ']' if !first => {
                     self.keep();
@@ -236,7 +243,7 @@ impl Translator<'_> {
                         && high != '\\'
                         && high < low
                     {
-                        return refuse("invalid character class range", &self.slice(self.at, self.at + 3));
+                        return refuse(RegexpProblem::InvalidCharRange, &self.slice(self.at, self.at + 3));
                     }
                     self.keep();
                 }
@@ -246,9 +253,9 @@ impl Translator<'_> {
     }
 
     /// At a backslash. Go's Perl classes are ASCII only.
-    fn escape(&mut self, in_class: bool) -> Result<(), String> {
+    fn escape(&mut self, in_class: bool) -> Result<(), RegexpError> {
         let begin = self.at;
-        let Some(c) = self.peek(1) else { return refuse("trailing backslash at end of expression", "") };
+        let Some(c) = self.peek(1) else { return refuse(RegexpProblem::TrailingBackslash, "") };
         let ascii = |class: &str, negated: bool| match (in_class, negated) {
             (true, false) => class.to_string(),
             (_, true) => format!("[^{class}]"),
@@ -283,7 +290,7 @@ impl Translator<'_> {
                 let digits: String =
                     self.chars[begin + 1..].iter().take(3).take_while(|d| ('0'..='7').contains(*d)).collect();
                 if c != '0' && digits.len() == 1 {
-                    return refuse("invalid escape sequence", &self.slice(begin, begin + 2));
+                    return refuse(RegexpProblem::InvalidEscape, &self.slice(begin, begin + 2));
                 }
                 self.at = begin + 1 + digits.len();
                 let code = u32::from_str_radix(&digits, 8).unwrap_or_default();
@@ -297,7 +304,7 @@ impl Translator<'_> {
                     format!("\\{c}")
                 }
             }
-            _ => return refuse("invalid escape sequence", &self.slice(begin, begin + 2)),
+            _ => return refuse(RegexpProblem::InvalidEscape, &self.slice(begin, begin + 2)),
         };
         self.out.push_str(&replacement);
         self.at = begin + 2;
@@ -305,14 +312,14 @@ impl Translator<'_> {
     }
 
     /// At `\p`, `\P` or `\x`: one letter, two hexadecimal digits, or something in braces.
-    fn braced(&mut self) -> Result<(), String> {
+    fn braced(&mut self) -> Result<(), RegexpError> {
         let begin = self.at;
         let unicode = self.peek(1) != Some('x');
         let length = if self.peek(2) == Some('{') {
             match self.chars[begin..].iter().position(|c| *c == '}') {
                 Some(end) => end + 1,
-                None if unicode => return refuse("invalid character class range", &self.rest(begin)),
-                None => return refuse("invalid escape sequence", &self.rest(begin)),
+                None if unicode => return refuse(RegexpProblem::InvalidCharRange, &self.rest(begin)),
+                None => return refuse(RegexpProblem::InvalidEscape, &self.rest(begin)),
             }
         } else if unicode {
             3
@@ -320,7 +327,7 @@ impl Translator<'_> {
             4
         };
         if begin + length > self.chars.len() {
-            return refuse("invalid escape sequence", &self.rest(begin));
+            return refuse(RegexpProblem::InvalidEscape, &self.rest(begin));
         }
         let text = self.slice(begin, begin + length);
         self.out.push_str(&text);
@@ -332,6 +339,7 @@ impl Translator<'_> {
 #[cfg(test)]
 mod tests {
     use super::compile;
+    use crate::go::Words;
 
     #[test]
     fn matches_as_go_does() {
@@ -376,7 +384,8 @@ mod tests {
             ("a{1001}", "invalid repeat count: `{1001}`"),
             ("a\\", "trailing backslash at end of expression: ``"),
         ] {
-            assert_eq!(compile(pattern).unwrap_err(), format!("error parsing regexp: {message}"));
+            let error = compile(pattern).unwrap_err();
+            assert_eq!(Words(&error).to_string(), format!("error parsing regexp: {message}"));
         }
     }
 }

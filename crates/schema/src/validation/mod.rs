@@ -4,6 +4,7 @@
 //! is no error.
 
 use crate::formats;
+use crate::go;
 use crate::go::number::{GoNumber, is_whole, print_float};
 use crate::model::ValueValidation;
 use crate::{ListType, Schema, Type};
@@ -243,8 +244,10 @@ impl Run<'_> {
             let detail = format!("{path} in body should be at least {fewest} chars long");
             report.add(Error::invalid(&self.at(path), text, detail));
         } else if let Some(pattern) = rules.pattern.as_ref().filter(|p| !p.is_match(text)) {
-            let broken =
-                pattern.error().map(|e| format!(", but pattern is invalid: {e}")).unwrap_or_default();
+            let broken = pattern
+                .error()
+                .map(|e| format!(", but pattern is invalid: {}", go::Words(e)))
+                .unwrap_or_default();
             let detail = format!("{path} in body should match '{}{broken}'", pattern.source());
             report.add(Error::invalid(&self.at(path), text, detail));
         }

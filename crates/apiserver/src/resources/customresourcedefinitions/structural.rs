@@ -2,7 +2,7 @@
 //! defaults fit (`schema/defaulting/validation.go`).
 
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
-use fleetpass_schema::{Pattern, Schema, crd, objectmeta, pruning, validation};
+use fleetpass_schema::{Pattern, Schema, crd, go, objectmeta, pruning, validation};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -194,7 +194,7 @@ fn value_validation(props: &Props, skip_any_of: bool, skip_first: bool, path: &P
     }
     let pattern = text(props, "pattern");
     if let Some(why) = Pattern::new(pattern).error() {
-        let detail = format!("must be a valid regular expression, but isn't: {why}");
+        let detail = format!("must be a valid regular expression, but isn't: {}", go::Words(why));
         errors.push(Error::invalid(&path.child("pattern"), pattern, detail));
     }
 }

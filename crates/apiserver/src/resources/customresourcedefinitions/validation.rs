@@ -9,8 +9,8 @@ use crate::resources::customresources::is_selectable_type;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::validation::names::{is_dns1035_label, is_dns1123_subdomain};
-use fleetpass_schema::crd;
 use fleetpass_schema::fieldpath::field_path;
+use fleetpass_schema::{crd, go};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -425,7 +425,8 @@ fn validate_selectable(at: &Path, fields: &Value, schema: &Value, errors: &mut E
         let (found, leaf) = match field_path(path, &schema, false) {
             Ok(found) => found,
             Err(why) => {
-                errors.push(Error::invalid(&at, path, format!("is an invalid path: {why}")));
+                let detail = format!("is an invalid path: {}", go::Words(&why));
+                errors.push(Error::invalid(&at, path, detail));
                 continue;
             }
         };

@@ -8,7 +8,7 @@ mod managed;
 mod own;
 mod pages;
 mod patch;
-
+mod patch_status;
 mod read;
 mod update;
 mod watch;
@@ -17,6 +17,7 @@ pub use delete::Deleted;
 
 pub(crate) use managed::track_action;
 pub use patch::PatchRequest;
+pub(crate) use patch_status::patch_status;
 pub use read::Listed;
 pub use watch::{WatchItem, Watching};
 

@@ -8,7 +8,7 @@ use super::render::{self, Form};
 use super::streaming;
 use crate::alias;
 use crate::catalog::{Row, Table};
-use crate::registry::{PatchRequest, Scope, Written};
+use crate::registry::{PatchRequest, Scope, Written, patch_status};
 use crate::strategy::{Backing, Handler, Strategy, Subresource, Version, WriteOptions};
 use bytes::Bytes;
 use fleetpass_apimachinery::gvk::GvkRef;
@@ -165,7 +165,8 @@ impl<'a> Call<'a> {
         }
         if verb == "patch" {
             // The router looks at a patch's type before anything else.
-            PatchKind::from_content_type(self.asked.content_type(), self.row.resource.custom)?;
+            PatchKind::from_content_type(self.asked.content_type(), self.row.resource.custom)
+                .map_err(patch_status)?;
         }
         let has_body = self.asked.headers.get(CONTENT_TYPE).is_some()
             || self.asked.headers.get("content-length").is_some_and(|l| l != "0");
@@ -343,7 +344,8 @@ impl<'a> Call<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let kind = PatchKind::from_content_type(self.asked.content_type(), self.row.resource.custom)?;
+        let kind = PatchKind::from_content_type(self.asked.content_type(), self.row.resource.custom)
+            .map_err(patch_status)?;
         let form = self.form()?;
         let bytes = read.await?;
         let write = if kind == PatchKind::Apply { Write::Apply } else { Write::Patch };
@@ -407,7 +409,7 @@ pub(super) fn write_options(query: &WriteQuery) -> WriteOptions {
 /// Reads the document of a patch.
 fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<PatchRequest, Status> {
     let validation = query.field_validation;
-    let read = patch::read(kind, bytes, validation)?;
+    let read = patch::read(kind, bytes, validation).map_err(patch_status)?;
     Ok(PatchRequest {
         kind,
         document: read.value,

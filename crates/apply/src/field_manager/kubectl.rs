@@ -2,9 +2,8 @@
 //! When it applies on the server for the first time, it takes over what it applied on the client
 //! (`k8s.io/apimachinery/pkg/util/managedfields/internal`: `lastappliedmanager.go`, `lastappliedupdater.go`).
 
-use super::FieldManager;
 use crate::fieldpath::Set;
-use crate::typed::{compare, to_set, validate};
+use crate::typed::{TypeRef, compare, to_set, validate};
 use serde_json::Value;
 
 /// The manager that keeps the record.
@@ -16,13 +15,12 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// The fields that kubectl recorded as applied by itself, before the server did, and that are still as it applied
 /// them; `None` if there is no usable record. Conflicts about these are none.
-pub(super) fn still_as_applied(manager: &FieldManager<'_>, live: &Value) -> Option<Set> {
+pub(super) fn still_as_applied(schema: TypeRef<'_>, api_version: &str, live: &Value) -> Option<Set> {
     let record = live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?;
     let applied: Value = serde_json::from_str(record).ok()?;
-    if applied.get("apiVersion")?.as_str()? != manager.kind.api_version() {
+    if applied.get("apiVersion")?.as_str()? != api_version {
         return None;
     }
-    let schema = manager.type_ref();
     validate(schema, &applied, false).ok()?;
     validate(schema, live, false).ok()?;
     let comparison = compare(schema, &applied, live);

@@ -6,9 +6,9 @@ mod printed;
 #[cfg(test)]
 mod tests;
 
-use crate::PatchKind;
 use crate::error::{Conflict, Conflicts, Error, Misfit, MisfitObject};
 use crate::fieldpath::Set;
+use crate::kind::PatchKind;
 use crate::managed_fields::{
     Managed, Operation, Owned, Owner, is_reset, managed_fields, set_managed_fields, without_managed_fields,
 };
@@ -121,7 +121,9 @@ impl FieldManager<'_> {
         let is_kubectl = self.name == KUBECTL;
         let mut applied = match self.apply_tracked(live, configuration, force) {
             Err(Error::Conflicts(conflicts)) if is_kubectl => {
-                let Some(allowed) = live.and_then(|live| still_as_applied(self, live)) else {
+                let api_version = self.kind.api_version();
+                let allowed = live.and_then(|live| still_as_applied(self.type_ref(), &api_version, live));
+                let Some(allowed) = allowed else {
                     return Err(Error::Conflicts(conflicts));
                 };
                 let left: Vec<Conflict> =

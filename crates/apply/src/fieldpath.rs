@@ -258,6 +258,8 @@ impl Set {
         Self { members, children }
     }
 
+    // The operations on two sets walk both trees at once, which is linear but for look-ups by name.
+
     /// The fields in either set.
     pub(crate) fn union(&self, other: &Self) -> Self {
         let mut out = self.clone();
@@ -359,6 +361,7 @@ impl Set {
                 owned = true;
                 continue;
             }
+            // What a later version wrote is lost to this one, but does not make the object unreadable.
             let Some(child) = PathElement::from_name(name)? else { continue };
             let Value::Object(grandchildren) = value else {
                 return Err(FieldsV1Error::NotAnObject(name.clone()));

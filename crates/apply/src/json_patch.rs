@@ -144,6 +144,7 @@ fn perform(document: &mut Value, operation: &Value, budget: &mut usize) -> Resul
 /// The container that holds the last part of a pointer, and that part. What stands before the first slash is not
 /// looked at.
 fn find<'a>(document: &'a mut Value, pointer: &str) -> Result<(&'a mut Value, String), Refused> {
+    // `json-patch.v4` splits and drops the first part without a look at it.
     let mut parts = pointer.split('/').skip(1).map(unescape).peekable();
     let mut container = document;
     while let Some(part) = parts.next() {
@@ -167,6 +168,7 @@ fn find<'a>(document: &'a mut Value, pointer: &str) -> Result<(&'a mut Value, St
 }
 
 fn unescape(part: &str) -> String {
+    // In this order, or `~01` would become `/` and not `~1` (RFC 6901).
     part.replace("~1", "/").replace("~0", "~")
 }
 
@@ -229,6 +231,7 @@ fn remove(document: &mut Value, path: &str) -> Result<Value, Refused> {
 }
 
 fn replace(document: &mut Value, path: &str, value: Option<&Value>) -> Result<(), Refused> {
+    // The whole document: only by something that can hold fields.
     if path.is_empty() {
         return match value {
             Some(whole @ (Value::Object(_) | Value::Array(_))) => {

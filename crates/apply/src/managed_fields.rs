@@ -163,6 +163,7 @@ impl Managed {
     /// `None` if nobody owns anything.
     pub(crate) fn encode(&self) -> Option<Value> {
         let mut entries: Vec<_> = self.0.iter().collect();
+        // Not the order of the map: this is `sortEncodedManagedFields`, by which appliers come first.
         entries.sort_by_cached_key(|(owner, owned)| {
             (
                 owner.operation,
@@ -275,6 +276,7 @@ pub(crate) fn is_reset(list: Option<&Value>) -> bool {
     match list {
         Some(Value::Array(entries)) => match entries.as_slice() {
             [] => true,
+            // Go cannot tell an entry without members from one whose members are all empty.
             [Value::Object(entry)] => entry.values().all(|v| v.is_null() || v == ""),
             _ => false,
         },
@@ -306,6 +308,7 @@ pub(crate) fn set_managed_fields(object: &mut Value, list: Option<Value>) {
         (Some(Value::Object(metadata)), None) => {
             metadata.remove("managedFields");
         }
+        // Bodies of actions, such as a TokenRequest, may come without metadata.
         (_, Some(list)) => {
             members.insert("metadata".into(), json!({"managedFields": list}));
         }
@@ -316,6 +319,8 @@ pub(crate) fn set_managed_fields(object: &mut Value, list: Option<Value>) {
 /// Takes back the times in `new`'s `managedFields` if nothing but times changed, so that the write is none
 /// (`IgnoreManagedFieldsTimestampsTransformer` in `k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager`).
 pub fn keep_times(new: &mut Value, old: &Value) {
+    // A write that defaulting turns back into what is stored must be none: a controller that repeats it would wake everybody
+    // who watches the object, itself included.
     let (Some(new_list), Some(old_list)) = (managed_fields(new), managed_fields(old)) else { return };
     let timeless = |list: &Value| {
         let mut list = list.clone();

@@ -161,6 +161,8 @@ impl FieldManager<'_> {
             // Writers of a subresource cannot change who owns the object.
             from_live()
         };
+        // Nobody owns this object, or not any more. To begin now would make this writer the owner of what it changes, and
+        // nobody that of the rest; the next apply begins properly (`skipnonapplied.go`).
         if managed.0.is_empty() && live.is_some() {
             return set_managed_fields(new, None);
         }

@@ -12,8 +12,11 @@ pub(super) fn fill_printed(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (name, field) in &schema.properties {
+                // The default `{}` in an OpenAPI document of Go types means a struct that is not a pointer.
                 let is_struct =
                     field.default.as_ref().is_some_and(|d| d.as_object().is_some_and(Map::is_empty));
+                // Go's struct tags where they are known; else the document, which lists fields without `omitempty` as
+                // required.
                 let always = match field.go_type {
                     Some(_) => !field.go.omit_empty && !field.go.omit_zero,
                     None => schema.required.contains(name),
@@ -21,6 +24,8 @@ pub(super) fn fill_printed(schema: &Schema, value: &mut Value) {
                 if (is_struct || always) && !members.contains_key(name) {
                     members.insert(name.clone(), unset(field, is_struct));
                 }
+                // Also of what was just added: its own structs are printed too. This ends, because a Go struct contains itself only
+                // through a pointer, which prints as null.
                 if let Some(member) = members.get_mut(name) {
                     fill_printed(field, member);
                 }
@@ -46,6 +51,7 @@ pub(super) fn fill_printed(schema: &Schema, value: &mut Value) {
 fn unset(field: &Schema, is_struct: bool) -> Value {
     match field.kind {
         Some(Type::Object) if is_struct => json!({}),
+        // Times and bytes are strings in the schema only; unset, they print as null.
         Some(Type::String) if field.format.is_none() => "".into(),
         Some(Type::Integer | Type::Number) => 0.into(),
         Some(Type::Boolean) => false.into(),

@@ -57,6 +57,7 @@ fn field<'a>(schema: &'a Schema, name: &str) -> Result<&'a Schema, StrategicErro
     })
 }
 
+/// One map merged into another. Recursion ends with the patch, whose depth the decoder has bounded.
 fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result<Object, StrategicError> {
     // A directive is about all of the map: whatever stands beside it is not merged.
     if let Some(directive) = patch.get(DIRECTIVE).cloned() {
@@ -80,6 +81,7 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
                 true,
             ),
         };
+        // Null takes a member away, with or without the prefix of a directive.
         if change.is_null() {
             original.remove(&name);
             continue;
@@ -91,8 +93,9 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
             (Some(Value::Array(current)), Value::Array(change)) => {
                 Some(Value::Array(merge_list(current, change, field(schema, &name)?, deletes)?))
             }
-            // There is nothing to delete from.
+            // There is nothing to delete from, and what stands there is left alone.
             (current, _) if deletes => current,
+            // Nothing to merge with. The new value must not bring nulls and directives into the stored object.
             (_, change) => without_directives(without_nulls(change)),
         };
         if let Some(merged) = merged {
@@ -107,6 +110,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Strategi
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = directive else { return Err(malformed(Directive::RetainKeys)) };
     let listed = |name: &str| keys.iter().any(|key| key == name);
+    // Directives are no fields, and to remove a field that is not kept is no contradiction.
     let foreign = patch.iter().any(|(name, value)| {
         !value.is_null()
             && !name.starts_with(DELETE_FROM)
@@ -123,6 +127,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Strategi
 /// `$setElementOrder/list`: merges the list that it is about and puts the elements in the order given; those that
 /// only the original has keep their places relative to them. Takes both out of the patch.
 fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) -> Result<(), StrategicError> {
+    // Collected first: each of them is taken out of the patch, together with the list that it is about.
     let directives: Vec<String> =
         patch.keys().filter(|name| name.starts_with(ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
@@ -141,6 +146,7 @@ fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) ->
                 are_maps(&[current.as_deref().unwrap_or_default(), change.as_deref().unwrap_or_default()])?
             }
         };
+        // Before merging, which brings the elements of the patch in: they have no place on the server yet.
         let server_order = current.clone().unwrap_or_default();
         let merged = match (current, change) {
             (Some(current), Some(change)) => merge_list(current, change, field, false)?,
@@ -163,6 +169,7 @@ fn merge_list(
     schema: &Schema,
     deletes: bool,
 ) -> Result<Vec<Value>, StrategicError> {
+    // Lists without a merge strategy are atomic, as in a merge patch; directives in them are not looked for.
     if !schema.patch.merge {
         return Ok(patch);
     }
@@ -176,12 +183,14 @@ fn merge_list(
         if name.is_empty() {
             return Err(StrategicError::NoMergeKey);
         }
+        // Elements that are directives have no place in the order, so they go first.
         let (original, patch) = special_elements(original, patch, name)?;
         let element = schema.items.as_deref().unwrap_or(schema);
         (merge_elements(original.clone(), &patch, name, element)?, original, patch)
     } else if deletes {
         return Ok(original.into_iter().filter(|value| !patch.contains(value)).collect());
     } else {
+        // A list of scalars is a set: each value once.
         let mut both = original.clone();
         both.extend(patch.iter().cloned());
         let mut merged: Vec<Value> = Vec::new();
@@ -225,9 +234,11 @@ fn special_elements(
             },
         }
     }
+    // With `replace` the rest stands for the original and nothing is left to merge into it.
     Ok(if replace { (rest, Vec::new()) } else { (original, rest) })
 }
 
+/// Merges each element of the patch into the first element with the same key; those without one are appended.
 fn merge_elements(
     mut original: Vec<Value>,
     patch: &[Value],
@@ -272,6 +283,7 @@ fn same_go_type(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// The elements of a list, or the error that there is none.
 fn list(value: Value) -> Result<Vec<Value>, StrategicError> {
     match value {
         Value::Array(list) => Ok(list),
@@ -286,7 +298,7 @@ fn unknown_directive(directive: &Value, patch: &Object) -> StrategicError {
     }
 }
 
-/// A new value is taken without its nulls …
+/// The value without the null members of its objects, also of those in lists.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
@@ -297,7 +309,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// … and without the objects in it that are directives.
+/// The value without the objects in it that hold a directive; `None` if it is one itself.
 fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) if map.contains_key(DIRECTIVE) => None,

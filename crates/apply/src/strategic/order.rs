@@ -16,9 +16,12 @@ pub(super) fn check_order(change: &[Value], order: &[Value], key: &str) -> Resul
     let kept: Vec<&Value> = if key.is_empty() {
         change.iter().collect()
     } else {
+        // All have to be maps, also those that are filtered out next.
         change.iter().map(object).collect::<Result<Vec<_>, _>>()?;
         change.iter().filter(|element| !is_delete(element)).collect()
     };
+    // The elements must be a subsequence of the order: one walk over both. Elements of the order that are not in the patch
+    // are those that stay as they are.
     let mut position = 0;
     let mut ordered = order.iter();
     while let Some(element) = kept.get(position) {
@@ -54,6 +57,7 @@ pub(super) struct Key<'a> {
 }
 
 impl Key<'_> {
+    /// Where the list has this element.
     fn position(self, list: &[Value], element: &Value) -> Option<usize> {
         list.iter().position(|other| {
             if self.maps { other.get(self.name) == element.get(self.name) } else { other == element }
@@ -91,6 +95,8 @@ pub(super) fn interleave(
     let patch = sorted(patch, patch_order, key)?;
     let server_only = sorted(server_only, server_order, key)?;
     let mut out = Vec::with_capacity(patch.len() + server_only.len());
+    // A merge of two sorted lists by the server's order. An element of the patch that is new to the server has no place in
+    // it, so nothing is put before it.
     let mut left = server_only.into_iter().peekable();
     for right in patch {
         while let Some(element) = left.peek() {
@@ -105,6 +111,7 @@ pub(super) fn interleave(
     Ok(out)
 }
 
+/// The list in this order, with elements that are to be deleted at the end.
 fn sorted(mut list: Vec<Value>, order: &[Value], key: Key<'_>) -> Result<Vec<Value>, StrategicError> {
     let mut deleted = Vec::new();
     if key.maps {
@@ -113,6 +120,7 @@ fn sorted(mut list: Vec<Value>, order: &[Value], key: Key<'_>) -> Result<Vec<Val
         }
         (deleted, list) = list.into_iter().partition(is_delete);
     }
+    // Stable, and `None` sorts first: elements that the order does not know keep their sequence in front of the others.
     list.sort_by_key(|element| key.position(order, element));
     list.extend(deleted);
     Ok(list)
@@ -122,6 +130,7 @@ fn is_delete(element: &Value) -> bool {
     element.get(DIRECTIVE).is_some_and(|directive| directive == "delete")
 }
 
+/// The members of an element, or the error that it is no map.
 pub(super) fn object(value: &Value) -> Result<&Object, StrategicError> {
     value
         .as_object()

@@ -136,6 +136,8 @@ fn compare_node(
             }
         }
     };
+    // A value that turned from a list into a map, where it may be both, is handled as both: what was in the one is removed,
+    // what is in the other added.
     let leaf = match (left, right) {
         (_, None) => handle(atom.handled_as(left)),
         (None, _) => handle(atom.handled_as(right)),
@@ -145,6 +147,7 @@ fn compare_node(
             handle(atom.handled_as(right))
         }
     };
+    // A leaf has been reported already. Lists and maps that are new or gone are fields themselves, too.
     if !leaf {
         match (left, right) {
             (None, _) => out.added(path),
@@ -171,6 +174,7 @@ fn compare_maps(
     out: &mut impl Differences,
 ) {
     for name in member_names(left, right) {
+        // Fields that the schema does not know are nobody's: validation refuses them where they matter.
         if let Some(entry) = map.entry(name) {
             path.push(PathElement::field(name));
             compare_node(entry, left.and_then(|m| m.get(name)), right.and_then(|m| m.get(name)), path, out);
@@ -195,6 +199,7 @@ fn compare_lists(
         }
         groups
     }
+    // Grouped by key, so that each element is looked up once: the order of a list that is a set or a map is no difference.
     let (lefts, rights) = (group(list, left), group(list, right));
     let all: BTreeSet<&PathElement> = lefts.keys().chain(rights.keys()).collect();
     for element in all {

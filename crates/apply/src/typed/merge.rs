@@ -22,7 +22,8 @@ fn error(problem: Problem) -> ValidationError {
 
 fn merge_node(schema: TypeRef<'_>, left: Option<&Value>, right: Option<&Value>) -> Merged {
     let atom = schema.atom();
-    // A right value decides the form; without one the left does.
+    // A right value decides what the node is; without one the left does. That one is a list and the other a map is no
+    // error: the right one replaces it.
     let form = atom.handled_as(if right.is_some() { right } else { left });
     let leaf = || Ok(right.or(left).cloned());
     match form {
@@ -81,6 +82,9 @@ fn merge_lists(list: &ListAtom<'_>, left: &[Value], right: &[Value]) -> Merged {
             return Err(error(Problem::Duplicate(element.clone())));
         }
     }
+    // Both lists are walked at once (`visitListItems`), in linear time but for the look-ups. `next_shared` is the next element
+    // of `right` that `left` has too: an element that both have waits for its turn in `right`, and those that only `left` has
+    // are put out as they come.
     let mut shared = rights.iter().filter(|element| by_left.contains_key(element));
     let mut next_shared = shared.next();
     let mut done: BTreeSet<&PathElement> = BTreeSet::new();
@@ -108,6 +112,7 @@ fn merge_lists(list: &ListAtom<'_>, left: &[Value], right: &[Value]) -> Merged {
                 l += 1;
                 continue;
             }
+            // Put out already, when it was its turn in the right list.
             if done.contains(element) {
                 l += 1;
             }

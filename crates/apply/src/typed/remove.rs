@@ -10,10 +10,12 @@ pub(crate) fn remove(schema: TypeRef<'_>, value: &Value, fields: &Set) -> Value 
     match (atom.handled_as(Some(value)), value) {
         (Form::Scalar, scalar) => scalar.clone(),
         (Form::Map, Value::Object(members)) => {
+            // What is atomic has no parts of its own: who removes one removes it all.
             let Some(map) = atom.map.filter(|map| !map.atomic) else { return Value::Null };
             let mut out = Map::new();
             for (name, value) in members {
                 let child = PathElement::field(name);
+                // A member of the set goes with all that is below it.
                 if fields.has_member(&child) {
                     continue;
                 }

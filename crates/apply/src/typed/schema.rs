@@ -122,6 +122,7 @@ impl<'a> TypeRef<'a> {
             };
             MapAtom { atomic: schema.atomic, element, fields: Some(Fields { schema, preserve, object }) }
         };
+        // One schema may allow for several forms only if it gives no type, as for `int-or-string`.
         let mut atom = Atom { scalar: None, list: None, map: None };
         match schema.kind {
             None if !object => {
@@ -183,6 +184,7 @@ impl<'a> MapAtom<'a> {
     pub(crate) fn field(&self, name: &str) -> Option<TypeRef<'a>> {
         let Fields { schema, preserve, object } = self.fields?;
         let declared = schema.properties.get(name).map(|s| &**s);
+        // A CRD's schema may leave out, or say little of, what every object has.
         if object {
             match (name, declared) {
                 ("metadata", Some(metadata)) if !metadata.properties.is_empty() => {}

@@ -9,13 +9,14 @@ mod managed;
 mod own;
 mod pages;
 mod patch;
-
+mod patch_status;
 mod read;
 mod update;
 mod watch;
 
 pub(crate) use managed::track_action;
 pub(crate) use patch::PatchRequest;
+pub(crate) use patch_status::patch_status;
 pub(crate) use read::Listed;
 pub(crate) use watch::{WatchItem, Watching};
 

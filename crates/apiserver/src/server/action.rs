@@ -10,7 +10,7 @@ use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::validation::prepare;
-use fleetpass_apply::manager;
+use fleetpass_apply::manager_name;
 use fleetpass_codec::body;
 use fleetpass_codec::negotiate;
 use fleetpass_codec::options::{self, Write};
@@ -39,7 +39,7 @@ pub(super) async fn create(
     let info = &context.info;
     let namespace = if request.row.resource.namespaced { info.namespace.as_str() } else { "" };
     prepare::match_namespace(&mut object, namespace)?;
-    let manager = manager(&options.field_manager, context.user_agent());
+    let manager = manager_name(&options.field_manager, context.user_agent());
     track_action(target, schema, &info.subresource, &manager, context.now, &mut object);
     let registry = &request.inner.registry;
     registry.fresh().await?;

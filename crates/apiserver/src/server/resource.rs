@@ -10,7 +10,7 @@ use super::resource_request::{MEDIA_ALIASES, ResourceRequest, write_options};
 use super::streaming;
 use crate::alias;
 use crate::catalog::{Kinds, Row};
-use crate::registry::{PatchRequest, Written};
+use crate::registry::{PatchRequest, Written, patch_status};
 use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
 use bytes::Bytes;
 use fleetpass_apimachinery::gvk::GvkRef;
@@ -141,7 +141,8 @@ impl<'a> ResourceRequest<'a> {
         }
         if verb == "patch" {
             // The router looks at a patch's type before anything else.
-            PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)?;
+            PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)
+                .map_err(patch_status)?;
         }
         let has_body = self.context.headers.get(CONTENT_TYPE).is_some()
             || self.context.headers.get("content-length").is_some_and(|l| l != "0");
@@ -267,7 +268,8 @@ impl<'a> ResourceRequest<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let kind = PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)?;
+        let kind = PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)
+            .map_err(patch_status)?;
         let renderer = self.renderer()?;
         let bytes = read.await?;
         let write = if kind == PatchKind::Apply { Write::Apply } else { Write::Patch };
@@ -327,7 +329,7 @@ impl<'a> ResourceRequest<'a> {
 /// Reads the document of a patch.
 fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<PatchRequest, Status> {
     let validation = query.field_validation;
-    let read = patch::read(kind, bytes, validation)?;
+    let read = patch::read(kind, bytes, validation).map_err(patch_status)?;
     Ok(PatchRequest {
         kind,
         document: read.value,

@@ -4,6 +4,7 @@
 use super::render;
 use super::reply::Reply;
 use super::resource_request::{ResourceRequest, write_options};
+use crate::registry::patch_status;
 use crate::resources::customresources::simple;
 use crate::strategy::{ScalePaths, WriteOptions};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use fleetpass_apimachinery::field::{Error, Path};
 use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apply::{self as patch, PatchKind};
+use fleetpass_apply::{Body, Error as PatchError, PatchKind, patch};
 use fleetpass_codec::body::{self, Format};
 use fleetpass_codec::negotiate;
 use fleetpass_codec::options::{self, Write};
@@ -74,18 +75,19 @@ fn wanted(
         request.warn(decoded.warnings);
         return Ok(decoded.value);
     }
-    let kind = PatchKind::from_content_type(request.context.content_type(), true)?;
-    let parsed = body::parse(bytes, Format::Json).map_err(|why| patch::malformed(kind, true, &why))?;
+    let kind = PatchKind::from_content_type(request.context.content_type(), true).map_err(patch_status)?;
+    let malformed = |why: String| patch_status(PatchError::Malformed { kind, validated: true, why });
+    let parsed = body::parse(bytes, Format::Json).map_err(malformed)?;
     let document = parsed
         .raw
         .to_value(fleetpass_apimachinery::json::Numbers::Go)
-        .map_err(|why| patch::malformed(kind, true, &why.to_string()))?;
-    let body = patch::Body { value: &document, duplicates: &[], validated: true };
+        .map_err(|why| malformed(why.to_string()))?;
+    let body = Body { value: &document, duplicates: &[], validated: true };
     let mut scale = to_scale(object, paths);
     if simple(object, &paths.spec_replicas).is_none() {
         scale["spec"]["replicas"] = UNSET.into();
     }
-    Ok(patch::apply_patch(kind, &scale, &body, &schema)?.object)
+    Ok(patch(kind, &scale, &body, &schema).map_err(patch_status)?.object)
 }
 
 /// The Scale of an object that says how many replicas it wants.

@@ -1,15 +1,18 @@
 //! How field management sees a schema: every node is a scalar, a list or a map, or may be any of them
 //! (`k8s.io/kube-openapi/pkg/schemaconv`, which makes `structured-merge-diff` schemas of OpenAPI).
 
-use super::fields::{Item, PathElement};
+use super::validation_error::KeyError;
+use crate::fieldpath::PathElement;
+use crate::value::OrderedValue;
 use fleetpass_schema::{ListType, Schema, Type};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-/// A node of a schema.
+/// A node of a schema (`schema.TypeRef`). Copied freely: it only points into the schema, and what it may be is worked out
+/// when it is looked at ([`TypeRef::atom`]), so that no second schema has to be kept for each kind.
 #[derive(Clone, Copy)]
-pub(crate) enum Shape<'a> {
+pub(crate) enum TypeRef<'a> {
     /// A node that a schema describes.
     Node {
         /// Its description.
@@ -19,13 +22,13 @@ pub(crate) enum Shape<'a> {
         /// Whether it is a whole object, with apiVersion, kind and metadata.
         object: bool,
     },
-    /// Anything; objects are owned field by field, lists as a whole.
+    /// Anything; objects are owned field by field, lists as a whole (`__untyped_deduced_`).
     Deduced,
-    /// Anything, owned as a whole.
+    /// Anything, owned as a whole (`__untyped_atomic_`).
     Opaque,
 }
 
-/// The scalars that a node may be.
+/// The scalars that a node may be (`schema.Scalar`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scalar {
     Numeric,
@@ -34,30 +37,41 @@ pub(crate) enum Scalar {
     Any,
 }
 
-/// What a node may be; more than one where its schema gives no type.
+/// What a node may be (`schema.Atom`); more than one where its schema gives no type.
 pub(crate) struct Atom<'a> {
     pub(crate) scalar: Option<Scalar>,
-    pub(crate) list: Option<List<'a>>,
-    pub(crate) map: Option<MapShape<'a>>,
+    pub(crate) list: Option<ListAtom<'a>>,
+    pub(crate) map: Option<MapAtom<'a>>,
 }
 
 /// A list: owned as a whole, or element by element.
 #[derive(Clone, Copy)]
-pub(crate) struct List<'a> {
-    pub(crate) kind: &'a ListType,
-    pub(crate) element: Shape<'a>,
+pub(crate) struct ListAtom<'a> {
+    kind: &'a ListType,
+    pub(crate) element: TypeRef<'a>,
 }
 
 /// A struct or map.
 #[derive(Clone, Copy)]
-pub(crate) struct MapShape<'a> {
+pub(crate) struct MapAtom<'a> {
+    /// Whether it is owned as a whole.
     pub(crate) atomic: bool,
     /// The type of entries that are no declared fields; `None` where there are none.
-    pub(crate) element: Option<Shape<'a>>,
-    fields: Option<(&'a Schema, bool, bool)>,
+    element: Option<TypeRef<'a>>,
+    fields: Option<Fields<'a>>,
 }
 
-/// The one of an [`Atom`]'s forms that a value has; a value that has none of them, and null, leave it open.
+/// The declared fields of a struct.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    schema: &'a Schema,
+    /// See [`TypeRef::Node`].
+    preserve: bool,
+    /// See [`TypeRef::Node`].
+    object: bool,
+}
+
+/// Which of the things that an [`Atom`] may be a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Map,
@@ -65,7 +79,7 @@ pub(crate) enum Form {
     List,
 }
 
-impl<'a> Shape<'a> {
+impl<'a> TypeRef<'a> {
     /// The root of an object of this schema.
     pub(crate) fn root(schema: &'a Schema) -> Self {
         Self::Node { schema, preserve: schema.preserve_unknown_fields, object: true }
@@ -76,25 +90,26 @@ impl<'a> Shape<'a> {
         Self::Node { schema, preserve, object: schema.embedded_resource }
     }
 
+    /// What the node may be.
     pub(crate) fn atom(self) -> Atom<'a> {
         let (schema, preserve, object) = match self {
             Self::Node { schema, preserve, object } => (schema, preserve, object),
             Self::Deduced => {
                 return Atom {
                     scalar: Some(Scalar::Any),
-                    list: Some(List { kind: &ListType::Atomic, element: Self::Opaque }),
-                    map: Some(MapShape { atomic: false, element: Some(Self::Deduced), fields: None }),
+                    list: Some(ListAtom { kind: &ListType::Atomic, element: Self::Opaque }),
+                    map: Some(MapAtom { atomic: false, element: Some(Self::Deduced), fields: None }),
                 };
             }
             Self::Opaque => {
                 return Atom {
                     scalar: Some(Scalar::Any),
-                    list: Some(List { kind: &ListType::Atomic, element: Self::Opaque }),
-                    map: Some(MapShape { atomic: true, element: Some(Self::Opaque), fields: None }),
+                    list: Some(ListAtom { kind: &ListType::Atomic, element: Self::Opaque }),
+                    map: Some(MapAtom { atomic: true, element: Some(Self::Opaque), fields: None }),
                 };
             }
         };
-        let list = || List {
+        let list = || ListAtom {
             kind: &schema.list_type,
             element: schema.items.as_deref().map_or(Self::Deduced, |items| Self::child(items, preserve)),
         };
@@ -105,8 +120,9 @@ impl<'a> Shape<'a> {
                 None if preserve || (schema.properties.is_empty() && !object) => Some(Self::Deduced),
                 None => None,
             };
-            MapShape { atomic: schema.atomic, element, fields: Some((schema, preserve, object)) }
+            MapAtom { atomic: schema.atomic, element, fields: Some(Fields { schema, preserve, object }) }
         };
+        // One schema may allow for several forms only if it gives no type, as for `int-or-string`.
         let mut atom = Atom { scalar: None, list: None, map: None };
         match schema.kind {
             None if !object => {
@@ -119,6 +135,7 @@ impl<'a> Shape<'a> {
             Some(Type::String) => {
                 atom.scalar = Some(match schema.format.as_deref() {
                     None | Some("" | "byte") => Scalar::String,
+                    // So that an `int-or-string` may be either, and a `date-time` is not looked into.
                     Some(_) => Scalar::Any,
                 });
             }
@@ -147,7 +164,8 @@ impl<'a> Atom<'a> {
         }
     }
 
-    /// The form as which a value is handled: its own, or the first that the node has.
+    /// The form as which a value is handled: its own, or the first that the node has (in the order of `handleAtom` in
+    /// structured-merge-diff's `typed/helpers.go`).
     pub(crate) fn handled_as(&self, value: Option<&Value>) -> Form {
         self.form(value).unwrap_or_else(|| {
             [Form::Map, Form::Scalar, Form::List].into_iter().find(|f| self.has(*f)).unwrap_or(Form::Scalar)
@@ -161,83 +179,76 @@ impl<'a> Atom<'a> {
     }
 }
 
-impl<'a> MapShape<'a> {
+impl<'a> MapAtom<'a> {
     /// The declared field of this name.
-    pub(crate) fn field(&self, name: &str) -> Option<Shape<'a>> {
-        let (schema, preserve, object) = self.fields?;
+    pub(crate) fn field(&self, name: &str) -> Option<TypeRef<'a>> {
+        let Fields { schema, preserve, object } = self.fields?;
         let declared = schema.properties.get(name).map(|s| &**s);
+        // A CRD's schema may leave out, or say little of, what every object has.
         if object {
             match (name, declared) {
                 ("metadata", Some(metadata)) if !metadata.properties.is_empty() => {}
-                ("metadata", _) => return Some(Shape::child(&OBJECT_META, false)),
-                ("apiVersion" | "kind", None) => return Some(Shape::child(&STRING, false)),
+                ("metadata", _) => return Some(TypeRef::child(&OBJECT_META, false)),
+                ("apiVersion" | "kind", None) => return Some(TypeRef::child(&STRING, false)),
                 _ => {}
             }
         }
-        declared.map(|declared| Shape::child(declared, preserve))
+        declared.map(|declared| TypeRef::child(declared, preserve))
     }
 
-    /// Whether this is a map of anything without declared fields.
+    /// Whether this is a map of anything, without declared fields.
     pub(crate) fn free_form(&self) -> bool {
-        let fields = self.fields.is_some_and(|(schema, _, object)| object || !schema.properties.is_empty());
-        !fields && matches!(self.element, Some(Shape::Deduced))
+        let fields = self.fields.is_some_and(|f| f.object || !f.schema.properties.is_empty());
+        !fields && matches!(self.element, Some(TypeRef::Deduced))
     }
 
     /// The type of an entry: a declared field's, or that of all entries.
-    pub(crate) fn entry(&self, name: &str) -> Option<Shape<'a>> {
+    pub(crate) fn entry(&self, name: &str) -> Option<TypeRef<'a>> {
         self.field(name).or(self.element)
     }
 }
 
-impl List<'_> {
+impl ListAtom<'_> {
     /// Whether the list is owned as a whole.
     pub(crate) fn atomic(&self) -> bool {
         *self.kind == ListType::Atomic
     }
 
-    /// How the set of fields names this element.
-    ///
-    /// Errors: it has no key, or is nothing that a set can hold.
-    pub(crate) fn path_element(&self, element: &Value) -> Result<PathElement, String> {
+    /// How a set of fields names this element.
+    pub(crate) fn path_element(&self, element: &Value) -> Result<PathElement, KeyError> {
         match self.kind {
-            ListType::Atomic => Err("invalid indexing of non-associative list".into()),
+            ListType::Atomic => Err(KeyError::Atomic),
             ListType::Map(keys) if !keys.is_empty() => self.keyed(keys, element),
             ListType::Set | ListType::Map(_) => match element {
-                Value::Object(_) => {
-                    Err("associative list without keys has an element that's a map type".into())
-                }
-                Value::Array(_) => Err("not supported: associative list with lists as elements".into()),
-                Value::Null => {
-                    Err("associative list without keys has an element that's an explicit null".into())
-                }
-                scalar => Ok(PathElement::Value(Item(scalar.clone()))),
+                Value::Object(_) => Err(KeyError::MapInSet),
+                Value::Array(_) => Err(KeyError::ListInSet),
+                Value::Null => Err(KeyError::NullInSet),
+                scalar => Ok(PathElement::Value(OrderedValue(scalar.clone()))),
             },
         }
     }
 
-    fn keyed(&self, keys: &[String], element: &Value) -> Result<PathElement, String> {
+    fn keyed(&self, keys: &[String], element: &Value) -> Result<PathElement, KeyError> {
         let fields = match element {
             Value::Object(fields) => fields,
-            Value::Null => return Err("associative list with keys may not have a null element".into()),
-            _ => return Err("associative list with keys may not have non-map elements".into()),
+            Value::Null => return Err(KeyError::Null),
+            _ => return Err(KeyError::NotAMap),
         };
+        // A patch is not defaulted, but has to mean the same elements as the object, which is.
         let default = |key: &str| match self.element {
-            Shape::Node { schema, .. } => schema.properties.get(key).and_then(|field| field.default.as_ref()),
+            TypeRef::Node { schema, .. } => {
+                schema.properties.get(key).and_then(|field| field.default.as_ref())
+            }
             _ => None,
         };
-        let mut found: Vec<(String, Item)> = keys
+        let mut found: Vec<(String, OrderedValue)> = keys
             .iter()
             .filter_map(|key| {
-                fields.get(key).or_else(|| default(key)).map(|v| (key.clone(), Item(v.clone())))
+                fields.get(key).or_else(|| default(key)).map(|v| (key.clone(), OrderedValue(v.clone())))
             })
             .collect();
         if found.is_empty() {
-            let names: Vec<_> = keys.iter().map(|key| fleetpass_apimachinery::field::go_quote(key)).collect();
-            return Err(format!(
-                "associative list with keys has an element that omits all key fields [{}] (and doesn't have \
-                 default values for any key fields)",
-                names.join(" ")
-            ));
+            return Err(KeyError::NoKeys(keys.to_vec()));
         }
         found.sort();
         Ok(PathElement::Key(found))

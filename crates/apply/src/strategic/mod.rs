@@ -1,78 +1,65 @@
 //! Strategic merge patch: a merge patch that knows, from the Go types of a built-in kind, which lists are merged and
 //! by which key, and that has directives (`k8s.io/apimachinery/pkg/util/strategicpatch/patch.go`).
 
-use super::go_text::{json_kind, plain, type_name};
-use super::{Body, Patched, unprocessable};
-use fleetpass_apimachinery::field::go_quote;
-use fleetpass_apimachinery::status::Status;
-use fleetpass_schema::Schema;
-use serde_json::{Map, Value};
+mod convert;
+mod directives;
+mod error;
+mod order;
 
-const DIRECTIVE: &str = "$patch";
-const RETAIN_KEYS: &str = "$retainKeys";
-const DELETE_FROM: &str = "$deleteFromPrimitiveList";
-const ELEMENT_ORDER: &str = "$setElementOrder";
+pub use convert::{ConversionError, conversion_error};
+pub use error::{Directive, StrategicError};
+
+use crate::body::{Body, Patched};
+use crate::error::Error;
+use crate::kind::PatchKind;
+use crate::value::Found;
+use crate::words::{Container, PatchPart};
+use directives::{DELETE_FROM, DIRECTIVE, ELEMENT_ORDER, RETAIN_KEYS};
+use fleetpass_schema::Schema;
+use order::{Key, check_order, interleave, merge_key, object, partition};
+use serde_json::{Map, Value};
 
 type Object = Map<String, Value>;
 
-/// Why a patch cannot be applied.
-enum Error {
-    /// 400: a directive that is not well formed.
-    Format(&'static str),
-    /// 422.
-    ListOfLists,
-    /// 500: kube-apiserver gives these no status of their own.
-    Other(String),
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Format(message) => Self::bad_request(message),
-            Error::ListOfLists => unprocessable(),
-            Error::Other(message) => Self::plain_error(message),
-        }
-    }
-}
-
-const BAD_DELETE_LIST: Error = Error::Format("invalid patch format of primitive list");
-const BAD_RETAIN_KEYS: Error = Error::Format("invalid patch format of retainKeys");
-const BAD_ELEMENT_ORDER: Error = Error::Format("invalid patch format of setElementOrder list");
-
 /// Applies the patch to `live` by the patch strategies of `schema`. The strict errors name repeated members.
 ///
-/// Errors: 400 if the body is not an object or a directive is malformed, 422 for lists of lists, 500 for everything
-/// else that kube-apiserver does not expect (a list element without its merge key, …).
-pub(super) fn apply(live: &Value, body: &Body<'_>, schema: &Schema) -> Result<Patched, Status> {
+/// # Errors
+/// [`Error::NotAPatch`] if the body is not an object, [`Error::Strategic`] for what cannot be merged.
+pub(crate) fn apply(live: &Value, body: &Body<'_>, schema: &Schema) -> Result<Patched, Error> {
     let patch = match body.value {
         Value::Object(patch) => patch.clone(),
         Value::Null => Object::new(),
         other => {
-            return Err(Status::bad_request(format!(
-                "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-                json_kind(other)
-            )));
+            return Err(Error::NotAPatch {
+                kind: PatchKind::Strategic,
+                validated: body.validated,
+                part: PatchPart::Object,
+                found: Found::from(other),
+            });
         }
     };
     let original = live.as_object().cloned().unwrap_or_default();
-    let object = Value::Object(merge_map(original, patch, schema)?);
+    let object = Value::Object(merge_map(original, patch, schema).map_err(Error::Strategic)?);
     let strict = if body.validated { body.duplicates.to_vec() } else { Vec::new() };
     Ok(Patched { object, strict })
 }
 
+fn malformed(directive: Directive) -> StrategicError {
+    StrategicError::MalformedDirective(directive)
+}
+
 /// The schema of a field of a struct, or of the entries of a map.
-fn field<'a>(schema: &'a Schema, name: &str) -> Result<&'a Schema, Error> {
+fn field<'a>(schema: &'a Schema, name: &str) -> Result<&'a Schema, StrategicError> {
     schema.properties.get(name).or(schema.additional.as_ref()).map(|s| &**s).ok_or_else(|| {
         let go_type = schema.go_type.as_deref().unwrap_or_default();
         let short = go_type.rsplit('.').next().unwrap_or_default();
-        Error::Other(format!(
-            "unable to find api field in struct {short} for the json field {}",
-            go_quote(name)
-        ))
+        StrategicError::UnknownField { go_type: short.into(), field: name.into() }
     })
 }
 
-fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result<Object, Error> {
+/// One map merged into another. Recursion ends with the patch, whose depth the decoder has bounded.
+fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result<Object, StrategicError> {
+    // A directive is about all of the map: whatever stands beside it is not merged.
     if let Some(directive) = patch.get(DIRECTIVE).cloned() {
         return match directive.as_str() {
             Some("replace") => {
@@ -80,16 +67,21 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
                 Ok(patch)
             }
             Some("delete") => Ok(Object::new()),
-            _ => Err(bad_patch_type(&directive, &patch)),
+            _ => Err(unknown_directive(&directive, &patch)),
         };
     }
+    // Both take from the patch what they have dealt with, so they come before the members are merged one by one.
     retain_keys(&mut original, &mut patch)?;
     order_elements(&mut original, &mut patch, schema)?;
     for (name, change) in patch {
         let (name, deletes) = match name.strip_prefix(DELETE_FROM) {
             None => (name, false),
-            Some(rest) => (rest.strip_prefix('/').ok_or(BAD_DELETE_LIST)?.to_string(), true),
+            Some(rest) => (
+                rest.strip_prefix('/').ok_or(malformed(Directive::DeleteFromPrimitiveList))?.to_string(),
+                true,
+            ),
         };
+        // Null takes a member away, with or without the prefix of a directive.
         if change.is_null() {
             original.remove(&name);
             continue;
@@ -101,8 +93,9 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
             (Some(Value::Array(current)), Value::Array(change)) => {
                 Some(Value::Array(merge_list(current, change, field(schema, &name)?, deletes)?))
             }
-            // There is nothing to delete from.
+            // There is nothing to delete from, and what stands there is left alone.
             (current, _) if deletes => current,
+            // Nothing to merge with. The new value must not bring nulls and directives into the stored object.
             (_, change) => without_directives(without_nulls(change)),
         };
         if let Some(merged) = merged {
@@ -113,10 +106,11 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
 }
 
 /// `$retainKeys`: fields of the original that the directive does not list go; the patch may name no others.
-fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
+fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), StrategicError> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(keys) = directive else { return Err(BAD_RETAIN_KEYS) };
+    let Value::Array(keys) = directive else { return Err(malformed(Directive::RetainKeys)) };
     let listed = |name: &str| keys.iter().any(|key| key == name);
+    // Directives are no fields, and to remove a field that is not kept is no contradiction.
     let foreign = patch.iter().any(|(name, value)| {
         !value.is_null()
             && !name.starts_with(DELETE_FROM)
@@ -124,7 +118,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
             && !listed(name)
     });
     if foreign {
-        return Err(BAD_RETAIN_KEYS);
+        return Err(malformed(Directive::RetainKeys));
     }
     original.retain(|name, _| listed(name));
     Ok(())
@@ -132,30 +126,33 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Error> {
 
 /// `$setElementOrder/list`: merges the list that it is about and puts the elements in the order given; those that
 /// only the original has keep their places relative to them. Takes both out of the patch.
-fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) -> Result<(), Error> {
+fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) -> Result<(), StrategicError> {
+    // Collected first: each of them is taken out of the patch, together with the list that it is about.
     let directives: Vec<String> =
         patch.keys().filter(|name| name.starts_with(ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let order = list(patch.remove(&directive).unwrap_or_default())?;
-        let name = directive[ELEMENT_ORDER.len()..].strip_prefix('/').ok_or(BAD_ELEMENT_ORDER)?;
+        let name = directive[ELEMENT_ORDER.len()..]
+            .strip_prefix('/')
+            .ok_or(malformed(Directive::SetElementOrder))?;
         let current = original.get(name).filter(|v| !v.is_null()).cloned().map(list).transpose()?;
         let change = patch.get(name).cloned().map(list).transpose()?;
         let field = field(schema, name)?;
         let key = field.patch.merge_key.as_deref().unwrap_or("");
         check_order(change.as_deref().unwrap_or_default(), &order, key)?;
-        let kind = match (&current, &change) {
+        let maps = match (&current, &change) {
             (None, None) => continue,
-            (current, change) => element_kind(&[
-                current.as_deref().unwrap_or_default(),
-                change.as_deref().unwrap_or_default(),
-            ])?,
+            (current, change) => {
+                are_maps(&[current.as_deref().unwrap_or_default(), change.as_deref().unwrap_or_default()])?
+            }
         };
+        // Before merging, which brings the elements of the patch in: they have no place on the server yet.
         let server_order = current.clone().unwrap_or_default();
         let merged = match (current, change) {
             (Some(current), Some(change)) => merge_list(current, change, field, false)?,
             (current, change) => current.or(change).unwrap_or_default(),
         };
-        let key = Key { name: key, maps: kind == "map[string]interface {}" };
+        let key = Key { name: key, maps };
         let (listed, server_only) = partition(merged, &order, key)?;
         let ordered = interleave(listed, server_only, &order, &server_order, key)?;
         original.insert(name.to_string(), Value::Array(ordered));
@@ -164,68 +161,36 @@ fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) ->
     Ok(())
 }
 
-/// The elements of the patch must be listed, and in the order of the list.
-fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), Error> {
-    if change.is_empty() || order.is_empty() {
-        return Ok(());
-    }
-    let kept: Vec<&Value> = if key.is_empty() {
-        change.iter().collect()
-    } else {
-        change.iter().map(object).collect::<Result<Vec<_>, _>>()?;
-        change.iter().filter(|element| !is_delete(element)).collect()
-    };
-    let mut position = 0;
-    let mut ordered = order.iter();
-    while let Some(element) = kept.get(position) {
-        if element.get(DIRECTIVE).is_some() {
-            position += 1;
-            continue;
-        }
-        let Some(listed) = ordered.next() else {
-            return Err(Error::Other(format!(
-                "The order in patch list:\n{}\n doesn't match {ELEMENT_ORDER} list:\n{}\n",
-                plain(&Value::Array(change.to_vec())),
-                plain(&Value::Array(order.to_vec()))
-            )));
-        };
-        let equal = if key.is_empty() {
-            *element == listed
-        } else {
-            merge_key(object(element)?, key)? == merge_key(object(listed)?, key)?
-        };
-        if equal {
-            position += 1;
-        }
-    }
-    Ok(())
-}
-
+/// One list merged into another. As in Kubernetes the time is quadratic in the length of the lists, which the size of a
+/// request bounds.
 fn merge_list(
     original: Vec<Value>,
     patch: Vec<Value>,
     schema: &Schema,
     deletes: bool,
-) -> Result<Vec<Value>, Error> {
+) -> Result<Vec<Value>, StrategicError> {
+    // Lists without a merge strategy are atomic, as in a merge patch; directives in them are not looked for.
     if !schema.patch.merge {
         return Ok(patch);
     }
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
-    let maps = element_kind(&[&original, &patch])? == "map[string]interface {}";
+    let maps = are_maps(&[&original, &patch])?;
     let name = schema.patch.merge_key.as_deref().unwrap_or("");
     let key = Key { name, maps };
     let (merged, original, patch) = if maps {
         if name.is_empty() {
-            return Err(Error::Other("cannot merge lists without merge key for type struct".into()));
+            return Err(StrategicError::NoMergeKey);
         }
+        // Elements that are directives have no place in the order, so they go first.
         let (original, patch) = special_elements(original, patch, name)?;
         let element = schema.items.as_deref().unwrap_or(schema);
         (merge_elements(original.clone(), &patch, name, element)?, original, patch)
     } else if deletes {
         return Ok(original.into_iter().filter(|value| !patch.contains(value)).collect());
     } else {
+        // A list of scalars is a set: each value once.
         let mut both = original.clone();
         both.extend(patch.iter().cloned());
         let mut merged: Vec<Value> = Vec::new();
@@ -236,6 +201,7 @@ fn merge_list(
         }
         (merged, original, patch)
     };
+    // The elements of the patch come in the order of the patch, those that only the server has around them.
     let (changed, server_only) = partition(merged, &patch, key)?;
     interleave(changed, server_only, &patch, &original, key)
 }
@@ -246,7 +212,7 @@ fn special_elements(
     mut original: Vec<Value>,
     patch: Vec<Value>,
     key: &str,
-) -> Result<(Vec<Value>, Vec<Value>), Error> {
+) -> Result<(Vec<Value>, Vec<Value>), StrategicError> {
     let mut rest = Vec::new();
     let mut replace = false;
     for element in patch {
@@ -262,21 +228,23 @@ fn special_elements(
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
-                    return Err(Error::Other("merging lists cannot yet be specified in the patch".into()));
+                    return Err(StrategicError::MergeDirectiveInList);
                 }
-                _ => return Err(bad_patch_type(directive, object(&element)?)),
+                _ => return Err(unknown_directive(directive, object(&element)?)),
             },
         }
     }
+    // With `replace` the rest stands for the original and nothing is left to merge into it.
     Ok(if replace { (rest, Vec::new()) } else { (original, rest) })
 }
 
+/// Merges each element of the patch into the first element with the same key; those without one are appended.
 fn merge_elements(
     mut original: Vec<Value>,
     patch: &[Value],
     key: &str,
     schema: &Schema,
-) -> Result<Vec<Value>, Error> {
+) -> Result<Vec<Value>, StrategicError> {
     for element in patch {
         let change = object(element)?;
         let wanted = merge_key(change, key)?;
@@ -291,126 +259,46 @@ fn merge_elements(
     Ok(original)
 }
 
-/// How elements of a list are told apart: maps by a key, others by themselves.
-#[derive(Clone, Copy)]
-struct Key<'a> {
-    name: &'a str,
-    maps: bool,
-}
-
-impl Key<'_> {
-    fn position(self, list: &[Value], element: &Value) -> Option<usize> {
-        list.iter().position(|other| {
-            if self.maps { other.get(self.name) == element.get(self.name) } else { other == element }
-        })
-    }
-}
-
-/// The elements that `by` has too, and those that it has not.
-fn partition(list: Vec<Value>, by: &[Value], key: Key<'_>) -> Result<(Vec<Value>, Vec<Value>), Error> {
-    if key.name.is_empty() {
-        return Ok(list.into_iter().partition(|element| by.contains(element)));
-    }
-    let (mut inside, mut outside) = (Vec::new(), Vec::new());
-    for element in list {
-        let wanted = merge_key(object(&element)?, key.name)?;
-        let found = by.iter().any(|other| other.get(key.name) == Some(wanted));
-        if found { inside.push(element) } else { outside.push(element) }
-    }
-    Ok((inside, outside))
-}
-
-/// Sorts the elements of the patch by the patch's order and those that only the server has by the server's, and
-/// puts each of the latter before the first element of the patch that came after it on the server.
-fn interleave(
-    patch: Vec<Value>,
-    server_only: Vec<Value>,
-    patch_order: &[Value],
-    server_order: &[Value],
-    key: Key<'_>,
-) -> Result<Vec<Value>, Error> {
-    let patch = sorted(patch, patch_order, key)?;
-    let server_only = sorted(server_only, server_order, key)?;
-    let mut out = Vec::with_capacity(patch.len() + server_only.len());
-    let mut left = server_only.into_iter().peekable();
-    for right in patch {
-        while let Some(element) = left.peek() {
-            match (key.position(server_order, element), key.position(server_order, &right)) {
-                (Some(l), Some(r)) if l < r => out.extend(left.next()),
-                _ => break,
-            }
-        }
-        out.push(right);
-    }
-    out.extend(left);
-    Ok(out)
-}
-
-fn sorted(mut list: Vec<Value>, order: &[Value], key: Key<'_>) -> Result<Vec<Value>, Error> {
-    let mut deleted = Vec::new();
-    if key.maps {
-        for element in list.iter().chain(order) {
-            merge_key(object(element)?, key.name)?;
-        }
-        (deleted, list) = list.into_iter().partition(is_delete);
-    }
-    list.sort_by_key(|element| key.position(order, element));
-    list.extend(deleted);
-    Ok(list)
-}
-
-fn is_delete(element: &Value) -> bool {
-    element.get(DIRECTIVE).is_some_and(|directive| directive == "delete")
-}
-
-/// The Go type of all elements; lists may neither be mixed nor hold lists.
-fn element_kind(lists: &[&[Value]]) -> Result<&'static str, Error> {
-    let mut kinds = lists.iter().flat_map(|list| list.iter()).map(type_name);
-    let Some(first) = kinds.next() else {
-        return Err(Error::Other("no elements in any of the given slices".into()));
+/// Whether the elements of the lists are objects; lists may neither be mixed nor hold lists.
+fn are_maps(lists: &[&[Value]]) -> Result<bool, StrategicError> {
+    let mut elements = lists.iter().flat_map(|list| list.iter());
+    let Some(first) = elements.next() else {
+        return Err(StrategicError::NoElements);
     };
-    if first == "[]interface {}" {
-        return Err(Error::ListOfLists);
+    if first.is_array() {
+        return Err(StrategicError::ListOfLists);
     }
-    if first == "<nil>" || kinds.any(|kind| kind != first) {
+    if first.is_null() || !elements.all(|element| same_go_type(first, element)) {
         let lists: Vec<Value> = lists.iter().map(|list| Value::Array(list.to_vec())).collect();
-        return Err(Error::Other(format!("list element types are not identical: {}", plain(&lists.into()))));
+        return Err(StrategicError::MixedElements(Found(lists.into())));
     }
-    Ok(first)
+    Ok(first.is_object())
 }
 
-fn list(value: Value) -> Result<Vec<Value>, Error> {
+/// Whether Go decodes both to the same type: whole numbers and others are two.
+fn same_go_type(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.is_f64() == b.is_f64(),
+        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
+    }
+}
+
+/// The elements of a list, or the error that there is none.
+fn list(value: Value) -> Result<Vec<Value>, StrategicError> {
     match value {
         Value::Array(list) => Ok(list),
-        other => Err(bad_type("[]interface {}", &other)),
+        other => Err(StrategicError::WrongContainer { expected: Container::List, found: Found(other) }),
     }
 }
 
-fn object(value: &Value) -> Result<&Object, Error> {
-    value.as_object().ok_or_else(|| bad_type("map[string]interface {}", value))
+fn unknown_directive(directive: &Value, patch: &Object) -> StrategicError {
+    StrategicError::UnknownDirective {
+        directive: Found::from(directive),
+        patch: Found(Value::Object(patch.clone())),
+    }
 }
 
-fn bad_type(expected: &str, actual: &Value) -> Error {
-    let actual = if actual.is_null() { "%!s(<nil>)" } else { type_name(actual) };
-    Error::Other(format!("expected a {expected}, but received a {actual}"))
-}
-
-fn merge_key<'a>(element: &'a Object, key: &str) -> Result<&'a Value, Error> {
-    element.get(key).ok_or_else(|| {
-        let element = plain(&Value::Object(element.clone()));
-        Error::Other(format!("map: {element} does not contain declared merge key: {key}"))
-    })
-}
-
-fn bad_patch_type(directive: &Value, patch: &Object) -> Error {
-    let printed = match directive {
-        Value::String(text) => text.clone(),
-        other => format!("%!s({}={})", type_name(other), plain(other)),
-    };
-    Error::Other(format!("unknown patch type: {printed} in map: {}", plain(&Value::Object(patch.clone()))))
-}
-
-/// A new value is taken without its nulls …
+/// The value without the null members of its objects, also of those in lists.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
@@ -421,7 +309,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// … and without the objects in it that are directives.
+/// The value without the objects in it that hold a directive; `None` if it is one itself.
 fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) if map.contains_key(DIRECTIVE) => None,
@@ -474,7 +362,7 @@ mod tests {
         }
     }
 
-    fn patch(live: &Value, patch: &Value) -> Result<Value, Status> {
+    fn patch(live: &Value, patch: &Value) -> Result<Value, Error> {
         let body = Body { value: patch, duplicates: &[], validated: true };
         apply(live, &body, &schema()).map(|patched| patched.object)
     }
@@ -573,54 +461,76 @@ mod tests {
         }
     }
 
+    /// The classes of errors that a server answers differently.
+    fn class(error: &Error) -> &'static str {
+        match error {
+            Error::NotAPatch { kind: PatchKind::Strategic, .. } => "not a patch",
+            Error::Strategic(StrategicError::MalformedDirective(_)) => "directive",
+            Error::Strategic(StrategicError::ListOfLists) => "list of lists",
+            Error::Strategic(_) => "other",
+            _ => "unexpected",
+        }
+    }
+
     #[test]
     fn refusals() {
         let live = json!({"secrets": [{"name": "two"}], "odd": {"a": 1}, "metadata": {"finalizers": ["a"]}});
-        for (change, code, message) in [
+        for (change, want, message) in [
             (
                 json!({"$setElementOrder/secrets": [{"name": "two"}], "secrets": [{"name": "unlisted"}]}),
-                500,
+                "other",
                 "The order in patch list:\n[map[name:unlisted]]\n doesn't match $setElementOrder list:\n\
                  [map[name:two]]\n",
             ),
             (
                 json!({"secrets": [{"notname": "x"}]}),
-                500,
+                "other",
                 "map: map[notname:x] does not contain declared merge key: name",
             ),
-            (json!({"secrets": ["x"]}), 500, "list element types are not identical: [[map[name:two]] [x]]"),
+            (
+                json!({"secrets": ["x"]}),
+                "other",
+                "list element types are not identical: [[map[name:two]] [x]]",
+            ),
             (
                 json!({"secrets": [{"name": "x", "$patch": "nope"}]}),
-                500,
+                "other",
                 "unknown patch type: nope in map: map[$patch:nope name:x]",
             ),
-            (json!({"$setElementOrder": []}), 400, "invalid patch format of setElementOrder list"),
+            (json!({"$setElementOrder": []}), "directive", "invalid patch format of setElementOrder list"),
             (
                 json!({"$setElementOrder/secrets": "x"}),
-                500,
+                "other",
                 "expected a []interface {}, but received a string",
             ),
-            (json!({"metadata": {"$retainKeys": 1}}), 400, "invalid patch format of retainKeys"),
+            (json!({"metadata": {"$retainKeys": 1}}), "directive", "invalid patch format of retainKeys"),
             (
                 json!({"metadata": {"$retainKeys": [], "finalizers": ["b"]}}),
-                400,
+                "directive",
                 "invalid patch format of retainKeys",
             ),
-            (json!({"$deleteFromPrimitiveList": []}), 400, "invalid patch format of primitive list"),
+            (json!({"$deleteFromPrimitiveList": []}), "directive", "invalid patch format of primitive list"),
             (
                 json!({"odd": {"a": 2}}),
-                500,
+                "other",
                 "unable to find api field in struct ServiceAccount for the json field \"odd\"",
             ),
             (
                 json!({"metadata": {"finalizers": [["x"]]}}),
-                500,
+                "other",
                 "list element types are not identical: [[a] [[x]]]",
             ),
-            (json!([]), 400, "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+            (
+                json!([]),
+                "not a patch",
+                "json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ),
         ] {
-            let status = patch(&live, &change).unwrap_err();
-            assert_eq!((status.code, status.message.as_str()), (code, message), "{change}");
+            let error = patch(&live, &change).unwrap_err();
+            assert_eq!((class(&error), error.to_string().as_str()), (want, message), "{change}");
         }
+        let live = json!({"metadata": {"finalizers": []}});
+        let error = patch(&live, &json!({"metadata": {"finalizers": [["x"]]}})).unwrap_err();
+        assert_eq!(error, Error::Strategic(StrategicError::ListOfLists));
     }
 }

@@ -1,10 +1,11 @@
 //! Server-side apply against what a real kube-apiserver answered.
 
-use super::apply::{Target, apply, keep_times, update};
-use super::combine::{compare, written};
-use super::fields::Set;
-use super::shape::Shape;
-use fleetpass_apimachinery::status::Status;
+use super::FieldManager;
+use crate::error::{Conflicts, Error};
+use crate::fieldpath::Set;
+use crate::managed_fields::keep_times;
+use crate::typed::{TypeRef, compare, written};
+use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
 use fleetpass_apimachinery::time::rfc3339;
 use fleetpass_schema::{ListType, Schema, Type};
 use jiff::Timestamp;
@@ -109,15 +110,14 @@ impl World {
         Self { reset: Set::of(&["status"]), default, ..Self::new(account(), "Account") }
     }
 
-    fn target(&self) -> Target<'_> {
-        Target {
+    fn manager<'a>(&'a self, name: &'a str) -> FieldManager<'a> {
+        FieldManager {
+            name,
             schema: &self.schema,
-            group: "example.com",
-            version: self.version,
-            kind: self.kind,
+            kind: GvkRef { group: "example.com", version: self.version, kind: self.kind },
             subresource: self.subresource,
-            reset: &self.reset,
-            known: &["example.com/v1", "example.com/v2"],
+            reset_fields: &self.reset,
+            known_versions: &["example.com/v1", "example.com/v2"],
             now: Timestamp::from_second(self.now).unwrap(),
         }
     }
@@ -131,23 +131,22 @@ impl World {
         self.live = Some(new);
     }
 
-    fn apply(&mut self, manager: &str, force: bool, mut body: Value) -> Result<(), Status> {
+    fn apply(&mut self, manager: &str, force: bool, mut body: Value) -> Result<(), Error> {
         self.now += 1;
         body["apiVersion"] = format!("example.com/{}", self.version).into();
         body["kind"] = self.kind.into();
         body["metadata"]["name"] = "x".into();
-        let new = apply(&self.target(), self.live.as_ref(), &body, manager, force)?;
+        let new = self.manager(manager).apply(self.live.as_ref(), &body, force)?;
         self.store(new);
         Ok(())
     }
 
     fn update(&mut self, manager: &str, change: impl FnOnce(&mut Value)) {
         self.now += 1;
-        let empty =
-            json!({"apiVersion": self.target().api_version(), "kind": self.kind, "metadata": {"name": "x"}});
+        let empty = json!({"apiVersion": format!("example.com/{}", self.version), "kind": self.kind, "metadata": {"name": "x"}});
         let mut new = self.live.clone().unwrap_or(empty);
         change(&mut new);
-        update(&self.target(), self.live.as_ref(), &mut new, manager);
+        self.manager(manager).update(self.live.as_ref(), &mut new);
         self.store(new);
     }
 
@@ -189,9 +188,9 @@ impl World {
 }
 
 #[track_caller]
-fn assert_conflict(result: Result<(), Status>, message: &str) {
-    let status = result.unwrap_err();
-    assert_eq!((status.code, status.reason, status.message.as_str()), (409, "Conflict", message));
+fn assert_conflict(result: Result<(), Error>, message: &str) {
+    let Err(Error::Conflicts(conflicts)) = result else { panic!("no conflict: {result:?}") };
+    assert_eq!(conflicts.to_string(), message);
 }
 
 #[test]
@@ -483,15 +482,11 @@ fn what_go_prints_is_there_before_it_is_set() {
 
 #[test]
 fn refusals() {
-    let target = |w: &World, body: Value| {
-        let status = apply(&w.target(), None, &body, "m", false).unwrap_err();
-        (status.code, status.message)
-    };
+    let refuse = |w: &World, body: Value| w.manager("m").apply(None, &body, false).unwrap_err();
     let w = World::new(widget(), "Widget");
     let body = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "n"}, "spec": spec});
-    let typed = |e: &str| {
-        (500, format!("failed to create typed patch object (n/a; example.com/v1, Kind=Widget): {e}"))
-    };
+    let typed =
+        |e: &str| format!("failed to create typed patch object (n/a; example.com/v1, Kind=Widget): {e}");
     for (spec, message) in [
         (json!({"unknown": 1}), ".spec.unknown: field not declared in schema"),
         (json!({"atoms": [5]}), ".spec.atoms[0]: expected string, got &value.valueUnstructured{Value:5}"),
@@ -508,12 +503,15 @@ fn refusals() {
              expected string, got &value.valueUnstructured{Value:map[string]interface {}{\"b\":1}}",
         ),
     ] {
-        assert_eq!(target(&w, body(spec)), typed(message));
+        let error = refuse(&w, body(spec));
+        assert!(matches!(error, Error::DoesNotFit(_)), "{error:?}");
+        assert_eq!(error.to_string(), typed(message));
     }
     let mut keyless = World::new(service_account(), "ServiceAccount");
-    let status = keyless.apply("m", false, json!({"secrets": [{}]})).unwrap_err();
+    let error = keyless.apply("m", false, json!({"secrets": [{}]})).unwrap_err();
+    assert!(matches!(error, Error::DoesNotFit(_)), "{error:?}");
     assert_eq!(
-        status.message,
+        error.to_string(),
         "failed to create typed patch object (/x; example.com/v1, Kind=ServiceAccount): .secrets: element 0: \
          associative list with keys has an element that omits all key fields [\"name\"] (and doesn't have default \
          values for any key fields)"
@@ -521,27 +519,66 @@ fn refusals() {
     let account = World::accounts();
     let wrong =
         json!({"apiVersion": "example.com/v1", "kind": "Account", "spec": {"rotation": {"enabled": "yes"}}});
-    assert!(target(&account, wrong).1.ends_with(".spec.rotation.enabled: expected boolean, got &{yes}"));
-    for (body, message) in [
-        (Value::Null, "invalid object type: /, Kind="),
-        (json!({"apiVersion": "v1", "kind": "Widget"}), "invalid object type: /v1, Kind=Widget"),
-        (
-            json!({"apiVersion": "example.com/v2", "kind": "Widget"}),
-            "invalid object type: example.com/v2, Kind=Widget",
-        ),
-        (json!({"apiVersion": "a/b/c", "kind": "Widget"}), "invalid object type: /, Kind="),
-        (
-            json!("just text"),
-            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go \
-             value of type map[string]interface {}",
-        ),
-        (
-            json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"managedFields": []}}),
-            "metadata.managedFields must be nil",
-        ),
+    assert!(
+        refuse(&account, wrong).to_string().ends_with(".spec.rotation.enabled: expected boolean, got &{yes}")
+    );
+    for (body, group, version, kind) in [
+        (Value::Null, "", "", ""),
+        (json!({"apiVersion": "v1", "kind": "Widget"}), "", "v1", "Widget"),
+        (json!({"apiVersion": "example.com/v2", "kind": "Widget"}), "example.com", "v2", "Widget"),
+        (json!({"apiVersion": "a/b/c", "kind": "Widget"}), "", "", ""),
     ] {
-        assert_eq!(target(&w, body), (400, message.to_string()));
+        let error = refuse(&w, body);
+        assert_eq!(error.to_string(), format!("invalid object type: {group}/{version}, Kind={kind}"));
+        let kind = GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() };
+        assert_eq!(error, Error::WrongKind(kind));
     }
+    let error = refuse(&w, json!("just text"));
+    assert!(matches!(error, Error::NotAPatch { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go value of \
+         type map[string]interface {}"
+    );
+    let owned = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"managedFields": []}});
+    let error = refuse(&w, owned);
+    assert_eq!(error, Error::ManagedFieldsGiven);
+    assert_eq!(error.to_string(), "metadata.managedFields must be nil");
+}
+
+#[test]
+fn conflicts_are_data() {
+    let mut w = World::accounts();
+    w.apply("alpha", false, json!({"spec": {"rotation": {"validity": "1h"}}})).unwrap();
+    w.subresource = "status";
+    w.reset = Set::of(&["spec", "metadata"]);
+    w.update("gamma", |o| o["status"] = json!({"expirationTimestamp": "a"}));
+    w.subresource = "";
+    w.reset = Set::new();
+    let change = json!({"spec": {"rotation": {"validity": "2h"}}, "status": {"expirationTimestamp": "b"}});
+    let Err(Error::Conflicts(Conflicts(conflicts))) = w.apply("beta", false, change) else {
+        panic!("no conflict")
+    };
+    let found: Vec<_> = conflicts
+        .iter()
+        .map(|c| (c.owner.manager.as_str(), c.owner.subresource.as_str(), c.path.to_string()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("alpha", "", ".spec.rotation.validity".to_string()),
+            ("gamma", "status", ".status.expirationTimestamp".to_string())
+        ]
+    );
+}
+
+#[test]
+fn errors_do_not_print_values_when_they_are_debugged() {
+    let w = World::new(widget(), "Widget");
+    let body = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"atoms": [["hush"]]}});
+    let error = w.manager("m").apply(None, &body, false).unwrap_err();
+    assert!(error.to_string().contains("hush"));
+    assert!(!format!("{error:?}").contains("hush"), "{error:?}");
 }
 
 #[test]
@@ -675,7 +712,7 @@ proptest! {
         unowned in prop::sample::subsequence(vec!["spec", "spec.gmap", "spec.gmap.b", "spec.tags"], 0..3),
     ) {
         let schema = widget();
-        let (shape, reset, unowned) = (Shape::root(&schema), Set::of(&reset), Set::of(&unowned));
+        let (shape, reset, unowned) = (TypeRef::root(&schema), Set::of(&reset), Set::of(&unowned));
         let differences = compare(shape, &left, &right);
         let expected = differences.modified.union(&differences.added);
         let expected = expected.recursive_difference(&reset).difference(&unowned);

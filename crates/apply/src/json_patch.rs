@@ -2,9 +2,11 @@
 //! (a `replace` of a missing member adds it, a `copy` of a missing member copies null, indexes may be negative)
 //! and the limits of `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
 
-use super::go_text::json_kind;
-use super::{Body, Patched, decode_error};
-use fleetpass_apimachinery::status::Status;
+use crate::body::{Body, Patched};
+use crate::error::Error;
+use crate::kind::PatchKind;
+use crate::value::Found;
+use crate::words::PatchPart;
 use serde_json::Value;
 
 /// How many operations one patch may have.
@@ -17,13 +19,20 @@ const MAX_DEPTH: usize = 127;
 /// How deep it may nest between two operations: what can be walked recursively on any stack.
 const MAX_DEPTH_BETWEEN: usize = 1024;
 
-/// An operation that does not apply; what exactly is wrong never reaches the client.
-struct Refused;
+/// Why an operation is not carried out.
+enum Refused {
+    /// There is no such place or operation, or a test fails.
+    DoesNotApply,
+    /// It copies more than is left of [`MAX_COPIED_BYTES`].
+    CopiesTooMuch,
+}
 
 /// Applies the patch to `live`. The strict errors name unknown and repeated members of the operations.
 ///
-/// Errors: 400 if the body is not a list of operations, 413 if it has too many, 422 if one does not apply.
-pub(super) fn apply(live: &Value, body: &Body<'_>) -> Result<Patched, Status> {
+/// # Errors
+/// [`Error::NotAPatch`] if the body is not a list of operations, [`Error::TooManyOperations`],
+/// [`Error::DoesNotApply`] and [`Error::GrowsTooMuch`].
+pub(crate) fn apply(live: &Value, body: &Body<'_>) -> Result<Patched, Error> {
     let mut strict = Vec::new();
     if body.validated {
         strict = body.duplicates.iter().map(|e| format!("json patch {e}")).collect();
@@ -32,43 +41,44 @@ pub(super) fn apply(live: &Value, body: &Body<'_>) -> Result<Patched, Status> {
     let operations: &[Value] = match body.value {
         Value::Null => &[],
         Value::Array(operations) => operations,
-        other => {
-            return Err(decode_error(body, &unmarshal(json_kind(other), "jsonpatch.Patch")));
-        }
+        other => return Err(not_a_patch(body, PatchPart::Operations, other)),
     };
     if let Some(other) = operations.iter().find(|op| !op.is_object() && !op.is_null()) {
-        return Err(decode_error(body, &unmarshal(json_kind(other), "jsonpatch.Operation")));
+        return Err(not_a_patch(body, PatchPart::Operation, other));
     }
     if operations.len() > MAX_OPERATIONS {
-        return Err(Status::too_large(format!(
-            "Request entity is too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, \
-             got {}",
-            operations.len()
-        )));
+        return Err(Error::TooManyOperations { found: operations.len(), max: MAX_OPERATIONS });
     }
-    match perform_all(live.clone(), operations) {
-        Ok(object) => Ok(Patched { object, strict }),
-        Err(Refused) => Err(super::unprocessable()),
-    }
+    let object = perform_all(live.clone(), operations)?;
+    Ok(Patched { object, strict })
+}
+
+fn not_a_patch(body: &Body<'_>, part: PatchPart, found: &Value) -> Error {
+    Error::NotAPatch { kind: PatchKind::Json, validated: body.validated, part, found: Found::from(found) }
 }
 
 /// The document after all operations. Moves and copies can nest it without end, so its depth is watched: an
 /// operation deepens it by no more than its path is long.
-fn perform_all(mut document: Value, operations: &[Value]) -> Result<Value, Refused> {
-    let mut copied = 0;
+fn perform_all(mut document: Value, operations: &[Value]) -> Result<Value, Error> {
+    let mut budget = MAX_COPIED_BYTES;
+    // How deep the document may be by now. It is measured only when this says that it may be too deep: to walk the document
+    // after each operation would take quadratic time.
     let mut depth = MAX_DEPTH;
-    for operation in operations {
-        let path = operation.get("path").and_then(Value::as_str).unwrap_or("");
-        depth += path.matches('/').count();
+    for (position, operation) in operations.iter().enumerate() {
+        let steps = operation.get("path").and_then(Value::as_str).unwrap_or("").matches('/').count();
+        depth += steps;
         if depth > MAX_DEPTH_BETWEEN {
-            depth = MAX_DEPTH.max(depth_of(&document)) + path.matches('/').count();
+            depth = MAX_DEPTH.max(depth_of(&document)) + steps;
             if depth > MAX_DEPTH_BETWEEN {
-                return Err(Refused);
+                return Err(Error::GrowsTooMuch);
             }
         }
-        perform(&mut document, operation, &mut copied)?;
+        perform(&mut document, operation, &mut budget).map_err(|refused| match refused {
+            Refused::DoesNotApply => Error::DoesNotApply { operation: position },
+            Refused::CopiesTooMuch => Error::GrowsTooMuch,
+        })?;
     }
-    if depth_of(&document) > MAX_DEPTH { Err(Refused) } else { Ok(document) }
+    if depth_of(&document) > MAX_DEPTH { Err(Error::GrowsTooMuch) } else { Ok(document) }
 }
 
 /// How many containers lie within each other.
@@ -80,35 +90,25 @@ fn depth_of(value: &Value) -> usize {
     }
 }
 
-fn unmarshal(kind: &str, go_type: &str) -> String {
-    format!("json: cannot unmarshal {kind} into Go value of type {go_type}")
-}
-
 /// What decoding into `[]handlers.jsonPatchOp` finds: the first member of a wrong type is an error, unknown members
 /// are strict errors.
-fn check_shape(body: &Body<'_>) -> Result<Vec<String>, Status> {
+fn check_shape(body: &Body<'_>) -> Result<Vec<String>, Error> {
     let operations = match body.value {
         Value::Null => return Ok(Vec::new()),
         Value::Array(operations) => operations,
-        other => return Err(decode_error(body, &unmarshal(json_kind(other), "[]handlers.jsonPatchOp"))),
+        other => return Err(not_a_patch(body, PatchPart::Operations, other)),
     };
     let mut unknown = Vec::new();
     for (i, operation) in operations.iter().enumerate() {
         let members = match operation {
             Value::Null => continue,
             Value::Object(members) => members,
-            other => return Err(decode_error(body, &unmarshal(json_kind(other), "handlers.jsonPatchOp"))),
+            other => return Err(not_a_patch(body, PatchPart::Operation, other)),
         };
         for (name, value) in members {
             match name.as_str() {
                 "op" | "path" | "from" if !value.is_string() && !value.is_null() => {
-                    return Err(decode_error(
-                        body,
-                        &format!(
-                            "json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
-                            json_kind(value)
-                        ),
-                    ));
+                    return Err(not_a_patch(body, PatchPart::OperationMember(name.clone()), value));
                 }
                 "op" | "path" | "from" | "value" => {}
                 _ => unknown.push(format!("json patch unknown field \"[{i}].{name}\"")),
@@ -118,8 +118,8 @@ fn check_shape(body: &Body<'_>) -> Result<Vec<String>, Status> {
     Ok(unknown)
 }
 
-fn perform(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), Refused> {
-    let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Refused);
+fn perform(document: &mut Value, operation: &Value, budget: &mut usize) -> Result<(), Refused> {
+    let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Refused::DoesNotApply);
     let value = operation.get("value");
     match text("op")? {
         "add" => add(document, text("path")?, value.cloned().unwrap_or(Value::Null)),
@@ -132,20 +132,19 @@ fn perform(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
         "copy" => {
             let (container, key) = find(document, text("from")?)?;
             let copy = get(container, &key)?.cloned().unwrap_or(Value::Null);
-            *copied += copy.to_string().len();
-            if *copied > MAX_COPIED_BYTES {
-                return Err(Refused);
-            }
+            // Before it is put there: copies of copies grow exponentially.
+            *budget = budget.checked_sub(copy.to_string().len()).ok_or(Refused::CopiesTooMuch)?;
             add(document, text("path")?, copy)
         }
         "test" => test(document, text("path")?, value),
-        _ => Err(Refused),
+        _ => Err(Refused::DoesNotApply),
     }
 }
 
 /// The container that holds the last part of a pointer, and that part. What stands before the first slash is not
 /// looked at.
 fn find<'a>(document: &'a mut Value, pointer: &str) -> Result<(&'a mut Value, String), Refused> {
+    // `json-patch.v4` splits and drops the first part without a look at it.
     let mut parts = pointer.split('/').skip(1).map(unescape).peekable();
     let mut container = document;
     while let Some(part) = parts.next() {
@@ -153,22 +152,23 @@ fn find<'a>(document: &'a mut Value, pointer: &str) -> Result<(&'a mut Value, St
             return if container.is_object() || container.is_array() {
                 Ok((container, part))
             } else {
-                Err(Refused)
+                Err(Refused::DoesNotApply)
             };
         }
         container = match container {
-            Value::Object(map) => map.get_mut(&part).ok_or(Refused)?,
+            Value::Object(map) => map.get_mut(&part).ok_or(Refused::DoesNotApply)?,
             Value::Array(list) => {
                 let index = existing(list.len(), &part)?;
-                list.get_mut(index).ok_or(Refused)?
+                list.get_mut(index).ok_or(Refused::DoesNotApply)?
             }
-            _ => return Err(Refused),
+            _ => return Err(Refused::DoesNotApply),
         };
     }
-    Err(Refused)
+    Err(Refused::DoesNotApply)
 }
 
 fn unescape(part: &str) -> String {
+    // In this order, or `~01` would become `/` and not `~1` (RFC 6901).
     part.replace("~1", "/").replace("~0", "~")
 }
 
@@ -176,17 +176,21 @@ fn unescape(part: &str) -> String {
 fn index(key: &str) -> Result<i64, Refused> {
     let digits = key.strip_prefix(['+', '-']).unwrap_or(key);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Refused);
+        return Err(Refused::DoesNotApply);
     }
-    key.strip_prefix('+').unwrap_or(key).parse().map_err(|_| Refused)
+    key.strip_prefix('+').unwrap_or(key).parse().map_err(|_| Refused::DoesNotApply)
 }
 
 /// The position that `key` names in a list whose valid positions are `0..len`; negative ones count from the end.
 fn existing(len: usize, key: &str) -> Result<usize, Refused> {
     let index = index(key)?;
-    let len = i64::try_from(len).map_err(|_| Refused)?;
-    let position = if index < 0 { index.checked_add(len).ok_or(Refused)? } else { index };
-    if (0..len).contains(&position) { usize::try_from(position).map_err(|_| Refused) } else { Err(Refused) }
+    let len = i64::try_from(len).map_err(|_| Refused::DoesNotApply)?;
+    let position = if index < 0 { index.checked_add(len).ok_or(Refused::DoesNotApply)? } else { index };
+    if (0..len).contains(&position) {
+        usize::try_from(position).map_err(|_| Refused::DoesNotApply)
+    } else {
+        Err(Refused::DoesNotApply)
+    }
 }
 
 /// The member `key`; `None` if an object has no such member.
@@ -194,7 +198,7 @@ fn get<'a>(container: &'a Value, key: &str) -> Result<Option<&'a Value>, Refused
     match container {
         Value::Object(map) => Ok(map.get(key)),
         Value::Array(list) => Ok(list.get(existing(list.len(), key)?)),
-        _ => Err(Refused),
+        _ => Err(Refused::DoesNotApply),
     }
 }
 
@@ -209,7 +213,7 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Refused> {
             let position = existing(list.len() + 1, &key)?;
             list.insert(position, value);
         }
-        _ => return Err(Refused),
+        _ => return Err(Refused::DoesNotApply),
     }
     Ok(())
 }
@@ -217,23 +221,24 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Refused> {
 fn remove(document: &mut Value, path: &str) -> Result<Value, Refused> {
     let (container, key) = find(document, path)?;
     match container {
-        Value::Object(map) => map.remove(&key).ok_or(Refused),
+        Value::Object(map) => map.remove(&key).ok_or(Refused::DoesNotApply),
         Value::Array(list) => {
             let position = existing(list.len(), &key)?;
             Ok(list.remove(position))
         }
-        _ => Err(Refused),
+        _ => Err(Refused::DoesNotApply),
     }
 }
 
 fn replace(document: &mut Value, path: &str, value: Option<&Value>) -> Result<(), Refused> {
+    // The whole document: only by something that can hold fields.
     if path.is_empty() {
         return match value {
             Some(whole @ (Value::Object(_) | Value::Array(_))) => {
                 *document = whole.clone();
                 Ok(())
             }
-            _ => Err(Refused),
+            _ => Err(Refused::DoesNotApply),
         };
     }
     let value = value.cloned().unwrap_or(Value::Null);
@@ -245,10 +250,10 @@ fn replace(document: &mut Value, path: &str, value: Option<&Value>) -> Result<()
         }
         Value::Array(list) => {
             let position = existing(list.len(), &key)?;
-            *list.get_mut(position).ok_or(Refused)? = value;
+            *list.get_mut(position).ok_or(Refused::DoesNotApply)? = value;
             Ok(())
         }
-        _ => Err(Refused),
+        _ => Err(Refused::DoesNotApply),
     }
 }
 
@@ -261,19 +266,18 @@ fn test(document: &mut Value, path: &str, value: Option<&Value>) -> Result<(), R
         let (container, key) = find(document, path)?;
         get(container, &key)?.unwrap_or(&Value::Null) == wanted
     };
-    if holds { Ok(()) } else { Err(Refused) }
+    if holds { Ok(()) } else { Err(Refused::DoesNotApply) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Body, PatchKind, apply_patch};
     use fleetpass_schema::Schema;
     use serde_json::json;
 
-    fn patch(live: Value, operations: Value) -> Result<Value, Status> {
+    fn patch(live: Value, operations: Value) -> Result<Value, Error> {
         let body = Body { value: &operations, duplicates: &[], validated: true };
-        apply_patch(PatchKind::Json, &live, &body, &Schema::default()).map(|p| p.object)
+        crate::patch(PatchKind::Json, &live, &body, &Schema::default()).map(|p| p.object)
     }
 
     #[test]
@@ -313,14 +317,9 @@ mod tests {
         for (operations, data) in cases {
             match patch(live(), operations.clone()) {
                 Ok(object) => assert_eq!(object["data"], data, "{operations}"),
-                Err(status) => {
-                    assert_eq!(data, Value::Null, "{operations}: {status}");
-                    assert_eq!(
-                        status.to_json(),
-                        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                            "message": "the server rejected our request due to an error in our request",
-                            "reason": "Invalid", "details": {}, "code": 422})
-                    );
+                Err(error) => {
+                    assert_eq!(data, Value::Null, "{operations}: {error}");
+                    assert_eq!(error, Error::DoesNotApply { operation: 0 });
                 }
             }
         }
@@ -370,18 +369,36 @@ mod tests {
                 "json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
             ),
         ] {
-            let status = patch(json!({}), body).unwrap_err();
-            assert_eq!((status.code, status.message), (400, format!("error decoding patch: {message}")));
+            let error = patch(json!({}), body).unwrap_err();
+            assert!(matches!(error, Error::NotAPatch { kind: PatchKind::Json, .. }), "{error:?}");
+            assert_eq!(error.to_string(), format!("error decoding patch: {message}"));
+        }
+        for (body, message) in [
+            (json!({"op": "add"}), "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+            (json!(["x"]), "json: cannot unmarshal string into Go value of type jsonpatch.Operation"),
+        ] {
+            let body = Body { value: &body, duplicates: &[], validated: false };
+            assert_eq!(apply(&json!({}), &body).unwrap_err().to_string(), message);
         }
         let many = Value::Array(vec![json!({"op": "test", "path": "/a"}); MAX_OPERATIONS + 1]);
-        assert_eq!(patch(json!({}), many).unwrap_err().code, 413);
+        assert_eq!(
+            patch(json!({}), many),
+            Err(Error::TooManyOperations { found: MAX_OPERATIONS + 1, max: MAX_OPERATIONS })
+        );
+    }
+
+    #[test]
+    fn the_operation_that_does_not_apply_is_named() {
+        let operations =
+            json!([{"op": "add", "path": "/a", "value": 1}, {"op": "test", "path": "/a", "value": 2}]);
+        assert_eq!(patch(json!({}), operations), Err(Error::DoesNotApply { operation: 1 }));
     }
 
     #[test]
     fn copies_are_bounded() {
         let big = "x".repeat(1024 * 1024);
         let operations = Value::Array(vec![json!({"op": "copy", "from": "/a", "path": "/b"}); 3]);
-        assert_eq!(patch(json!({"a": big}), operations).unwrap_err().code, 422);
+        assert_eq!(patch(json!({"a": big}), operations), Err(Error::GrowsTooMuch));
     }
 
     #[test]
@@ -396,7 +413,7 @@ mod tests {
         };
         assert!(deeper(100).is_ok());
         for times in [130, 3_000] {
-            assert_eq!(deeper(times).unwrap_err().code, 422);
+            assert_eq!(deeper(times), Err(Error::GrowsTooMuch));
         }
         // Many operations that do not nest are fine.
         let flat = Value::Array(vec![json!({"op": "add", "path": "/a/b", "value": {}}); 9_000]);

@@ -1,16 +1,12 @@
-//! Sets of fields: who owns what (`sigs.k8s.io/structured-merge-diff`, `fieldpath`), and their JSON form `FieldsV1`.
+//! Paths to fields and sets of them (`sigs.k8s.io/structured-merge-diff/fieldpath`), and the JSON form of a set,
+//! `FieldsV1`.
 
-use super::go_text;
-use fleetpass_apimachinery::field::go_quote;
+use crate::value::OrderedValue;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-/// A JSON value with the total order that field sets are sorted by; 1 and 1.0 are the same.
-#[derive(Debug, Clone)]
-pub struct Item(pub Value);
+use std::fmt::{self, Write as _};
+use std::ops::Deref;
 
 /// One step of a path: how to find a child in its parent. The order is that of the set's JSON form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,79 +14,93 @@ pub enum PathElement {
     /// The field or map entry of this name.
     Field(SmolStr),
     /// The list element whose fields have these values; sorted by name.
-    Key(Vec<(String, Item)>),
+    Key(Vec<(String, OrderedValue)>),
     /// The list element that equals this value.
-    Value(Item),
+    Value(OrderedValue),
     /// The list element at this position.
     Index(i64),
 }
 
-/// The way from an object to one of its fields.
-pub type Path = Vec<PathElement>;
+/// The way from an object to one of its fields. It prints as in messages: `.spec.ports[port=80,proto="TCP"].name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Path(Vec<PathElement>);
 
-/// A set of fields. A field that is not a leaf is a member only if it stands in the set itself (`"."`).
+/// A set of fields, as a tree. A field that has others below it is a member only if it is named itself (`"."` in
+/// `FieldsV1`): to own `spec.replicas` is not to own `spec`.
+///
+/// ```
+/// use fleetpass_apply::fieldpath::Set;
+/// use serde_json::json;
+///
+/// let fields = json!({"f:spec": {"f:ports": {"k:{\"port\":80}": {".": {}, "f:name": {}}}}});
+/// let set = Set::from_fields_v1(&fields)?;
+/// let paths: Vec<String> = set.paths().iter().map(|path| path.to_string()).collect();
+/// assert_eq!(paths, [".spec.ports[port=80]", ".spec.ports[port=80].name"]);
+/// assert_eq!(set.to_fields_v1(), fields);
+/// # Ok::<(), fleetpass_apply::fieldpath::FieldsV1Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Set {
+    /// The children that are in the set themselves.
     members: BTreeSet<PathElement>,
+    /// What is in the set below each child. Never an empty set: two sets of the same fields have to compare as equal.
     children: BTreeMap<PathElement, Set>,
 }
 
-impl Item {
-    fn rank(&self) -> u8 {
-        match &self.0 {
-            Value::Number(_) => 0,
-            Value::String(_) => 1,
-            Value::Bool(_) => 2,
-            Value::Array(_) => 3,
-            Value::Object(_) => 4,
-            Value::Null => 5,
-        }
+/// Why a JSON tree is no set of fields in the form `FieldsV1`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FieldsV1Error {
+    /// The name of a member is empty.
+    #[error("key must be 2 characters long")]
+    TooShort,
+    /// The second character of a name is no colon.
+    #[error("missing colon: {0}")]
+    NoColon(String),
+    /// What follows the colon is not what the letter before it announces.
+    #[error("{name}: {why}")]
+    BadElement {
+        /// The name of the member.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A member, or the whole, is no object.
+    #[error("{0} is not an object")]
+    NotAnObject(String),
+}
+
+impl Path {
+    /// The path of the object itself.
+    pub(crate) fn root() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn push(&mut self, element: PathElement) {
+        self.0.push(element);
+    }
+
+    pub(crate) fn pop(&mut self) {
+        self.0.pop();
     }
 }
 
-impl Ord for Item {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (&self.0, &other.0) {
-            (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-                (Some(a), Some(b)) => a.cmp(&b),
-                _ => a.as_f64().unwrap_or(0.0).total_cmp(&b.as_f64().unwrap_or(0.0)),
-            },
-            (Value::String(a), Value::String(b)) => a.cmp(b),
-            (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-            (Value::Array(a), Value::Array(b)) => {
-                a.iter().map(|v| Item(v.clone())).cmp(b.iter().map(|v| Item(v.clone())))
-            }
-            (Value::Object(a), Value::Object(b)) => {
-                a.iter().map(|(k, v)| (k, Item(v.clone()))).cmp(b.iter().map(|(k, v)| (k, Item(v.clone()))))
-            }
-            _ => self.rank().cmp(&other.rank()),
-        }
+impl Deref for Path {
+    type Target = [PathElement];
+
+    fn deref(&self) -> &[PathElement] {
+        &self.0
     }
 }
 
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl From<Vec<PathElement>> for Path {
+    fn from(elements: Vec<PathElement>) -> Self {
+        Self(elements)
     }
 }
 
-impl PartialEq for Item {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Item {}
-
-/// Whether two values are equal where 1 and 1.0 are the same (`value.Equals`).
-pub(crate) fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
-        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),
-        (Value::Object(x), Value::Object(y)) => {
-            x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| same(v, w)))
-        }
-        _ => a == b,
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|element| write!(f, "{element}"))
     }
 }
 
@@ -114,35 +124,43 @@ impl PathElement {
         }
     }
 
-    /// Reads a member name of `FieldsV1`; `Ok(None)` is a kind of step that this version does not know.
-    fn from_name(name: &str) -> Result<Option<Self>, String> {
+    /// Reads a member name of `FieldsV1`; `Ok(None)` is a kind of element that this version does not know and that is
+    /// passed over, as Kubernetes does (`fieldpath/serialize-pe.go`).
+    fn from_name(name: &str) -> Result<Option<Self>, FieldsV1Error> {
         let mut chars = name.chars();
-        let kind = chars.next().ok_or("key must be 2 characters long")?;
+        let kind = chars.next().ok_or(FieldsV1Error::TooShort)?;
         if chars.next() != Some(':') {
-            return Err(format!("missing colon: {name}"));
+            return Err(FieldsV1Error::NoColon(name.into()));
         }
         let rest = chars.as_str();
-        let parsed = || serde_json::from_str::<Value>(rest).map_err(|e| format!("{name}: {e}"));
+        let bad = |why: String| FieldsV1Error::BadElement { name: name.into(), why };
+        let parsed = || serde_json::from_str::<Value>(rest).map_err(|e| bad(e.to_string()));
         Ok(Some(match kind {
             'f' => Self::field(rest),
-            'v' => Self::Value(Item(parsed()?)),
+            'v' => Self::Value(OrderedValue(parsed()?)),
             'k' => match parsed()? {
-                // A serde_json map is sorted by name, as the key is.
-                Value::Object(fields) => Self::Key(fields.into_iter().map(|(k, v)| (k, Item(v))).collect()),
-                _ => return Err(format!("{name}: not an object")),
+                // A serde_json map is sorted by name, as the key has to be.
+                Value::Object(fields) => {
+                    Self::Key(fields.into_iter().map(|(k, v)| (k, OrderedValue(v))).collect())
+                }
+                _ => return Err(bad("not an object".into())),
             },
-            'i' => Self::Index(rest.parse().map_err(|e| format!("{name}: {e}"))?),
+            'i' => Self::Index(rest.parse().map_err(|e: std::num::ParseIntError| bad(e.to_string()))?),
             _ => return Ok(None),
         }))
     }
 }
 
-/// JSON text with the characters that Go escapes for the sake of HTML.
+/// JSON text, with the characters escaped that Go escapes for the sake of HTML: these are names of members, and the same
+/// field must not have two of them.
 fn html_safe(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
             c => out.push(c),
         }
     }
@@ -158,30 +176,14 @@ impl fmt::Display for PathElement {
                 f.write_str("[")?;
                 for (i, (name, value)) in fields.iter().enumerate() {
                     let comma = if i > 0 { "," } else { "" };
-                    write!(f, "{comma}{name}={}", readable(&value.0))?;
+                    write!(f, "{comma}{name}={value}")?;
                 }
                 f.write_str("]")
             }
-            Self::Value(value) => write!(f, "[={}]", readable(&value.0)),
+            Self::Value(value) => write!(f, "[={value}]"),
             Self::Index(index) => write!(f, "[{index}]"),
         }
     }
-}
-
-/// `value.ToString`: strings quoted, lists with commas, objects as `key=value` without separators.
-fn readable(value: &Value) -> String {
-    match value {
-        Value::String(text) => go_quote(text),
-        Value::Number(number) => go_text::number(number),
-        Value::Array(items) => format!("[{}]", items.iter().map(readable).collect::<Vec<_>>().join(",")),
-        Value::Object(map) => map.iter().map(|(k, v)| format!("{k}={}", readable(v))).collect(),
-        other => other.to_string(),
-    }
-}
-
-/// A path as messages print it: `.spec.ports[port=80,proto="TCP"].name`.
-pub fn path_text(path: &[PathElement]) -> String {
-    path.iter().map(PathElement::to_string).collect()
 }
 
 impl Set {
@@ -194,13 +196,13 @@ impl Set {
     pub fn of(paths: &[&str]) -> Self {
         let mut set = Self::new();
         for path in paths {
-            set.insert(&path.split('.').map(PathElement::field).collect::<Path>());
+            set.insert(&path.split('.').map(PathElement::field).collect::<Vec<_>>());
         }
         set
     }
 
     /// Adds one field, not its parents. The empty path is the object itself, which nobody owns.
-    pub fn insert(&mut self, path: &[PathElement]) {
+    pub(crate) fn insert(&mut self, path: &[PathElement]) {
         match path {
             [] => {}
             [last] => {
@@ -256,8 +258,10 @@ impl Set {
         Self { members, children }
     }
 
+    // The operations on two sets walk both trees at once, which is linear but for look-ups by name.
+
     /// The fields in either set.
-    pub fn union(&self, other: &Self) -> Self {
+    pub(crate) fn union(&self, other: &Self) -> Self {
         let mut out = self.clone();
         out.members.extend(other.members.iter().cloned());
         for (child, below) in &other.children {
@@ -271,7 +275,7 @@ impl Set {
     }
 
     /// The fields in both sets.
-    pub fn intersection(&self, other: &Self) -> Self {
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
         let members = self.members.intersection(&other.members).cloned().collect();
         let children = self.children.iter().filter_map(|(child, below)| {
             other.children.get(child).map(|theirs| (child.clone(), below.intersection(theirs)))
@@ -279,8 +283,8 @@ impl Set {
         Self::from_parts(members, children.collect())
     }
 
-    /// The fields that are not in `other`; a field does not take its children along.
-    pub fn difference(&self, other: &Self) -> Self {
+    /// The fields that are not in `other`; those below a field of `other` stay (see [`Set::recursive_difference`]).
+    pub(crate) fn difference(&self, other: &Self) -> Self {
         let members = self.members.difference(&other.members).cloned().collect();
         let children = self.children.iter().map(|(child, below)| match other.children.get(child) {
             Some(theirs) => (child.clone(), below.difference(theirs)),
@@ -290,7 +294,7 @@ impl Set {
     }
 
     /// The fields that neither are in `other` nor lie below a field that is.
-    pub fn recursive_difference(&self, other: &Self) -> Self {
+    pub(crate) fn recursive_difference(&self, other: &Self) -> Self {
         let members = self.members.difference(&other.members).cloned().collect();
         let children = self.children.iter().filter(|(child, _)| !other.members.contains(*child)).map(
             |(child, below)| match other.children.get(child) {
@@ -301,18 +305,10 @@ impl Set {
         Self::from_parts(members, children.collect())
     }
 
-    /// The fields without those that have other fields of the set below them.
-    pub fn leaves(&self) -> Self {
-        let members =
-            self.members.iter().filter(|member| !self.children.contains_key(*member)).cloned().collect();
-        let children = self.children.iter().map(|(child, below)| (child.clone(), below.leaves()));
-        Self::from_parts(members, children.collect())
-    }
-
     /// The paths of all fields: those of a level before those below it.
     pub fn paths(&self) -> Vec<Path> {
         let mut out = Vec::new();
-        self.collect_paths(&mut Vec::new(), &mut out);
+        self.collect_paths(&mut Path::root(), &mut out);
         out
     }
 
@@ -348,16 +344,16 @@ impl Set {
     /// Reads the `FieldsV1` form; null is the empty set.
     ///
     /// Errors: a member that is no object, or whose name is not a path element.
-    pub fn from_fields_v1(value: &Value) -> Result<Self, String> {
+    pub fn from_fields_v1(value: &Value) -> Result<Self, FieldsV1Error> {
         match value {
             Value::Null => Ok(Self::new()),
             Value::Object(members) => Self::read(members).map(|(set, _)| set),
-            _ => Err("fieldsV1 is not an object".into()),
+            _ => Err(FieldsV1Error::NotAnObject("fieldsV1".into())),
         }
     }
 
     /// The set below a member, and whether the member itself is owned.
-    fn read(members: &Map<String, Value>) -> Result<(Self, bool), String> {
+    fn read(members: &Map<String, Value>) -> Result<(Self, bool), FieldsV1Error> {
         let mut set = Self::new();
         let mut owned = false;
         for (name, value) in members {
@@ -365,8 +361,11 @@ impl Set {
                 owned = true;
                 continue;
             }
+            // What a later version wrote is lost to this one, but does not make the object unreadable.
             let Some(child) = PathElement::from_name(name)? else { continue };
-            let Value::Object(grandchildren) = value else { return Err(format!("{name} is not an object")) };
+            let Value::Object(grandchildren) = value else {
+                return Err(FieldsV1Error::NotAnObject(name.clone()));
+            };
             let (below, member) = Self::read(grandchildren)?;
             if member {
                 set.members.insert(child.clone());
@@ -375,6 +374,7 @@ impl Set {
                 set.children.insert(child, below);
             }
         }
+        // `"f:name": {}` is how an owned leaf is written, so what has nothing below it is owned.
         let leaf = set.is_empty();
         Ok((set, owned || leaf))
     }
@@ -394,8 +394,8 @@ mod tests {
         prop_oneof![
             "[a-c.:/]{0,2}".prop_map(|name| PathElement::field(&name)),
             prop::collection::btree_map("[a-b]", scalar.clone(), 1..3)
-                .prop_map(|m| PathElement::Key(m.into_iter().map(|(k, v)| (k, Item(v))).collect())),
-            scalar.prop_map(|v| PathElement::Value(Item(v))),
+                .prop_map(|m| PathElement::Key(m.into_iter().map(|(k, v)| (k, OrderedValue(v))).collect())),
+            scalar.prop_map(|v| PathElement::Value(OrderedValue(v))),
             (0..3i64).prop_map(PathElement::Index),
         ]
     }
@@ -428,16 +428,6 @@ mod tests {
                 prop_assert_eq!(b.covers(path), covered);
             }
         }
-
-        #[test]
-        fn leaves_have_nothing_below(a in set()) {
-            let leaves = a.leaves();
-            let all = a.paths();
-            for path in &all {
-                let has_below = all.iter().any(|p| p.len() > path.len() && p.starts_with(path));
-                prop_assert_eq!(leaves.has(path), !has_below);
-            }
-        }
     }
 
     #[test]
@@ -447,7 +437,7 @@ mod tests {
                        "f:tags": {"v:\"a\"": {}}, "f:list": {"i:0": {}}}});
         let set = Set::from_fields_v1(&fields).unwrap();
         assert_eq!(set.to_fields_v1(), fields);
-        let paths: Vec<_> = set.paths().iter().map(|p| path_text(p)).collect();
+        let paths: Vec<_> = set.paths().iter().map(Path::to_string).collect();
         assert_eq!(
             paths,
             [

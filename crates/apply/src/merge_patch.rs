@@ -1,28 +1,24 @@
 //! JSON merge patch (RFC 7386) as kube-apiserver applies it (`gopkg.in/evanphx/json-patch.v4`, `merge.go`).
 
-use super::go_text::json_kind;
-use super::{Body, Patched, decode_error};
-use fleetpass_apimachinery::status::Status;
+use crate::body::{Body, Patched};
+use crate::error::Error;
+use crate::kind::PatchKind;
+use crate::value::Found;
+use crate::words::PatchPart;
 use serde_json::{Map, Value};
-
-/// What the library says of every body that is not an object.
-const BAD_PATCH: &str = "Invalid JSON Patch";
 
 /// Merges the patch into `live`. The strict errors name repeated members.
 ///
-/// Errors: 400 if the body is not an object.
-pub(super) fn apply(live: &Value, body: &Body<'_>) -> Result<Patched, Status> {
-    let patch = match body.value {
-        Value::Object(patch) => patch,
-        Value::Null => return Err(Status::bad_request(BAD_PATCH)),
-        other if body.validated => {
-            let kind = json_kind(other);
-            return Err(decode_error(
-                body,
-                &format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"),
-            ));
-        }
-        _ => return Err(Status::bad_request(BAD_PATCH)),
+/// # Errors
+/// [`Error::NotAPatch`] if the body is not an object.
+pub(crate) fn apply(live: &Value, body: &Body<'_>) -> Result<Patched, Error> {
+    let Value::Object(patch) = body.value else {
+        return Err(Error::NotAPatch {
+            kind: PatchKind::Merge,
+            validated: body.validated,
+            part: PatchPart::Object,
+            found: Found::from(body.value),
+        });
     };
     let mut object = live.clone();
     match &mut object {
@@ -64,14 +60,13 @@ fn pruned(value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PatchKind, apply_patch};
     use fleetpass_schema::Schema;
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn patch(live: &Value, patch: &Value) -> Result<Value, Status> {
+    fn patch(live: &Value, patch: &Value) -> Result<Value, Error> {
         let body = Body { value: patch, duplicates: &[], validated: true };
-        apply_patch(PatchKind::Merge, live, &body, &Schema::default()).map(|p| p.object)
+        crate::patch(PatchKind::Merge, live, &body, &Schema::default()).map(|p| p.object)
     }
 
     #[test]
@@ -105,8 +100,12 @@ mod tests {
             ),
             (Value::Null, "Invalid JSON Patch"),
         ] {
-            let status = patch(&json!({}), &body).unwrap_err();
-            assert_eq!((status.code, status.reason, status.message.as_str()), (400, "BadRequest", message));
+            let error = patch(&json!({}), &body).unwrap_err();
+            assert!(matches!(error, Error::NotAPatch { kind: PatchKind::Merge, .. }), "{error:?}");
+            assert_eq!(error.to_string(), message);
+            // Without validation the library is asked at once, and it has one answer for all.
+            let body = Body { value: &body, duplicates: &[], validated: false };
+            assert_eq!(apply(&json!({}), &body).unwrap_err().to_string(), "Invalid JSON Patch");
         }
     }
 

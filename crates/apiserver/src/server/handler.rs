@@ -11,8 +11,8 @@ use bytes::Bytes;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apimachinery::{Query, RequestInfo};
-use fleetpass_auth::authn::{Facts, Unauthenticated};
-use fleetpass_auth::authz::{Attributes, impersonation, messages};
+use fleetpass_auth::authn::{AuthenticationRequest, Unauthenticated};
+use fleetpass_auth::authz::{self, Attributes, impersonation};
 use fleetpass_codec::negotiate::{self, MediaType, Output};
 use futures::FutureExt;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
@@ -290,14 +290,14 @@ fn authenticate(
         return Ok((user.clone(), Vec::new()));
     }
     let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
-    let facts = Facts {
+    let request = AuthenticationRequest {
         authorization: parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
         certificate,
         audiences: None,
         now,
         lister: &*inner.registry,
     };
-    let (user, warnings) = match inner.authenticator.authenticate(&facts) {
+    let (user, warnings) = match inner.authenticator.authenticate(&request) {
         Ok(found) => {
             let notes = trail.notes();
             found.annotations.into_iter().for_each(|(key, value)| notes.annotate(key, value));
@@ -361,7 +361,7 @@ fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
     }
     asked.notes.annotate(DECISION, "forbid");
     asked.notes.annotate(REASON, decision.reason.as_str());
-    Err(messages::forbidden(&attributes, &decision.reason))
+    Err(authz::forbidden(&attributes, &decision.reason))
 }
 
 /// A `Status` in the encoding that the client accepts.

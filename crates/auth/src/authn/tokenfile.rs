@@ -1,5 +1,5 @@
 //! `--token-auth-file`: static bearer tokens in a CSV file, `token,user,uid[,"group1,group2"]`
-//! (`k8s.io/apiserver/pkg/authentication/token/tokenfile`).
+//! (`k8s.io/apiserver/pkg/authentication/token/tokenfile`). The file is read once, by the caller.
 
 use super::TokenDigest;
 use fleetpass_apimachinery::user::UserInfo;

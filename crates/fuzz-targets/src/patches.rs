@@ -9,7 +9,7 @@ use fleetpass_apply::fields::Set;
 use fleetpass_apply::{Body, PatchKind, apply_patch};
 use fleetpass_codec::body::FieldValidation;
 use fleetpass_codec::patch::{self, Document};
-use fleetpass_codec::redecode::redecode;
+use fleetpass_codec::redecode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::validation::{metadata, prepare};
 use fleetpass_apply::{self as patch, PatchKind};
 use fleetpass_codec::body::{self, FieldValidation};
-use fleetpass_codec::redecode::redecode;
+use fleetpass_codec::redecode;
 use serde_json::Value;
 
 /// A patch, decoded as far as that is possible without the object.

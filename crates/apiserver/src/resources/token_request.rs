@@ -272,7 +272,7 @@ mod tests {
     }
     fn claims(accounts: &ServiceAccounts, answer: &Value) -> Claims {
         let token = answer["status"]["token"].as_str().unwrap();
-        match verify(token, &[API.into()], &accounts.ring(), now()).unwrap().claims {
+        match verify(token, &[API.into()], accounts.ring(), now()).unwrap().claims {
             VerifiedClaims::Bound(claims) => claims,
             VerifiedClaims::Legacy(_) => panic!("a legacy token"),
         }

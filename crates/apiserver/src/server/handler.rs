@@ -366,7 +366,7 @@ fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
 
 /// A `Status` in the encoding that the client accepts.
 fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
-    let mut accepted = Output { media: negotiate::output_status(accept), form: None, pretty: false };
+    let mut accepted = Output { media: negotiate::output_status(accept), convert_to: None, pretty: false };
     let status = &failure.status;
     let body = status.to_json();
     let bytes = render::encode(&body, accepted).unwrap_or_else(|_| {

@@ -51,7 +51,7 @@ fn allow_get(asked: &Asked) -> Result<(), Status> {
     }
 }
 
-const PLAIN: Output = Output { media: MediaType::Json, form: None, pretty: false };
+const PLAIN: Output = Output { media: MediaType::Json, convert_to: None, pretty: false };
 
 fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
     let endpoint = Endpoint { custom: false, table: false, watchable: false };
@@ -59,7 +59,7 @@ fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
     // Discovery has one form; whoever asks for a Table first gets the document.
     let output =
         negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
-    let output = Output { form: None, ..output };
+    let output = Output { convert_to: None, ..output };
     Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
 }
 

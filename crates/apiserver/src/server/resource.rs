@@ -377,7 +377,7 @@ impl<'a> Call<'a> {
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
             self.asked.notes.deleted(&status);
-            let plain = Output { form: None, ..form.accepted };
+            let plain = Output { convert_to: None, ..form.accepted };
             return Ok(self.reply(200, &form, render::encode(&status, plain)?, Vec::new()));
         }
         // Only who asked for it by the old name is told that it is not gone yet.

@@ -55,7 +55,7 @@ pub(super) async fn serve(
         let written = registry.update(&call.scope(&*strategy, &options), changed).await?;
         shown(&written.object, paths)?
     };
-    let bytes = render::encode(&shown, negotiate::Output { form: None, ..form.accepted })?;
+    let bytes = render::encode(&shown, negotiate::Output { convert_to: None, ..form.accepted })?;
     Ok(Reply::new(200, form.accepted.media.as_str(), bytes))
 }
 

@@ -113,6 +113,7 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, String> {
             Ok(Parsed { raw: document.raw, yaml_duplicates: document.duplicates })
         }
         Format::Protobuf => {
+            // By way of a value: a message can only be decoded by its kind.
             let value = protobuf::decode_object(bytes).map_err(|e| e.to_string())?;
             Ok(Parsed { raw: Raw::from_value(&value), yaml_duplicates: Vec::new() })
         }
@@ -323,6 +324,7 @@ fn coerce_object(
     target: GvkRef<'_>,
     coerce: impl FnOnce(&mut Value, &str) -> Result<Vec<String>, String>,
 ) -> Result<Vec<String>, String> {
+    // `unstructured` distinguishes null from absent here: its accessors want a string if there is anything.
     for key in ["kind", "apiVersion"] {
         if value.get(key).is_some_and(Value::is_null) {
             return Err(format!(".{key} accessor error: <nil> is of the type <nil>, expected string"));

@@ -90,12 +90,14 @@ pub(super) fn converts(gvk: &GroupVersionKind, target: GvkRef<'_>) -> bool {
 /// The Go type of a kind: `v1.ConfigMap`.
 pub(super) fn go_type(gvk: &GroupVersionKind) -> String {
     let kind = gvk.kind.as_str();
+    // Wherever the meta types are registered, their Go package is `meta/v1`.
     let meta = IN_EVERY_VERSION.contains(&kind) || UNVERSIONED.contains(&kind);
     format!("{}.{kind}", if meta { "v1" } else { &gvk.version })
 }
 
 /// The internal Go type of a kind: `core.Secret`.
 pub(super) fn internal_type(target: GvkRef<'_>) -> String {
+    // The packages of internal types are named after the first part of the group, except for the core group.
     let package = match target.group {
         "" | "events.k8s.io" => "core",
         group => group.split('.').next().unwrap_or(group),

@@ -135,6 +135,7 @@ impl ServiceAccounts {
     /// # Errors
     /// [`NoIssuer`] if there is no issuer, or an empty one.
     pub fn new(config: ServiceAccountConfig, ring: KeyRing) -> Result<Self, NoIssuer> {
+        // An empty issuer would match tokens that name none.
         if config.issuers.is_empty() || config.issuers.iter().any(String::is_empty) {
             return Err(NoIssuer);
         }
@@ -250,6 +251,7 @@ fn bound_user(claims: &Claims, now: Timestamp, lister: &dyn Lister) -> Result<Us
     let account = lister
         .get("", "serviceaccounts", namespace, &claim.name)
         .ok_or_else(|| TokenError::NoAccount(claim.name.clone()))?;
+    // Another UID is another account: the one that the token was made for was deleted, and the name was given anew.
     if uid(&account) != claim.uid {
         return Err(TokenError::AccountUid { found: uid(&account).into(), claim: claim.uid.clone() });
     }

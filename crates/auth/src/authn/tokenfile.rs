@@ -5,7 +5,7 @@ use super::TokenDigest;
 use fleetpass_apimachinery::user::UserInfo;
 use subtle::ConstantTimeEq as _;
 
-/// The tokens of a file. Only their digests are kept.
+/// The tokens of a file. Only their digests are kept; a user is found by comparing with all of them, in constant time.
 #[derive(Default)]
 pub struct TokenFile {
     entries: Vec<(TokenDigest, UserInfo)>,

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 #[derive(Debug, Clone)]
 pub struct Attributes<'a> {
     /// Who asks.
+    // Nearly always borrowed from the request; impersonation asks about a user that it has changed.
     pub user: Cow<'a, UserInfo>,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or any other; the
     /// lower-case HTTP method for paths that are no resources.
@@ -37,6 +38,7 @@ impl<'a> Attributes<'a> {
             verb,
             resource_request: true,
             group,
+            // Rules have no versions, so a question that is not about one request is about all of them.
             version: "*",
             resource,
             subresource: "",

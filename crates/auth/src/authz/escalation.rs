@@ -155,6 +155,7 @@ pub fn admit_role(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let escalate = Attributes::resource(grantor.user, "escalate", GROUP, resource);
+    // The cheap checks first: what follows takes all rules of the user apart.
     if grantor.user.in_group(SYSTEM_MASTERS)
         || grantor.authorizer.authorize(&escalate.in_namespace(grantor.namespace).named(grantor.name)).allowed
         || old.is_some_and(|old| only_garbage_collector_fields_differ(new, old))
@@ -200,6 +201,7 @@ pub fn admit_binding(
     if grantor.authorizer.authorize(&bind.in_namespace(grantor.namespace).named(name)).allowed {
         return Ok(());
     }
+    // Whoever may `bind` may do so before the role exists; others cannot, since nobody knows yet what it would grant.
     let Some(role) = grantor.lister.get(GROUP, roles, namespace, name) else {
         // kube-apiserver names the kind here, not the resource.
         let kind = kind.to_lowercase();

@@ -142,6 +142,7 @@ fn wanted_user(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
             .map(str::to_owned)
             .map_err(|_| Status::bad_request("impersonation headers must be valid UTF-8"))
     };
+    // Of a user or UID that is given more than once the first counts, as with Go's `Header.Get`.
     let one = |name| headers.get(name).map_or(Ok(String::new()), text);
     let mut wanted = UserInfo { name: one(USER)?, uid: one(UID)?, ..UserInfo::default() };
     wanted.groups = headers.get_all(GROUP).iter().map(text).collect::<Result<_, _>>()?;
@@ -225,6 +226,7 @@ impl Check<'_> {
             return self.authorize(self.whom(group, "nodes").named(node));
         }
         if let Some((namespace, name)) = service_account(&wanted.name) {
+            // By the verb `impersonate` an account may be given other groups instead.
             if wanted.groups.is_empty() {
                 user.groups =
                     vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];

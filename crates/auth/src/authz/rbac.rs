@@ -75,6 +75,7 @@ impl Index {
             "rolebindings" | "clusterrolebindings" => scope.set_binding(namespace, name, object),
             _ => {}
         }
+        // Also where nothing was there before and nothing was put: `entry` has made the scope.
         if scope.is_empty() {
             scopes.remove(namespace);
         }
@@ -282,6 +283,7 @@ impl Subject {
                 let own = meta::text(subject, &["namespace"]);
                 let namespace = if own.is_empty() { namespace } else { own }.to_owned();
                 let user = format!("system:serviceaccount:{namespace}:{name}");
+                // In a ClusterRoleBinding there is no namespace to fall back on; `system:serviceaccount::NAME` is nobody.
                 (!namespace.is_empty()).then_some(Self::ServiceAccount { namespace, name, user })
             }
             _ => None,

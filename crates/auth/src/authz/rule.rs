@@ -118,6 +118,7 @@ fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
 
 /// Whether the path pattern of a rule covers a path; stars count only at its end.
 pub(crate) fn url_matches(pattern: &str, path: &str) -> bool {
+    // All stars at the end are cut off, as `strings.TrimRight` does; one in the middle stands for itself.
     pattern == path || (pattern.ends_with('*') && path.starts_with(pattern.trim_end_matches('*')))
 }
 

@@ -102,6 +102,7 @@ fn single(message: &Message, field: &Field, number: i32, value: &Value, writer: 
         }
         // No bytes at all are not written, not even as empty ones.
         (Type::Bytes, Value::Null) => {}
+        // The field holds JSON text, here printed anew.
         (Type::Json, value) => {
             let mark = writer.mark();
             writer.raw(value.to_string().as_bytes());

@@ -74,6 +74,7 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Error> {
     if bytes.is_empty() {
         return Err(Error::EmptyData);
     }
+    // The prefix tells stored and sent objects apart from bare messages, which nothing here accepts.
     let body = bytes.strip_prefix(&PREFIX).ok_or(Error::NoPrefix)?;
     if body.is_empty() {
         return Err(Error::EmptyBody);

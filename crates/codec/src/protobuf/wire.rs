@@ -87,6 +87,7 @@ impl<'a> Reader<'a> {
 
     /// A length and as many bytes.
     pub(super) fn delimited(&mut self) -> Result<&'a [u8], Error> {
+        // Go reads a signed number, so the upper half of the range is negative and not merely too long.
         let length = i64::try_from(self.varint()?).map_err(|_| Error::NegativeLength)?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
@@ -169,7 +170,7 @@ impl Writer {
 
     /// A field with a number of variable length.
     pub(super) fn integer(&mut self, number: i32, value: i64) {
-        // Negative numbers are written with all their 64 bits, also those of 32-bit fields.
+        // The cast keeps the bits. Negative numbers are written with all their 64 bits, also those of 32-bit fields.
         self.varint(value as u64);
         self.tag(number, VARINT);
     }

@@ -355,7 +355,7 @@ impl Decoder<'_> {
             _ => false,
         };
         let sources = match &tree.nodes[at].0 {
-            // Earlier ones take precedence, so they are added last.
+            // Earlier ones take precedence, so they are added last and overwrite the others.
             Node::Sequence(items) => items.iter().rev().copied().collect(),
             _ => vec![at],
         };
@@ -375,6 +375,7 @@ impl Decoder<'_> {
         name: &str,
         follow: impl FnOnce(&mut Self) -> Result<T, YamlError>,
     ) -> Result<T, YamlError> {
+        // By the alias and not by its target: the same node may be used many times, one after the other.
         if !self.open.insert(at) {
             return Err(YamlError::new(format_args!("anchor '{name}' value contains itself")));
         }

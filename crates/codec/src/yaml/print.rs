@@ -244,6 +244,7 @@ impl Printer {
         self.break_line();
         self.indention = true;
         self.whitespace = true;
+        // Empty lines are not indented, so the indentation is written with the first character of a line.
         let mut breaks = true;
         for c in text.chars() {
             if is_break(c) {
@@ -314,6 +315,7 @@ fn style_of(text: &str) -> Style {
     if text.contains('\n') {
         return Style::Literal;
     }
+    // Quoted if a reader, this one or another of YAML 1.1, would take the text for something else.
     let stays_string = matches!(resolve::untagged(text), Scalar::String(_))
         && !resolve::is_timestamp(text)
         && !is_base_60(text);
@@ -345,6 +347,7 @@ fn is_base_60(text: &str) -> bool {
 fn allowed_style(text: &str, wanted: Style, is_key: bool) -> Style {
     let allowed = Allowed::in_text(text);
     let mut style = wanted;
+    // A key has to be on one line.
     if is_key && text.contains(is_break) {
         style = Style::DoubleQuoted;
     }

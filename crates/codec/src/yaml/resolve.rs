@@ -191,6 +191,7 @@ pub(super) fn float_key(float: f64) -> String {
     if float.is_infinite() {
         return if float > 0.0 { ".inf".into() } else { "-.inf".into() };
     }
+    // `sigs.k8s.io/yaml` formats the floats of keys with 32 bits, unlike those of values.
     go_g(&format!("{:e}", float as f32))
 }
 
@@ -206,6 +207,7 @@ pub(super) fn json_float(float: f64) -> Result<String, String> {
         };
         return Err(format!("json: unsupported value: {name}"));
     }
+    // `encoding/json` changes to exponents at the same numbers as JavaScript.
     let magnitude = float.abs();
     if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         let text = format!("{float:e}");

@@ -263,6 +263,7 @@ impl Scanner {
         self.remove_simple_key()?;
         let key =
             SimpleKey { possible: true, required, token: self.taken + self.tokens.len(), mark: self.mark };
+        // The number that the token will have when it is appended.
         self.candidates.insert(key.token, self.simple_keys.len() - 1);
         if let Some(last) = self.simple_keys.last_mut() {
             *last = key;
@@ -328,6 +329,7 @@ impl Scanner {
             return self.fetch_directive();
         }
         if let Some(kind) = self.document_indicator() {
+            // A document ends all collections of the one before.
             self.unroll_indent(-1);
             self.remove_simple_key()?;
             self.simple_key_allowed = false;

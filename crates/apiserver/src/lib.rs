@@ -38,7 +38,7 @@
 //! ```
 //! use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 //! use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
-//! use fleetpass_auth::authn::tokenfile::TokenFile;
+//! use fleetpass_auth::authn::TokenFile;
 //! use fleetpass_store::MemoryStore;
 //! use fleetpass_token::claims::Lifetimes;
 //! use fleetpass_token::key::{KeyKind, SigningKey};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
-use fleetpass_auth::authn::tokenfile::TokenFile;
+use fleetpass_auth::authn::TokenFile;
 use fleetpass_store::MemoryStore;
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::key::{KeyKind, SigningKey};

@@ -1,8 +1,6 @@
 //! Objects in memory and a hub's token machinery around them, for tests.
 
-use crate::authn::Authenticator;
-use crate::authn::service_account::{Config, ServiceAccounts};
-use crate::authn::tokenfile::TokenFile;
+use crate::authn::{Authenticator, ServiceAccountConfig, ServiceAccounts, TokenFile};
 use fleetpass_apimachinery::Lister;
 use fleetpass_token::key::{KeyKind, SigningKey};
 use fleetpass_token::ring::KeyRing;
@@ -71,8 +69,11 @@ pub fn ring(kind: KeyKind) -> KeyRing {
 
 /// The token machinery of a hub whose issuer and audience is [`API`].
 pub fn accounts() -> Arc<ServiceAccounts> {
-    let config =
-        Config { issuers: vec![API.into()], api_audiences: vec![API.into()], lifetimes: Default::default() };
+    let config = ServiceAccountConfig {
+        issuers: vec![API.into()],
+        api_audiences: vec![API.into()],
+        lifetimes: Default::default(),
+    };
     Arc::new(ServiceAccounts::new(config, ring(KeyKind::P256)).expect("a good configuration"))
 }
 

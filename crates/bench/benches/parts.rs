@@ -101,7 +101,7 @@ fn requests(criterion: &mut Criterion) {
         index.apply("rolebindings", &namespace, "agent", Some(&binding));
     }
     let user = UserInfo { name: "system:serviceaccount:cluster-0042:agent".into(), ..UserInfo::default() };
-    let rbac = fleetpass_auth::authz::union::Union::masters_and_rbac(std::sync::Arc::new(index));
+    let rbac = fleetpass_auth::authz::Union::masters_and_rbac(std::sync::Arc::new(index));
     criterion.bench_function("may an agent of 5,000 read its Secrets", |bench| {
         bench.iter(|| {
             let attributes =

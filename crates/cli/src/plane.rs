@@ -21,7 +21,7 @@ use fleetpass_api::clock::SharedClock;
 use fleetpass_apiserver::RequestLimits;
 use fleetpass_apiserver::audit::{Log, RotatingFile, Rotation, Stdout};
 use fleetpass_apiserver::tls::{ServingCertificate, server_config};
-use fleetpass_auth::authn::tokenfile::TokenFile;
+use fleetpass_auth::authn::TokenFile;
 use fleetpass_store::Store;
 use fleetpass_token::ring::KeyRing;
 use jiff::SignedDuration;

@@ -53,7 +53,7 @@ impl std::fmt::Debug for Decoded {
     }
 }
 
-/// An error before kind and version are known.
+/// The error of a body whose kind and version are not known (`transformDecodeError`).
 fn unrecognized(target: GvkRef<'_>, error: impl std::fmt::Display, body: &[u8]) -> Status {
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {error} ({})",
@@ -62,7 +62,7 @@ fn unrecognized(target: GvkRef<'_>, error: impl std::fmt::Display, body: &[u8]) 
     ))
 }
 
-/// An error when kind and version are known.
+/// The error of a body whose kind and version are known (`transformDecodeError`).
 fn unhandled(target: GvkRef<'_>, gvk: &GroupVersionKind, error: impl std::fmt::Display) -> Status {
     Status::bad_request(format!(
         "{} in version {} cannot be handled as a {}: {error}",
@@ -72,6 +72,7 @@ fn unhandled(target: GvkRef<'_>, gvk: &GroupVersionKind, error: impl std::fmt::D
     ))
 }
 
+/// The last check: a body of another version of its kind decodes and converts, and is refused all the same.
 fn check_version(target: GvkRef<'_>, gvk: &GroupVersionKind) -> Result<(), Status> {
     if gvk.group == target.group && gvk.version == target.version {
         return Ok(());
@@ -88,8 +89,8 @@ fn check_version(target: GvkRef<'_>, gvk: &GroupVersionKind) -> Result<(), Statu
 pub struct Parsed {
     /// The tree. From YAML its keys are sorted, each there once.
     pub raw: Raw,
-    /// `line 7: key "k" already set in map`.
-    pub yaml_duplicates: Vec<String>,
+    /// `line 7: key "k" already set in map`. Of JSON the tree itself has the duplicates.
+    pub(super) yaml_duplicates: Vec<String>,
 }
 
 /// The object may be a Secret: it is never printed.
@@ -112,6 +113,7 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, String> {
             Ok(Parsed { raw: document.raw, yaml_duplicates: document.duplicates })
         }
         Format::Protobuf => {
+            // By way of a value: a message can only be decoded by its kind.
             let value = protobuf::decode_object(bytes).map_err(|e| e.to_string())?;
             Ok(Parsed { raw: Raw::from_value(&value), yaml_duplicates: Vec::new() })
         }
@@ -131,6 +133,7 @@ pub fn interpret(raw: &Raw) -> Result<GroupVersionKind, String> {
         other => return refuse(format!("{} into Go value of type {STRUCT}", other.type_name())),
     };
     let (mut api_version, mut kind) = ("", "");
+    // Go reads on after a value of the wrong type and reports the first; of duplicate keys the last one counts.
     let mut mismatch = None;
     for (key, value) in members {
         let slot = if key.eq_ignore_ascii_case("apiVersion") {
@@ -157,13 +160,15 @@ pub fn interpret(raw: &Raw) -> Result<GroupVersionKind, String> {
     Ok(GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() })
 }
 
-/// A body of which the kind is known.
+/// A body of which the kind is known, read as far as that needs.
 pub(super) enum Source<'a> {
+    /// JSON or YAML.
     Text(Parsed),
+    /// The message is not decoded yet.
     Protobuf(protobuf::Envelope<'a>),
 }
 
-/// Reads so much of a body that its kind is known; what it leaves out is as the target has it.
+/// Reads a body as far as its kind needs; what it leaves out of group, version and kind is as the target has it.
 pub(super) fn identify<'a>(
     bytes: &'a [u8],
     format: Format,
@@ -208,6 +213,8 @@ pub fn decode_builtin(
     schema: &Arc<Schema>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
+    // The order of the checks below is Go's, because a body that is wrong in several ways has to be refused with the same
+    // words: kind and version, is it registered, does it decode, does it convert, strictness, and the version at last.
     let (source, gvk) = identify(bytes, format, target).map_err(|e| unrecognized(target, e, bytes))?;
     if gvk.version.is_empty() {
         let body = String::from_utf8_lossy(bytes);
@@ -223,12 +230,15 @@ pub fn decode_builtin(
         );
         return Err(unhandled(target, &gvk, reason));
     }
+    // A body of another registered kind is decoded too, if its schema is known, as only a body without errors gets as far as
+    // the refusal to convert it.
     let expected = gvk.kind == target.kind && gvk.group == target.group && gvk.version == target.version;
     let known = if expected {
         Some(Arc::clone(schema))
     } else {
         openapi::find_kind(&gvk.group, &gvk.version, &gvk.kind)
     };
+    // A registered kind without a schema here (one that is not served) cannot be decoded, and is refused just below.
     let typed = known.map(|schema| source.decode(&gvk, &schema)).transpose();
     let typed = typed.map_err(|e| unhandled(target, &gvk, e))?;
     if !scheme::converts(&gvk, target) {
@@ -242,13 +252,14 @@ pub fn decode_builtin(
     let warnings = match &source {
         Source::Text(parsed) => {
             let strict = typed.iter().flat_map(|t| &t.strict).map(ToString::to_string).collect();
-            judge(parsed, strict, validation).map_err(|e| unhandled(target, &gvk, e))?
+            apply_validation(parsed, strict, validation).map_err(|e| unhandled(target, &gvk, e))?
         }
-        // Protobuf is never decoded strictly.
+        // Protobuf is never decoded strictly: a field that is not known has a number and no name that a warning could say.
         Source::Protobuf(_) => Vec::new(),
     };
     check_version(target, &gvk)?;
     let mut value = typed.map_or(Value::Null, |t| t.value);
+    // The identity is the path's from here on, also where the body left it out; a schema does not print it.
     if let Value::Object(object) = &mut value {
         object.insert("apiVersion".into(), target.api_version().into());
         object.insert("kind".into(), target.kind.into());
@@ -275,6 +286,8 @@ pub fn decode_custom(
     let parsed = parse_located(bytes, format).map_err(|e| unrecognized(target, e, bytes))?;
     interpret(&parsed.raw).map_err(|e| unrecognized(target, e, bytes))?;
     let mut value = parsed.raw.to_value(Numbers::Go).map_err(|e| unrecognized(target, e, bytes))?;
+    // `interpret` compared keys without case, for its errors only: `unstructured` goes by the exact keys, and nothing is filled
+    // in from the path.
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
     let (kind, api_version) = (text("kind"), text("apiVersion"));
     if kind.is_empty() {
@@ -287,7 +300,7 @@ pub fn decode_custom(
         parsed.raw.duplicates().iter().map(|path| format!("duplicate field {}", go_quote(path))).collect();
     let unknown = coerce_object(&mut value, &gvk, target, coerce).map_err(|e| unhandled(target, &gvk, e))?;
     strict.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    let warnings = judge(&parsed, strict, validation).map_err(|e| unhandled(target, &gvk, e))?;
+    let warnings = apply_validation(&parsed, strict, validation).map_err(|e| unhandled(target, &gvk, e))?;
     check_version(target, &gvk)?;
     Ok(Decoded { value, warnings })
 }
@@ -303,12 +316,15 @@ fn refuse_protobuf(bytes: &[u8], target: GvkRef<'_>) -> Status {
     }
 }
 
+/// Has `metadata` typed and the rest pruned; returns the paths of unknown fields. Metadata and identity are put back after
+/// `coerce`, whose schema would otherwise prune what all objects have.
 fn coerce_object(
     value: &mut Value,
     gvk: &GroupVersionKind,
     target: GvkRef<'_>,
     coerce: impl FnOnce(&mut Value, &str) -> Result<Vec<String>, String>,
 ) -> Result<Vec<String>, String> {
+    // `unstructured` distinguishes null from absent here: its accessors want a string if there is anything.
     for key in ["kind", "apiVersion"] {
         if value.get(key).is_some_and(Value::is_null) {
             return Err(format!(".{key} accessor error: <nil> is of the type <nil>, expected string"));
@@ -335,7 +351,7 @@ fn coerce_object(
 
 /// The `metadata` of a custom resource as `ObjectMeta` prints it, and the paths of its unknown fields
 /// (`apiserver/schema/objectmeta/coerce.go`). Errors: Go's, as of a value of its own.
-pub fn custom_metadata(metadata: &Value) -> Result<(Value, Vec<String>), String> {
+fn custom_metadata(metadata: &Value) -> Result<(Value, Vec<String>), String> {
     let typed =
         typed::normalise(metadata, &openapi::builtin(OBJECT_META)).map_err(|e| go::Words(&e).to_string())?;
     let unknown = typed.strict.iter().filter_map(|objection| match objection {
@@ -354,8 +370,13 @@ fn parse_located(bytes: &[u8], format: Format) -> Result<Parsed, String> {
     })
 }
 
-/// Warnings, or the strict error.
-fn judge(parsed: &Parsed, strict: Vec<String>, validation: FieldValidation) -> Result<Vec<String>, String> {
+/// What `fieldValidation` makes of the objections of strict decoding: warnings, nothing, or an error. Those of the YAML reader
+/// come first, as it is the first to object.
+fn apply_validation(
+    parsed: &Parsed,
+    strict: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Vec<String>, String> {
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(parsed.yaml_duplicates.iter().cloned().chain(strict).collect()),
@@ -385,6 +406,7 @@ fn summary(body: &[u8]) -> String {
         None => "<empty>".into(),
         Some(b'{') => {
             let mut out = String::new();
+            // The cut may have split a character; Go prints what is left of it as U+FFFD, one for each byte.
             for chunk in shown.utf8_chunks() {
                 out.push_str(chunk.valid());
                 out.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, chunk.invalid().len()));

@@ -1,11 +1,12 @@
 //! Which representation a client sends and wants: `Content-Type` and `Accept`
 //! (`apiserver/pkg/endpoints/handlers/negotiation`, `handlers/rest.go`, and the routing of go-restful in front).
 //!
-//! Kubernetes kinds are routed by go-restful, which looks at the headers first and has words of its own; custom
-//! resources are not. [`route`] is that first look, [`output`] and [`input`] are what handlers do.
+//! Built-in kinds are routed by go-restful, which checks the headers before the handler and with messages of its own; custom
+//! resources are not. [`route`] is that first check, [`output`] and [`input`] are what handlers do. The two disagree here and
+//! there (`application/*` passes only the second), and clients see both, so neither can be left out.
 
 use super::body::Format;
-use super::options::{self, Pairs};
+use super::options::{Pairs, first};
 use fleetpass_apimachinery::status::Status;
 
 /// A representation on the wire.
@@ -47,6 +48,7 @@ impl MediaType {
 
     /// Whether watch events can be sent in it.
     fn streams(self) -> bool {
+        // kube-apiserver has no stream serializer for YAML.
         self != Self::Yaml
     }
 }
@@ -56,15 +58,15 @@ impl MediaType {
 pub struct Endpoint {
     /// A kind of a CRD: without go-restful in front, and without protobuf.
     pub custom: bool,
-    /// Whether it has a Table form (stored kinds have, reviews and token requests have not).
+    /// Whether it can be converted to a Table (stored kinds have, reviews and token requests have not).
     pub table: bool,
     /// Whether it is a GET of a collection, which can also be watched.
     pub watchable: bool,
 }
 
-/// The form into which an answer is changed.
+/// The kind of `meta.k8s.io` to which an answer is converted (`MediaTypeOptions.Convert`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum TargetKind {
     /// `Table`
     Table,
     /// `PartialObjectMetadata`
@@ -78,8 +80,8 @@ pub enum Form {
 pub struct Output {
     /// The representation.
     pub media: MediaType,
-    /// The form, and the version of `meta.k8s.io` in which it is wanted; `None`: the object itself.
-    pub form: Option<(Form, MetaVersion)>,
+    /// The kind to convert to, and its version; `None`: the object as it is.
+    pub convert_to: Option<(TargetKind, MetaVersion)>,
     /// Whether it is to be indented.
     pub pretty: bool,
 }
@@ -106,6 +108,7 @@ impl MetaVersion {
 /// go-restful's look at `Accept`, for kinds that are not custom: only literal media types and `*/*` pass.
 /// Errors: 406, or 415 for a write without a body.
 pub fn route(accept: Option<&str>, endpoint: Endpoint, method: &str, has_body: bool) -> Result<(), Status> {
+    // go-restful ignores parameters and qualities: one acceptable type anywhere in the header is enough.
     let accept = accept.filter(|accept| !accept.is_empty()).unwrap_or("*/*");
     let mut available: Vec<String> = ALL.iter().map(|media| media.as_str().to_string()).collect();
     if endpoint.watchable {
@@ -136,17 +139,17 @@ pub fn output(
     query: &Pairs,
     user_agent: &str,
 ) -> Result<Output, Status> {
-    let mut output = choose(accept, |media, form| allows(endpoint, media, form)).ok_or_else(|| {
+    let mut output = choose(accept, |media, target| allows(endpoint, media, target)).ok_or_else(|| {
         let supported: Vec<&str> = ALL.iter().map(|media| media.as_str()).collect();
         not_acceptable(&supported)
     })?;
-    output.pretty |= options::pretty(query, user_agent);
+    output.pretty |= pretty(query, user_agent);
     Ok(output)
 }
 
 /// What the handler of a watch makes of `Accept`: a representation that can be streamed. Errors: 406.
 pub fn output_stream(accept: Option<&str>, endpoint: Endpoint) -> Result<Output, Status> {
-    choose(accept, |media, form| allows(endpoint, media, form))
+    choose(accept, |media, target| allows(endpoint, media, target))
         .filter(|output| output.media.streams())
         .ok_or_else(|| {
             let supported = streaming_types();
@@ -157,11 +160,11 @@ pub fn output_stream(accept: Option<&str>, endpoint: Endpoint) -> Result<Output,
 /// The representation of an error or other `Status`: what `Accept` allows, else JSON. An error is never hidden
 /// behind a negotiation that fails.
 pub fn output_status(accept: Option<&str>) -> MediaType {
-    choose(accept, |_, form| form.is_none()).map_or(MediaType::Json, |output| output.media)
+    choose(accept, |_, target| target.is_none()).map_or(MediaType::Json, |output| output.media)
 }
 
 /// The version (`v2`, `v2beta1`) of aggregated discovery that a client asks for, and its representation; `None` if
-/// it wants the old form.
+/// it wants the documents of before, one for each group version.
 pub fn aggregated_discovery(accept: Option<&str>) -> Option<(MediaType, &'static str)> {
     parse_accept(accept?).iter().find_map(|clause| {
         let media = ALL.into_iter().find(|media| clause.covers(*media))?;
@@ -186,20 +189,33 @@ pub fn input(content_type: Option<&str>, aliases: &[(&str, MediaType)]) -> Resul
     })
 }
 
+/// Whether an answer is to be indented: `pretty` says so, or a browser or command line tool asks
+/// (`isPrettyPrint`).
+fn pretty(query: &Pairs, user_agent: &str) -> bool {
+    // These are the values of `strconv.ParseBool`, unlike those of all other options (`Convert_Slice_string_To_bool`).
+    match first(query, "pretty").filter(|text| !text.is_empty()) {
+        Some(text) => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| user_agent.starts_with(tool)),
+    }
+}
+
+/// The media types of watches, as error messages list them.
 fn streaming_types() -> Vec<String> {
     let streaming = ALL.into_iter().filter(|media| media.streams());
     streaming.map(|media| format!("{};stream=watch", media.as_str())).collect()
 }
 
-/// 406 for a form of discovery that does not exist.
+/// 406 for a kind of discovery document that does not exist.
 pub fn not_acceptable_discovery() -> Status {
     not_acceptable(&ALL.map(MediaType::as_str))
 }
 
+/// 406 (`NewNotAcceptableError`).
 fn not_acceptable(supported: &[&str]) -> Status {
     Status::not_acceptable(format!("only the following media types are accepted: {}", supported.join(", ")))
 }
 
+/// 415 (`NewUnsupportedMediaTypeError`).
 fn unknown_format(supported: &[&str]) -> Status {
     Status::unsupported_media_type(format!(
         "the body of the request was in an unknown format - accepted media types include: {}",
@@ -207,40 +223,47 @@ fn unknown_format(supported: &[&str]) -> Status {
     ))
 }
 
-fn allows(endpoint: Endpoint, media: MediaType, form: Option<Form>) -> bool {
-    match form {
+/// Whether an endpoint can answer with a media type and a kind to convert to (`AllowsMediaTypeTransform`).
+fn allows(endpoint: Endpoint, media: MediaType, target: Option<TargetKind>) -> bool {
+    match target {
+        // Custom resources have no messages, but partial metadata of them has: it is a built-in kind.
         None => !(endpoint.custom && media == MediaType::Protobuf),
-        Some(Form::Table) => endpoint.table && media != MediaType::Protobuf,
+        Some(TargetKind::Table) => endpoint.table && media != MediaType::Protobuf,
         Some(_) => true,
     }
 }
 
 /// The first clause, best first, of which the endpoint can do what it asks.
-fn choose(accept: Option<&str>, allows: impl Fn(MediaType, Option<Form>) -> bool) -> Option<Output> {
+fn choose(accept: Option<&str>, allows: impl Fn(MediaType, Option<TargetKind>) -> bool) -> Option<Output> {
     let Some(accept) = accept.filter(|accept| !accept.is_empty()) else {
-        return Some(Output { media: MediaType::Json, form: None, pretty: false });
+        return Some(Output { media: MediaType::Json, convert_to: None, pretty: false });
     };
     parse_accept(accept).iter().find_map(|clause| {
+        // A wildcard takes the first representation with which all else in the clause works.
         ALL.into_iter().filter(|media| clause.covers(*media)).find_map(|media| {
-            let form = clause.form()?;
+            let convert_to = clause.convert_to()?;
             let stream = clause.param("stream");
             let streams = stream.is_empty() || (stream == "watch" && media.streams());
             let version = matches!(clause.param("sv"), "" | "v1");
-            let fits = streams && version && allows(media, form.map(|(form, _)| form));
-            fits.then(|| Output { media, form, pretty: clause.param("pretty") == "1" })
+            let fits = streams && version && allows(media, convert_to.map(|(kind, _)| kind));
+            fits.then(|| Output { media, convert_to, pretty: clause.param("pretty") == "1" })
         })
     })
 }
 
 /// One clause of an `Accept` header.
 struct Clause {
+    /// The part before the slash.
     kind: String,
     subtype: String,
+    /// The parameters other than `q`, in order.
     params: Vec<(String, String)>,
+    /// `q`; 1 if it is not given.
     quality: f32,
 }
 
 impl Clause {
+    /// Whether the clause accepts a representation, by name or with a star.
     fn covers(&self, media: MediaType) -> bool {
         match (self.kind.as_str(), self.subtype.as_str()) {
             ("*", "*") | ("application", "*") => true,
@@ -254,9 +277,9 @@ impl Clause {
         self.params.iter().rev().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// The form that is asked for; `None` if there is no such form.
+    /// The kind to convert to, or none; `None` if there is no such kind.
     #[allow(clippy::option_option)] // "none is asked for" and "one is asked for that nobody knows" differ
-    fn form(&self) -> Option<Option<(Form, MetaVersion)>> {
+    fn convert_to(&self) -> Option<Option<(TargetKind, MetaVersion)>> {
         if !self.params.iter().any(|(key, _)| ["as", "g", "v"].contains(&key.as_str())) {
             return Some(None);
         }
@@ -265,13 +288,13 @@ impl Clause {
             ("meta.k8s.io", "v1beta1") => MetaVersion::V1beta1,
             _ => return None,
         };
-        let form = match self.param("as") {
-            "Table" => Form::Table,
-            "PartialObjectMetadata" => Form::PartialObjectMetadata,
-            "PartialObjectMetadataList" => Form::PartialObjectMetadataList,
+        let kind = match self.param("as") {
+            "Table" => TargetKind::Table,
+            "PartialObjectMetadata" => TargetKind::PartialObjectMetadata,
+            "PartialObjectMetadataList" => TargetKind::PartialObjectMetadataList,
             _ => return None,
         };
-        Some(Some((form, version)))
+        Some(Some((kind, version)))
     }
 
     /// Whether this clause goes before another: not an order, but what goautoneg sorts by.
@@ -287,6 +310,8 @@ fn parse_accept(header: &str) -> Vec<Clause> {
     // Sorting is quadratic; no honest client has more to say.
     const MAX_CLAUSES: usize = 64;
     let mut clauses: Vec<Clause> = header.split(',').take(MAX_CLAUSES).filter_map(parse_clause).collect();
+    // By insertion, as Go sorts a dozen elements: `before` contradicts itself for some clauses, so another algorithm would give
+    // another order, and the standard library's sort may panic.
     for end in 1..clauses.len() {
         let mut at = end;
         while at > 0 && clauses[at].before(&clauses[at - 1]) {
@@ -297,6 +322,7 @@ fn parse_accept(header: &str) -> Vec<Clause> {
     clauses
 }
 
+/// One clause; `None` for what is no media type, which is passed over.
 fn parse_clause(text: &str) -> Option<Clause> {
     let mut parts = text.trim().split(';');
     let media = parts.next().unwrap_or_default();
@@ -313,6 +339,7 @@ fn parse_clause(text: &str) -> Option<Clause> {
             continue;
         }
         match name.trim() {
+            // As in Go, a quality that is no number is 0, and 0 excludes nothing.
             "q" => clause.quality = value.parse().unwrap_or(0.0),
             name => clause.params.push((name.into(), value.trim().into())),
         }
@@ -322,6 +349,7 @@ fn parse_clause(text: &str) -> Option<Clause> {
 
 /// The media type in lower case, without parameters; `None` if Go's `mime.ParseMediaType` would refuse it.
 fn parse_media_type(text: &str) -> Option<String> {
+    // A `;` inside quotes is taken for a separator, and the header then refused; no parameter that matters has one.
     let (base, params) = text.split_once(';').unwrap_or((text, ""));
     let base = base.trim().to_ascii_lowercase();
     let (kind, subtype) = base.split_once('/')?;
@@ -369,9 +397,9 @@ mod tests {
         let outcome =
             route(accept, endpoint, "GET", false).and_then(|()| output(accept, endpoint, &[], "kubectl"));
         match outcome {
-            Ok(Output { media, form: None, .. }) => media.as_str().to_string(),
-            Ok(Output { media, form: Some((form, version)), .. }) => {
-                format!("{} {form:?} {}", media.as_str(), version.api_version())
+            Ok(Output { media, convert_to: None, .. }) => media.as_str().to_string(),
+            Ok(Output { media, convert_to: Some((kind, version)), .. }) => {
+                format!("{} {kind:?} {}", media.as_str(), version.api_version())
             }
             Err(status) => {
                 format!("{} {}", status.code, status.message.split(':').next().unwrap_or_default())
@@ -494,6 +522,14 @@ mod tests {
         );
         assert_eq!(aggregated_discovery(Some("application/json")), None);
         assert_eq!(aggregated_discovery(None), None);
+    }
+
+    #[test]
+    fn answers_for_people_are_indented() {
+        assert!(pretty(&[("pretty".into(), "true".into())], ""));
+        assert!(!pretty(&[("pretty".into(), "0".into())], "curl/8"));
+        assert!(pretty(&[], "curl/8"));
+        assert!(!pretty(&[], "kubectl/v1"));
     }
 
     proptest! {

@@ -15,7 +15,7 @@ const GROUP: &str = "meta.k8s.io";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// The decoded pairs of a query string, in order.
-pub type Pairs = [(String, String)];
+pub(crate) type Pairs = [(String, String)];
 
 /// Which write the options belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct WriteQuery {
     pub field_manager: String,
     /// `fieldValidation`; Warn unless the request says something else.
     pub field_validation: FieldValidation,
-    /// `force`, only for apply.
+    /// `force`, only for apply: whether to take over fields that others own.
     pub force: bool,
 }
 
@@ -56,7 +56,7 @@ pub struct ListOptions {
     pub allow_watch_bookmarks: bool,
     /// `resourceVersion`, as text.
     pub resource_version: String,
-    /// `resourceVersionMatch`.
+    /// `resourceVersionMatch`; `None` if it is not given.
     pub resource_version_match: Option<VersionMatch>,
     /// `timeoutSeconds`.
     pub timeout_seconds: Option<i64>,
@@ -108,6 +108,7 @@ pub enum Propagation {
 /// Options of a create, an update or a patch. Errors: 422 with all that is wrong.
 pub fn write(query: &Pairs, write: Write) -> Result<WriteQuery, Status> {
     let field_manager = first(query, "fieldManager").unwrap_or_default();
+    // Whether it is given matters, not only what it says: `force=false` is refused for other patches, too.
     let force = first(query, "force").map(is_true);
     let dry_run = all(query, "dryRun");
     let validation = first(query, "fieldValidation").unwrap_or_default();
@@ -131,6 +132,7 @@ pub fn write(query: &Pairs, write: Write) -> Result<WriteQuery, Status> {
         other => {
             let supported = ["", "Ignore", "Strict", "Warn"];
             errors.push(Error::not_supported(&Path::new("fieldValidation"), other, &supported));
+            // Any value: the errors end the request below.
             FieldValidation::Warn
         }
     };
@@ -141,6 +143,7 @@ pub fn write(query: &Pairs, write: Write) -> Result<WriteQuery, Status> {
     };
     refuse(kind, errors)?;
     Ok(WriteQuery {
+        // If there are values they are all `All`; others are among the errors.
         dry_run: !dry_run.is_empty(),
         field_manager: field_manager.into(),
         field_validation,
@@ -152,16 +155,19 @@ pub fn write(query: &Pairs, write: Write) -> Result<WriteQuery, Status> {
 pub fn list(query: &Pairs) -> Result<ListOptions, Status> {
     let text = |name: &str| first(query, name).unwrap_or_default();
     let bad = Status::bad_request;
+    // What cannot be converted is a 400 for the first such option; what can be is validated together, in a 422.
     let timeout_seconds = first(query, "timeoutSeconds").map(parse_int).transpose().map_err(bad)?;
     let limit = first(query, "limit").map(parse_int).transpose().map_err(bad)?.unwrap_or(0);
     let labels = LabelSelector::parse(text("labelSelector")).map_err(bad)?;
     let fields = FieldSelector::parse(text("fieldSelector")).map_err(bad)?;
+    // The text is kept beside what it means, for the errors about values that mean nothing.
     let version_match = text("resourceVersionMatch");
     let options = ListOptions {
         labels,
         fields,
         watch: first(query, "watch").is_some_and(is_true),
         allow_watch_bookmarks: first(query, "allowWatchBookmarks").is_some_and(is_true),
+        // Stays text: what is a version, and whether it is too old, is for the registry to say.
         resource_version: text("resourceVersion").into(),
         resource_version_match: match version_match {
             "Exact" => Some(VersionMatch::Exact),
@@ -182,6 +188,7 @@ pub fn list(query: &Pairs) -> Result<ListOptions, Status> {
     Ok(options)
 }
 
+/// What is wrong with the options of a list (`ValidateListOptions`).
 fn list_errors(options: &ListOptions, version_match: &str) -> ErrorList {
     let mut errors = ErrorList::new();
     let field = Path::new("resourceVersionMatch");
@@ -209,9 +216,11 @@ fn list_errors(options: &ListOptions, version_match: &str) -> ErrorList {
     errors
 }
 
+/// What is wrong with the options of a watch (`validateWatchOptions`): only `NotOlderThan`, and only with initial events.
 fn watch_errors(options: &ListOptions, version_match: &str) -> ErrorList {
     let mut errors = ErrorList::new();
     let field = Path::new("resourceVersionMatch");
+    // A watch begins with a state that is at least as new as the version, never with that of the version itself.
     let fits = options.resource_version_match == Some(VersionMatch::NotOlderThan);
     if options.send_initial_events.is_some() && !fits {
         let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
@@ -233,9 +242,9 @@ fn watch_errors(options: &ListOptions, version_match: &str) -> ErrorList {
     errors
 }
 
-/// Whether a kind supports the fields of a selector. `listed` gives the words of kinds without fields of their own
-/// (`"a" is not a known field selector: only "metadata.name", "metadata.namespace"`); others, custom resources
-/// among them, say `field label not supported: a`. Errors: 400.
+/// Whether a kind supports the fields of a selector. `listed` says which of two messages to give: that of kinds without fields
+/// of their own (`"a" is not a known field selector: only "metadata.name", "metadata.namespace"`), or that of all others and of
+/// custom resources (`field label not supported: a`). Errors: 400.
 pub fn check_fields(fields: &FieldSelector, supported: &[String], listed: bool) -> Result<(), Status> {
     match fields.unsupported(supported) {
         None => Ok(()),
@@ -247,14 +256,16 @@ pub fn check_fields(fields: &FieldSelector, supported: &[String], listed: bool) 
     }
 }
 
-/// Options of a deletion: those of the body if there is one, else those of the query. `format` is that of the body
-///. Unknown fields are ignored. Errors: 400 for what cannot be read, 422 for what is wrong.
+/// Options of a deletion: those of the body if there is one, else those of the query. `format` is that of the body; its
+/// unknown fields are ignored. Errors: 400 for what cannot be read, 422 for what is wrong.
 pub fn delete(bytes: &[u8], format: Format, query: &Pairs) -> Result<DeleteOptions, Status> {
+    // The two are not merged: with a body the query counts for nothing, not even `dryRun`.
     let options = if bytes.is_empty() { delete_query(query) } else { delete_body(bytes, format) };
     let raw = options.map_err(Status::bad_request)?;
     let field = Path::new("propagationPolicy");
     let mut errors = ErrorList::new();
     let policy = raw["propagationPolicy"].as_str();
+    // Two ways to say the same thing, one of them deprecated: both at once may contradict each other.
     if let (Some(policy), true) = (policy, raw["orphanDependents"].is_boolean()) {
         let text = "orphanDependents and deletionPropagation cannot be both set";
         errors.push(Error::invalid(&field, policy, text));
@@ -285,6 +296,7 @@ pub fn delete(bytes: &[u8], format: Format, query: &Pairs) -> Result<DeleteOptio
     })
 }
 
+/// `DeleteOptions` of a query, in the JSON form that a body would have.
 fn delete_query(query: &Pairs) -> Result<Value, String> {
     let mut options = serde_json::Map::new();
     if let Some(text) = first(query, "gracePeriodSeconds") {
@@ -297,6 +309,7 @@ fn delete_query(query: &Pairs) -> Result<Value, String> {
         options.insert("propagationPolicy".into(), text.into());
     }
     options.insert("dryRun".into(), all(query, "dryRun").into());
+    // Go reads these from the query as if they were members of the options themselves.
     let mut preconditions = serde_json::Map::new();
     for name in ["uid", "resourceVersion"] {
         if let Some(text) = first(query, name).filter(|text| !text.is_empty()) {
@@ -307,6 +320,7 @@ fn delete_query(query: &Pairs) -> Result<Value, String> {
     Ok(options.into())
 }
 
+/// `DeleteOptions` of a body, without defaults.
 fn delete_body(bytes: &[u8], format: Format) -> Result<Value, String> {
     const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
     let target = GvkRef { group: "", version: "v1", kind: "DeleteOptions" };
@@ -323,19 +337,12 @@ fn delete_body(bytes: &[u8], format: Format) -> Result<Value, String> {
     source.decode(&gvk, &openapi::builtin(DELETE_OPTIONS)).map(|typed| typed.value)
 }
 
-/// Whether an answer is to be indented: `pretty` says so, or a browser or command line tool asks
-/// (`isPrettyPrint` in `handlers/negotiation/negotiate.go`).
-pub fn pretty(query: &Pairs, user_agent: &str) -> bool {
-    match first(query, "pretty").filter(|text| !text.is_empty()) {
-        Some(text) => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
-        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| user_agent.starts_with(tool)),
-    }
-}
-
-fn first<'a>(query: &'a Pairs, name: &str) -> Option<&'a str> {
+/// The first value of an option, which is the one that counts in Go.
+pub(super) fn first<'a>(query: &'a Pairs, name: &str) -> Option<&'a str> {
     query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
+/// All values of an option that may be repeated.
 fn all<'a>(query: &'a Pairs, name: &str) -> Vec<&'a str> {
     query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
 }
@@ -357,11 +364,13 @@ fn parse_int(text: &str) -> Result<i64, String> {
     })
 }
 
+/// `ValidateDryRun`: all values are quoted if one of them is wrong.
 fn dry_run_error(values: &[&str]) -> Option<Error> {
     let bad = values.iter().any(|value| *value != "All");
     bad.then(|| Error::not_supported(&Path::new("dryRun"), values.to_vec(), &["All"]))
 }
 
+/// The 422 of an options kind, if there are errors.
 fn refuse(kind: &str, errors: ErrorList) -> Result<(), Status> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(GROUP, kind, "", &errors)) }
 }
@@ -524,13 +533,5 @@ mod tests {
         let query = pairs(&[("dryRun", "All"), ("uid", "u"), ("propagationPolicy", "Orphan")]);
         let options = delete(b"", Format::Json, &query).unwrap();
         assert!(options.dry_run && options.propagation_policy == Some(Propagation::Orphan));
-    }
-
-    #[test]
-    fn answers_for_people_are_indented() {
-        assert!(pretty(&pairs(&[("pretty", "true")]), ""));
-        assert!(!pretty(&pairs(&[("pretty", "0")]), "curl/8"));
-        assert!(pretty(&[], "curl/8"));
-        assert!(!pretty(&[], "kubectl/v1"));
     }
 }

@@ -1,4 +1,5 @@
-//! The bytes of a patch become a document.
+//! The bytes of a patch become a document (`apiserver/pkg/endpoints/handlers/patch.go`). What the document does to an object
+//! is the business of `fleetpass-apply`.
 
 use crate::body::{self, FieldValidation, Format};
 use crate::yaml;
@@ -12,7 +13,7 @@ use serde_json::Value;
 pub struct Document {
     /// The document.
     pub value: Value,
-    /// `duplicate field "path"` for each member that stands twice; of YAML what its reader says of it.
+    /// `duplicate field "path"` for each member that occurs twice; of YAML the message of its reader.
     pub duplicates: Vec<String>,
 }
 
@@ -40,6 +41,8 @@ pub fn read(kind: PatchKind, bytes: &[u8], validation: FieldValidation) -> Resul
     };
     let parsed = body::parse(bytes, format).map_err(refuse)?;
     let value = parsed.raw.to_value(Numbers::Go).map_err(|why| refuse(why.to_string()))?;
+    // Duplicates in JSON are only collected: whether they are an error is decided when the patched object has been decoded.
+    // Those of an apply are refused here, before the object is looked at, as in Go.
     if kind != PatchKind::Apply {
         let paths = parsed.raw.duplicates();
         let duplicates = paths.iter().map(|path| format!("duplicate field {}", go_quote(path))).collect();

@@ -1,11 +1,13 @@
 //! An object that a patch has changed, decoded again as a body of its kind would be. No I/O.
+//!
+//! kube-apiserver prints the object that a JSON or merge patch gave and decodes the text; here the tree is decoded as it is.
 
 use fleetpass_schema::{Schema, custom_resource, go, typed};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Brings `object` into the form in which its kind's rules see it, before defaults. Gives what strict decoding
-/// objects to (`unknown field "spec.x"`).
+/// Brings `object` into the form in which its kind's rules see it, before defaults. Returns the objections of strict decoding
+/// (`unknown field "spec.x"`).
 ///
 /// # Errors
 /// What does not decode, in Go's words.

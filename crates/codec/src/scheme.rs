@@ -1,5 +1,5 @@
-//! Which kinds kube-apiserver's schemes know: a body of a kind that exists somewhere is refused with other words
-//! than one of a kind that exists nowhere.
+//! Which kinds kube-apiserver's schemes know (`runtime.Scheme`): a body of a kind that is registered anywhere is refused with
+//! other words than one of a kind that does not exist. Only error messages depend on this table, never what is served.
 
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
 use std::collections::HashSet;
@@ -34,7 +34,7 @@ const EXTENSIONS: &str = "apiextensions.k8s.io";
 pub(super) enum Scheme {
     /// That of the Kubernetes kinds.
     Legacy,
-    /// That of the server for CRDs.
+    /// That of the server for CRDs, which is a server of its own inside kube-apiserver.
     Extensions,
 }
 
@@ -65,6 +65,7 @@ impl Scheme {
                         .contains(&kind)
             }
         };
+        // The meta types are registered with each group version, so they exist in those that have any kind.
         let has_version = match self {
             Scheme::Legacy => VERSIONS.contains(version.as_str()),
             Scheme::Extensions => {
@@ -80,6 +81,7 @@ impl Scheme {
 /// Whether a body of this kind can become the internal form of the target: another version of the same kind, or
 /// the other group of events.
 pub(super) fn converts(gvk: &GroupVersionKind, target: GvkRef<'_>) -> bool {
+    // The two groups of events share their internal types.
     let internal_group =
         |group: &str| if group == "events.k8s.io" { String::new() } else { group.to_string() };
     gvk.kind == target.kind && internal_group(&gvk.group) == internal_group(target.group)
@@ -88,12 +90,14 @@ pub(super) fn converts(gvk: &GroupVersionKind, target: GvkRef<'_>) -> bool {
 /// The Go type of a kind: `v1.ConfigMap`.
 pub(super) fn go_type(gvk: &GroupVersionKind) -> String {
     let kind = gvk.kind.as_str();
+    // Wherever the meta types are registered, their Go package is `meta/v1`.
     let meta = IN_EVERY_VERSION.contains(&kind) || UNVERSIONED.contains(&kind);
     format!("{}.{kind}", if meta { "v1" } else { &gvk.version })
 }
 
 /// The internal Go type of a kind: `core.Secret`.
 pub(super) fn internal_type(target: GvkRef<'_>) -> String {
+    // The packages of internal types are named after the first part of the group, except for the core group.
     let package = match target.group {
         "" | "events.k8s.io" => "core",
         group => group.split('.').next().unwrap_or(group),

@@ -4,7 +4,7 @@ use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apiserver::strategy::Context;
-use fleetpass_auth::authz::{Attributes, Authorizer, Decision};
+use fleetpass_auth::authz::{Attributes, Authorizer, Decision, UserRules};
 use fleetpass_schema::{Schema, crd, openapi};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -73,6 +73,9 @@ impl Lister for Nothing {
 impl Authorizer for Nothing {
     fn authorize(&self, _attributes: &Attributes<'_>) -> Decision {
         Decision::refuse("")
+    }
+    fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> UserRules {
+        UserRules { incomplete: true, ..UserRules::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use fleetpass_apply::fieldpath::Set;
 use fleetpass_apply::{Body, Error, FieldManager, PatchKind, patch};
 use fleetpass_codec::body::FieldValidation;
 use fleetpass_codec::patch::{Document, read};
-use fleetpass_codec::redecode::redecode;
+use fleetpass_codec::redecode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use fleetpass_apimachinery::{FieldSelector, Query, RequestInfo};
 use fleetpass_apiserver::alias::{self, Alias};
 use fleetpass_apply::{PatchKind, manager_name};
 use fleetpass_codec::body::Format;
-use fleetpass_codec::negotiate::{self, Endpoint, Form, MediaType};
+use fleetpass_codec::negotiate::{self, Endpoint, MediaType, TargetKind};
 use fleetpass_codec::options::{self, Write};
 
 /// Lines: method, path, query, `Accept`, `Content-Type`, `User-Agent`; those that are missing are empty.
@@ -127,12 +127,12 @@ fn check_headers(method: &str, query: &Query, accept: Option<&str>, content_type
         }
         match negotiate::output(accept, endpoint, query.pairs(), agent) {
             Ok(output) => {
-                let form = output.form.map(|(form, _)| form);
-                assert!(form != Some(Form::Table) || (table && output.media != MediaType::Protobuf));
-                assert!(!(custom && output.media == MediaType::Protobuf && form.is_none()));
+                let target = output.convert_to.map(|(kind, _)| kind);
+                assert!(target != Some(TargetKind::Table) || (table && output.media != MediaType::Protobuf));
+                assert!(!(custom && output.media == MediaType::Protobuf && target.is_none()));
                 assert!(
                     accept.is_some_and(|a| !a.is_empty())
-                        || (output.media == MediaType::Json && form.is_none())
+                        || (output.media == MediaType::Json && target.is_none())
                 );
             }
             Err(status) => assert_eq!(status.code, 406),

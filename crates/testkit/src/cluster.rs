@@ -6,7 +6,7 @@ use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::tls::{ServingCertificate, server_config};
 use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
-use fleetpass_auth::authn::tokenfile::TokenFile;
+use fleetpass_auth::authn::TokenFile;
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::key::{KeyKind, SigningKey};

@@ -1,10 +1,10 @@
-//! Label selectors in objects (`metav1.LabelSelector`): what they may be, and what they select
-//! (`k8s.io/apimachinery/pkg/apis/meta/v1/validation/validation.go`, `helpers.go`).
+//! Label selectors in objects (`metav1.LabelSelector`): what they may be
+//! (`k8s.io/apimachinery/pkg/apis/meta/v1/validation/validation.go`).
 
 use super::{metadata, names};
 use crate::field::{Error, ErrorList, Path};
 use crate::meta;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The errors of a selector.
 pub fn validate(selector: &Value, field: &Path) -> ErrorList {
@@ -54,58 +54,5 @@ pub fn validate_operator(
         }),
         _ if allow_unknown_operators => None,
         other => Some(Error::invalid(&field.child("operator"), other, "not a valid selector operator")),
-    }
-}
-
-/// Whether a selector selects an object with these labels; an empty selector selects all. `None` if the selector
-/// is not valid.
-pub fn matches(selector: &Value, labels: Option<&Map<String, Value>>) -> Option<bool> {
-    // As `LabelSelectorAsSelector`, which refuses an invalid selector as a whole: matching with the valid part of it would
-    // select more than was meant.
-    if !validate(selector, &Path::default()).is_empty() {
-        return None;
-    }
-    let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-    let equal = meta::map(selector, &["matchLabels"]).into_iter().flatten();
-    let fits = |requirement: &Value| {
-        let value = label(meta::text(requirement, &["key"]));
-        let listed = || meta::list(requirement, &["values"]).iter().any(|v| v.as_str() == value);
-        match meta::text(requirement, &["operator"]) {
-            "In" => value.is_some() && listed(),
-            "NotIn" => value.is_none() || !listed(),
-            "Exists" => value.is_some(),
-            // `DoesNotExist`: anything else was refused above.
-            _ => value.is_none(),
-        }
-    };
-    let all = equal.into_iter().all(|(key, value)| label(key).is_some() && label(key) == value.as_str());
-    Some(all && meta::list(selector, &["matchExpressions"]).iter().all(fits))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn selection() {
-        let labels = json!({"a": "1", "b": ""});
-        let selects = |selector: Value| matches(&selector, labels.as_object());
-        let with = |key: &str, operator: &str, values: Value| {
-            selects(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}))
-        };
-        assert_eq!(selects(json!({})), Some(true));
-        assert_eq!(selects(json!({"matchLabels": {"a": "1", "b": ""}})), Some(true));
-        assert_eq!(selects(json!({"matchLabels": {"a": "2"}})), Some(false));
-        assert_eq!(selects(json!({"matchLabels": {"c": ""}})), Some(false));
-        assert_eq!(with("a", "In", json!(["1", "2"])), Some(true));
-        assert_eq!(with("c", "In", json!([""])), Some(false));
-        assert_eq!(with("c", "NotIn", json!(["1"])), Some(true));
-        assert_eq!(with("a", "NotIn", json!(["1"])), Some(false));
-        assert_eq!(with("b", "Exists", json!([])), Some(true));
-        assert_eq!(with("b", "DoesNotExist", json!([])), Some(false));
-        assert_eq!(with("b", "Within", json!([])), None);
-        assert_eq!(with("b", "In", json!([])), None);
-        assert_eq!(with("b", "Exists", json!(["1"])), None);
     }
 }

@@ -11,7 +11,7 @@ use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::validation::metadata;
 use fleetpass_apply::{Body, PatchKind, conversion_error, patch};
 use fleetpass_codec::body::{self, FieldValidation};
-use fleetpass_codec::redecode::redecode;
+use fleetpass_codec::redecode;
 use fleetpass_schema::Schema;
 use serde_json::Value;
 use std::sync::Arc;

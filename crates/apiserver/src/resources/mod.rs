@@ -89,7 +89,7 @@ mod testing {
     use fleetpass_apimachinery::meta;
     use fleetpass_apimachinery::status::Status;
     use fleetpass_apimachinery::user::UserInfo;
-    use fleetpass_auth::authz::{Attributes, Authorizer, Decision};
+    use fleetpass_auth::authz::{Attributes, Authorizer, Decision, UserRules};
     use serde_json::Value;
     use std::sync::Arc;
 
@@ -122,6 +122,9 @@ mod testing {
                 reason: String::new(),
                 evaluation_error: String::new(),
             }
+        }
+        fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> UserRules {
+            UserRules { incomplete: true, ..UserRules::default() }
         }
     }
 

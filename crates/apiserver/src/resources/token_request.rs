@@ -18,7 +18,7 @@ use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::field::{self, ErrorList, Path, go_quote};
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::time::rfc3339;
-use fleetpass_auth::authn::service_account::ServiceAccounts;
+use fleetpass_auth::authn::ServiceAccounts;
 use fleetpass_schema::Schema;
 use fleetpass_token::claims::{Account, Binding, Claims, ObjectRef, Request, grant};
 use fleetpass_token::key::SigningKey;
@@ -256,7 +256,7 @@ mod tests {
     use super::super::testing::create;
     use super::*;
     use fleetpass_apimachinery::user::UserInfo;
-    use fleetpass_auth::authn::service_account::Config;
+    use fleetpass_auth::authn::ServiceAccountConfig;
     use fleetpass_auth::testing::{API, NOW, Objects, accounts, now, ring};
     use fleetpass_token::claims::Lifetimes;
     use fleetpass_token::key::KeyKind;
@@ -272,7 +272,7 @@ mod tests {
     }
     fn claims(accounts: &ServiceAccounts, answer: &Value) -> Claims {
         let token = answer["status"]["token"].as_str().unwrap();
-        match verify(token, &[API.into()], &accounts.ring(), now()).unwrap().claims {
+        match verify(token, &[API.into()], accounts.ring(), now()).unwrap().claims {
             VerifiedClaims::Bound(claims) => claims,
             VerifiedClaims::Legacy(_) => panic!("a legacy token"),
         }
@@ -397,7 +397,7 @@ mod tests {
 
     #[tokio::test]
     async fn signs_with_rsa_off_the_reactor_and_warns_of_shortened_lifetimes() {
-        let config = Config {
+        let config = ServiceAccountConfig {
             issuers: vec![API.into()],
             api_audiences: vec![API.into()],
             lifetimes: Lifetimes { max_seconds: Some(7200), ..Lifetimes::default() },

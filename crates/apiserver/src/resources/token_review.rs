@@ -9,7 +9,7 @@ use crate::strategy::{Action, ActionRequest, Backing, Resource, Version};
 use async_trait::async_trait;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_auth::authn::{Authenticator, Facts, Unauthenticated};
+use fleetpass_auth::authn::{AuthenticationRequest, Authenticator, Unauthenticated};
 use fleetpass_schema::Schema;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl Action for TokenReview {
         let requested = strings(&review["spec"]["audiences"]);
         let audiences = if requested.is_empty() { self.authenticator.api_audiences() } else { &requested };
         // The warnings and audit annotations of this credential are for its own requests, not for this one.
-        let outcome = match self.authenticator.authenticate(&Facts {
+        let outcome = match self.authenticator.authenticate(&AuthenticationRequest {
             authorization: Some(header.as_bytes()),
             certificate: None,
             audiences: Some(audiences),

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apimachinery::{Query, RequestInfo};
-use fleetpass_auth::authn::{Facts, Unauthenticated};
-use fleetpass_auth::authz::{Attributes, impersonation, messages};
+use fleetpass_auth::authn::{AuthenticationRequest, Unauthenticated};
+use fleetpass_auth::authz::{self, Attributes, impersonation};
 use fleetpass_codec::negotiate::{self, MediaType, Output};
 use futures::FutureExt;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
@@ -233,14 +233,14 @@ fn authenticate(
         return Ok((user.clone(), Vec::new()));
     }
     let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.as_deref());
-    let facts = Facts {
+    let request = AuthenticationRequest {
         authorization: parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
         certificate,
         audiences: None,
         now,
         lister: &*inner.registry,
     };
-    let (user, warnings) = match inner.authenticator.authenticate(&facts) {
+    let (user, warnings) = match inner.authenticator.authenticate(&request) {
         Ok(found) => {
             let notes = trail.notes();
             found.annotations.into_iter().for_each(|(key, value)| notes.annotate(key, value));
@@ -304,12 +304,12 @@ fn authorize(inner: &Inner, context: &RequestContext) -> Result<(), Status> {
     }
     context.notes.annotate(DECISION, "forbid");
     context.notes.annotate(REASON, decision.reason.as_str());
-    Err(messages::forbidden(&attributes, &decision.reason))
+    Err(authz::forbidden(&attributes, &decision.reason))
 }
 
 /// A `Status` in the encoding that the client accepts.
 fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
-    let mut accepted = Output { media: negotiate::output_status(accept), form: None, pretty: false };
+    let mut accepted = Output { media: negotiate::output_status(accept), convert_to: None, pretty: false };
     let status = &failure.status;
     let body = status.to_json();
     let bytes = render::encode(&body, accepted).unwrap_or_else(|_| {

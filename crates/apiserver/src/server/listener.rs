@@ -4,7 +4,7 @@ use super::body::Body;
 use super::coalesce::Coalesced;
 use super::connection::{self, Answer, Arrivals};
 use super::reactors::Reactors;
-use fleetpass_auth::authn::x509::ClientCertificate;
+use fleetpass_auth::authn::ClientCertificate;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};

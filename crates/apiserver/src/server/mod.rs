@@ -32,11 +32,10 @@ use crate::registry::Registry;
 use body::{Body, BoxError};
 use bytes::Bytes;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_auth::authn::Authenticator;
 use fleetpass_auth::authn::oidc::Oidc;
-use fleetpass_auth::authn::service_account::ServiceAccounts;
+use fleetpass_auth::authn::{Authenticator, ServiceAccounts};
 use fleetpass_auth::authz::Authorizer;
-use fleetpass_auth::authz::impersonation::Recent;
+use fleetpass_auth::authz::impersonation::ModeCache;
 use health::Health;
 use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
@@ -57,7 +56,7 @@ struct Inner {
     authenticator: Arc<Authenticator>,
     accounts: Arc<ServiceAccounts>,
     authorizer: Arc<dyn Authorizer>,
-    recent_impersonations: Recent,
+    recent_impersonations: ModeCache,
     oidc: Option<Oidc>,
     openapi: crate::openapi::Cache,
     health: Health,

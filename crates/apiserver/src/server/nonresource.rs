@@ -52,7 +52,7 @@ fn allow_get(context: &RequestContext) -> Result<(), Status> {
     }
 }
 
-const PLAIN: Output = Output { media: MediaType::Json, form: None, pretty: false };
+const PLAIN: Output = Output { media: MediaType::Json, convert_to: None, pretty: false };
 
 fn document(context: &RequestContext, value: &Value) -> Result<Reply, Status> {
     let endpoint = Endpoint { custom: false, table: false, watchable: false };
@@ -60,7 +60,7 @@ fn document(context: &RequestContext, value: &Value) -> Result<Reply, Status> {
     // Discovery has one form; whoever asks for a Table first gets the document.
     let output = negotiate::output(context.accept(), endpoint, context.query.pairs(), context.user_agent())
         .unwrap_or(PLAIN);
-    let output = Output { form: None, ..output };
+    let output = Output { convert_to: None, ..output };
     Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
 }
 

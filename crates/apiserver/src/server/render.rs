@@ -11,7 +11,7 @@ use fleetpass_apimachinery::field::go_quote;
 use fleetpass_apimachinery::gvk::api_version;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_codec::negotiate::{Form as Shape, MediaType, MetaVersion, Output};
+use fleetpass_codec::negotiate::{MediaType, MetaVersion, Output, TargetKind};
 use fleetpass_codec::{protobuf, yaml};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -40,7 +40,7 @@ pub(super) struct Renderer<'a> {
 
 /// The `includeObject` of a request that wants a Table.
 pub(super) fn include_object(query: &Query, accepted: Output) -> Result<IncludeObject, Status> {
-    if !matches!(accepted.form, Some((Shape::Table, _))) {
+    if !matches!(accepted.convert_to, Some((TargetKind::Table, _))) {
         return Ok(IncludeObject::default());
     }
     match query.get("includeObject").unwrap_or_default() {
@@ -81,7 +81,7 @@ impl Renderer<'_> {
     }
 
     fn is_plain(&self) -> bool {
-        self.accepted.media == MediaType::Json && self.accepted.form.is_none() && !self.accepted.pretty
+        self.accepted.media == MediaType::Json && self.accepted.convert_to.is_none() && !self.accepted.pretty
     }
 
     /// A stored object; JSON clients get its bytes.
@@ -104,15 +104,15 @@ impl Renderer<'_> {
 
     /// The object in the form that is wanted; `None`: as it is.
     pub(super) fn transformed(&self, object: &Value) -> Result<Option<Value>, Status> {
-        Ok(Some(match self.accepted.form {
+        Ok(Some(match self.accepted.convert_to {
             None => return Ok(None),
-            Some((Shape::PartialObjectMetadata, version)) => partial(object, version),
-            Some((Shape::PartialObjectMetadataList, _)) => {
+            Some((TargetKind::PartialObjectMetadata, version)) => partial(object, version),
+            Some((TargetKind::PartialObjectMetadataList, _)) => {
                 return Err(Status::not_acceptable(
                     "you requested PartialObjectMetadataList, but the requested object is not a list",
                 ));
             }
-            Some((Shape::Table, version)) => {
+            Some((TargetKind::Table, version)) => {
                 let mut metadata = Map::new();
                 let resource_version = meta::text(object, &["metadata", "resourceVersion"]);
                 if !resource_version.is_empty() {
@@ -169,25 +169,25 @@ impl Renderer<'_> {
             metadata.insert("remainingItemCount".into(), remaining.into());
         }
         let trees = listed.objects.iter().map(|object| present(self.row, &self.version.name, object));
-        let value = match self.accepted.form {
+        let value = match self.accepted.convert_to {
             None => {
                 let items: Vec<Value> = trees.map(|tree| self.item(tree)).collect();
                 json!({"kind": self.row.resource.list_kind, "apiVersion": self.api_version(), "metadata": metadata,
                     "items": items})
             }
-            Some((Shape::PartialObjectMetadata, _)) => {
+            Some((TargetKind::PartialObjectMetadata, _)) => {
                 return Err(Status::not_acceptable(format!(
                     "you requested PartialObjectMetadata, but the requested object is a list ({})",
                     self.go_list_type()
                 )));
             }
-            Some((Shape::PartialObjectMetadataList, version)) => {
+            Some((TargetKind::PartialObjectMetadataList, version)) => {
                 let items: Vec<Value> = trees.map(|tree| partial(&tree, version)).collect();
                 let items = if items.is_empty() { Value::Null } else { items.into() };
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
                     "metadata": metadata, "items": items})
             }
-            Some((Shape::Table, version)) => {
+            Some((TargetKind::Table, version)) => {
                 let rows = trees.map(|tree| self.table_row(&tree, version)).collect();
                 self.table(version, metadata, rows, true)
             }
@@ -197,7 +197,7 @@ impl Renderer<'_> {
 
     /// Lists of custom resources print an empty `continue` too (`UnstructuredList`).
     fn prints_continue(&self) -> bool {
-        self.row.resource.custom && self.accepted.form.is_none()
+        self.row.resource.custom && self.accepted.convert_to.is_none()
     }
 
     /// How Go names the type of the list in an error.

@@ -303,7 +303,7 @@ impl<'a> ResourceRequest<'a> {
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
             self.context.notes.deleted(&status);
-            let plain = Output { form: None, ..renderer.accepted };
+            let plain = Output { convert_to: None, ..renderer.accepted };
             return Ok(self.reply(200, &renderer, render::encode(&status, plain)?, Vec::new()));
         }
         // Only who asked for it by the old name is told that it is not gone yet.

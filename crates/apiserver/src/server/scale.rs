@@ -56,7 +56,7 @@ pub(super) async fn serve(
         let written = registry.update(&request.scope(&*strategy, &options), changed).await?;
         shown(&written.object, paths)?
     };
-    let bytes = render::encode(&shown, negotiate::Output { form: None, ..renderer.accepted })?;
+    let bytes = render::encode(&shown, negotiate::Output { convert_to: None, ..renderer.accepted })?;
     Ok(Reply::new(200, renderer.accepted.media.as_str(), bytes))
 }
 

@@ -12,14 +12,11 @@ use crate::resources;
 use crate::strategy::{Resource, WriteOptions};
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_auth::authn::Authenticator;
 use fleetpass_auth::authn::oidc::Oidc;
-use fleetpass_auth::authn::service_account::{Config, NoIssuer, ServiceAccounts};
-use fleetpass_auth::authn::tokenfile::TokenFile;
-use fleetpass_auth::authz::impersonation::Recent;
+use fleetpass_auth::authn::{Authenticator, NoIssuer, ServiceAccountConfig, ServiceAccounts, TokenFile};
+use fleetpass_auth::authz::impersonation::ModeCache;
 use fleetpass_auth::authz::rbac::Index;
-use fleetpass_auth::authz::union::Union;
-use fleetpass_auth::authz::{Authorizer, bootstrap};
+use fleetpass_auth::authz::{Authorizer, Union, bootstrap};
 use fleetpass_schema::openapi::builtin;
 use fleetpass_store::Store;
 use fleetpass_token::claims::Lifetimes;
@@ -89,7 +86,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
     } else {
         options.api_audiences
     };
-    let config = Config {
+    let config = ServiceAccountConfig {
         issuers: options.issuers,
         api_audiences: api_audiences.clone(),
         lifetimes: options.lifetimes,
@@ -122,7 +119,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
         authenticator,
         accounts,
         authorizer,
-        recent_impersonations: Recent::new(),
+        recent_impersonations: ModeCache::new(),
         oidc,
         openapi: crate::openapi::Cache::default(),
         limits: Limits::new(options.limits),

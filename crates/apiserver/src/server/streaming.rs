@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fleetpass_apimachinery::gvk::api_version;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_codec::negotiate::{self, Form as Shape, MediaType};
+use fleetpass_codec::negotiate::{self, MediaType, TargetKind};
 use fleetpass_codec::protobuf;
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -142,7 +142,7 @@ impl Stream {
     fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
         let as_stored = self.row.is_uniform(object.revision) && self.row.resource.view.is_none();
         let text = self.form.accepted.media == MediaType::Json;
-        if as_stored && text && self.form.accepted.form.is_none() {
+        if as_stored && text && self.form.accepted.convert_to.is_none() {
             let (name, version) = (self.row.resource.kind.as_str(), self.api_version());
             return match shared {
                 Some(event) => event.line(name, &version),
@@ -161,8 +161,8 @@ impl Stream {
             include: self.form.include,
             now: self.inner.registry.now(),
         };
-        let shown = match self.form.accepted.form {
-            Some((Shape::Table, version)) => {
+        let shown = match self.form.accepted.convert_to {
+            Some((TargetKind::Table, version)) => {
                 let mut metadata = Map::new();
                 if let Some(revision) = object.pointer("/metadata/resourceVersion") {
                     metadata.insert("resourceVersion".into(), revision.clone());
@@ -170,7 +170,7 @@ impl Stream {
                 renderer.table(version, metadata, vec![renderer.table_row(&object, version)], self.first)
             }
             // Whoever asks for lists of metadata gets events of metadata.
-            Some((Shape::PartialObjectMetadataList | Shape::PartialObjectMetadata, version)) => {
+            Some((TargetKind::PartialObjectMetadataList | TargetKind::PartialObjectMetadata, version)) => {
                 super::render::partial(&object, version)
             }
             None => object,

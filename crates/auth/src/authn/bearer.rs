@@ -1,12 +1,12 @@
 //! The `Authorization` header (`k8s.io/apiserver/pkg/authentication/request/bearertoken`).
 
 /// The warning for a header that is ignored because of a second space.
-pub const EXTRA_SPACE_WARNING: &str =
+pub(super) const EXTRA_SPACE_WARNING: &str =
     "the provided Authorization header contains extra space before the bearer token, and is ignored";
 
 /// What the header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bearer<'a> {
+pub(super) enum Bearer<'a> {
     /// Nothing about a bearer token: no header, no token, or another scheme.
     Absent,
     /// `Bearer  token`: taken as absent, with [`EXTRA_SPACE_WARNING`].
@@ -16,7 +16,8 @@ pub enum Bearer<'a> {
 }
 
 /// Reads the value of the (first) `Authorization` header.
-pub fn parse(header: &str) -> Bearer<'_> {
+pub(super) fn parse(header: &str) -> Bearer<'_> {
+    // `strings.SplitN(header, " ", 3)`: only a space separates, a tab does not.
     let mut parts = header.trim().splitn(3, ' ');
     let (Some(scheme), Some(token)) = (parts.next(), parts.next()) else {
         return Bearer::Absent;
@@ -24,6 +25,7 @@ pub fn parse(header: &str) -> Bearer<'_> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Bearer::Absent;
     }
+    // Two spaces leave an empty second part. Clients that send them hear why they are anonymous.
     match (token, parts.next()) {
         ("", Some(_)) => Bearer::ExtraSpace,
         ("", None) => Bearer::Absent,

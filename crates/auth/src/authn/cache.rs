@@ -1,18 +1,22 @@
-//! A bounded memory of good signatures, so that a client that sends its token with every request costs one
-//! verification. Only the signature is remembered: time, audiences and live objects are judged on every use.
+//! A bounded cache of verified signatures, so that a client that sends its token with every request costs one
+//! verification. Only the signature is cached: time, audiences and live objects are checked on every use.
+//!
+//! Bad signatures are not cached: a client that sends ever new garbage would only evict what is of use.
 
-use super::TokenDigest;
+use super::digest::TokenDigest;
 use fleetpass_token::verify::VerifiedToken;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// A lock each, so that the threads that serve connections rarely wait for one another.
 const SHARDS: usize = 16;
 
 type Generation = HashMap<TokenDigest, Arc<VerifiedToken>>;
 
 /// Two generations: what is used moves to the young one; when that is full, it becomes the old one, and what had been
 /// old is forgotten. So the most recently used half always stays, at the price of one lookup more.
+// Not a list in order of use, which would have to be relinked under the lock with every hit.
 #[derive(Default)]
 struct Shard {
     young: Generation,
@@ -21,7 +25,10 @@ struct Shard {
 
 /// Tokens whose signature was found good, by digest; the tokens themselves are not kept.
 pub(super) struct SignatureCache {
+    // Not an `RwLock`: a hit may move the entry to the other generation. A lock is held for a lookup in memory, never while a
+    // signature is verified; two requests that bring one new token at the same time both verify it, which does no harm.
     shards: [Mutex<Shard>; SHARDS],
+    /// How many entries a generation of one shard has.
     generation: usize,
 }
 
@@ -33,6 +40,7 @@ impl SignatureCache {
     }
 
     fn shard(&self, key: &TokenDigest) -> &Mutex<Shard> {
+        // The bytes of a digest are uniform, whatever tokens clients choose.
         &self.shards[usize::from(key.0[0]) % SHARDS]
     }
 

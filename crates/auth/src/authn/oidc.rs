@@ -8,12 +8,11 @@ use jiff::Timestamp;
 
 pub use fleetpass_token::jwks::{CONFIGURATION_PATH, JWKS_PATH};
 
-/// For how many seconds others may cache the documents; a new key must be published for as long before it signs.
-pub const MAX_AGE_SECONDS: i64 = 3600;
-/// The `Cache-Control` header of both documents.
+/// The `Cache-Control` header of both documents. In a rotation a new key has to be published for as many seconds before it
+/// signs, or verifiers that cached the old set refuse its tokens.
 pub const CACHE_CONTROL: &str = "public, max-age=3600";
 
-/// An answer.
+/// One of the two documents, as an HTTP answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// The `Content-Type`.
@@ -89,6 +88,7 @@ impl Oidc {
 /// Whether `produced` is acceptable, by the rules of go-restful: parameters are ignored, subtypes have no wildcard.
 fn negotiate(produced: &str, accept: Option<&str>) -> Result<(), Status> {
     let accept = accept.filter(|accept| !accept.is_empty()).unwrap_or("*/*");
+    // No quality values either: whoever accepts the type at all gets it, since there is nothing to choose from.
     let mut kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
     if kinds.any(|kind| kind == "*/*" || kind == produced) {
         return Ok(());

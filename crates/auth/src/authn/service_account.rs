@@ -5,8 +5,8 @@
 //! began or as soon as the object is gone. A recreated object has another UID and does not revive it.
 
 use super::cache::SignatureCache;
-use super::{Authenticated, CREDENTIAL_ID, TokenDigest};
-use arc_swap::ArcSwap;
+use super::digest::TokenDigest;
+use super::outcome::{Authenticated, CREDENTIAL_ID};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleetpass_apimachinery::Lister;
@@ -32,13 +32,14 @@ const STALE_TOKEN: &str = "authentication.k8s.io/stale-token";
 const LEGACY_TOKEN: &str = "authentication.k8s.io/legacy-token";
 /// A label on Secrets whose tokens have not been used for long.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+/// The client's warning for a token whose Secret the token controller made by itself, as it did before Kubernetes 1.24.
 const AUTO_GENERATED_WARNING: &str = "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.";
-/// How many good signatures are remembered.
-const REMEMBERED: usize = 32_768;
+/// How many verified signatures are cached: enough for each client of a large fleet.
+const CACHED_SIGNATURES: usize = 32_768;
 
-/// What the server is told about its tokens.
+/// How a server issues and accepts service-account tokens.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct ServiceAccountConfig {
     /// `--service-account-issuer`: the first issues, all are accepted.
     pub issuers: Vec<String>,
     /// `--api-audiences`; the first issuer if the flag is not given.
@@ -49,7 +50,7 @@ pub struct Config {
 
 /// Why a service-account token was refused; the texts are the server's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
+pub(super) enum TokenError {
     /// The token by itself.
     #[error(transparent)]
     Token(#[from] VerifyError),
@@ -114,10 +115,12 @@ pub enum TokenError {
     },
 }
 
-/// The tokens of service accounts: keys, configuration, and a memory of good signatures.
+/// The tokens of service accounts: keys, configuration, and a cache of verified signatures.
 pub struct ServiceAccounts {
-    config: Config,
-    ring: ArcSwap<KeyRing>,
+    /// Has at least one issuer.
+    config: ServiceAccountConfig,
+    /// Does not change while the server runs: a rotation is a matter of times that are in the ring from the start.
+    ring: KeyRing,
     signatures: SignatureCache,
 }
 
@@ -131,16 +134,17 @@ impl ServiceAccounts {
     ///
     /// # Errors
     /// [`NoIssuer`] if there is no issuer, or an empty one.
-    pub fn new(config: Config, ring: KeyRing) -> Result<Self, NoIssuer> {
+    pub fn new(config: ServiceAccountConfig, ring: KeyRing) -> Result<Self, NoIssuer> {
+        // An empty issuer would match tokens that name none.
         if config.issuers.is_empty() || config.issuers.iter().any(String::is_empty) {
             return Err(NoIssuer);
         }
-        let signatures = SignatureCache::new(REMEMBERED);
-        Ok(Self { config, ring: ArcSwap::from_pointee(ring), signatures })
+        let signatures = SignatureCache::new(CACHED_SIGNATURES);
+        Ok(Self { config, ring, signatures })
     }
 
     /// The configuration.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ServiceAccountConfig {
         &self.config
     }
     /// The issuer of new tokens.
@@ -148,18 +152,13 @@ impl ServiceAccounts {
         &self.config.issuers[0]
     }
     /// The keys in use.
-    pub fn ring(&self) -> Arc<KeyRing> {
-        self.ring.load_full()
-    }
-    /// Replaces the keys, at once and for every request from now on; remembered signatures of keys that are no
-    /// longer in the ring count no more.
-    pub fn set_ring(&self, ring: KeyRing) {
-        self.ring.store(Arc::new(ring));
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
     }
 
     /// The user of `token`, whose digest is `digest`, if it is meant for one of the `requested` audiences. `None`: not
     /// a service-account token of this server.
-    pub fn authenticate(
+    pub(super) fn authenticate(
         &self,
         token: &str,
         digest: &TokenDigest,
@@ -169,6 +168,7 @@ impl ServiceAccounts {
     ) -> Result<Option<Authenticated>, TokenError> {
         let verified = match self.verified(token, digest, now) {
             Ok(verified) => verified,
+            // Not a refusal: another authenticator may know the token (in kube-apiserver, a webhook or OIDC).
             Err(VerifyError::NotOurs) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -177,6 +177,7 @@ impl ServiceAccounts {
             VerifiedClaims::Legacy(claims) => (&claims.sub, &[][..]),
         };
         let mut annotations = Vec::new();
+        // Tokens without audiences are those that live in Secrets; operators are to find out who still uses them.
         if audiences.is_empty() {
             annotations.push((LEGACY_TOKEN, subject.clone()));
         }
@@ -197,17 +198,20 @@ impl ServiceAccounts {
         Ok(Some(Authenticated { user, audiences, warnings, annotations }))
     }
 
+    /// The token with a good signature, from the cache if it was seen lately.
     fn verified(
         &self,
         token: &str,
         digest: &TokenDigest,
         now: Timestamp,
     ) -> Result<Arc<VerifiedToken>, VerifyError> {
-        let ring = self.ring.load();
-        if let Some(known) = self.signatures.get(digest).filter(|known| ring.verifies(&known.key_id, now)) {
+        // Whether the key is still one to verify with depends on the time, so it is asked again for a cached signature: the old
+        // key of a rotation ends while tokens that it signed are in the cache.
+        let current = |known: &Arc<VerifiedToken>| self.ring.verifies(&known.key_id, now);
+        if let Some(known) = self.signatures.get(digest).filter(current) {
             return Ok(known);
         }
-        let verified = Arc::new(verify::verify(token, &self.config.issuers, &ring, now)?);
+        let verified = Arc::new(verify::verify(token, &self.config.issuers, &self.ring, now)?);
         self.signatures.insert(*digest, verified.clone());
         Ok(verified)
     }
@@ -226,6 +230,7 @@ fn deleted_before(object: &Value, before: Timestamp) -> bool {
     }
 }
 
+/// The user that a service account is, without extra.
 fn account_user(account: &Account<'_>) -> UserInfo {
     UserInfo {
         name: account.user_name(),
@@ -238,6 +243,7 @@ fn account_user(account: &Account<'_>) -> UserInfo {
 /// The user of a token from the TokenRequest API.
 fn bound_user(claims: &Claims, now: Timestamp, lister: &dyn Lister) -> Result<UserInfo, TokenError> {
     check_time(claims, now)?;
+    // The leeway for clocks that differ applies to deletions as to expirations, as in Go.
     let before = now.saturating_sub(LEEWAY).unwrap_or(Timestamp::MIN);
     let kubernetes = &claims.kubernetes;
     let namespace = &kubernetes.namespace;
@@ -245,6 +251,7 @@ fn bound_user(claims: &Claims, now: Timestamp, lister: &dyn Lister) -> Result<Us
     let account = lister
         .get("", "serviceaccounts", namespace, &claim.name)
         .ok_or_else(|| TokenError::NoAccount(claim.name.clone()))?;
+    // Another UID is another account: the one that the token was made for was deleted, and the name was given anew.
     if uid(&account) != claim.uid {
         return Err(TokenError::AccountUid { found: uid(&account).into(), claim: claim.uid.clone() });
     }
@@ -262,33 +269,33 @@ fn bound_user(claims: &Claims, now: Timestamp, lister: &dyn Lister) -> Result<Us
         check("secret", "secrets", namespace, secret)?;
     }
     let mut user = account_user(&Account { namespace, name: &claim.name, uid: &claim.uid });
-    let mut tell = |key: &str, value: &str| user.extra.insert(key.into(), vec![value.into()]);
+    let mut add_extra = |key: &str, value: &str| user.extra.insert(key.into(), vec![value.into()]);
     if !claims.jti.is_empty() {
-        tell(CREDENTIAL_ID, &format!("JTI={}", claims.jti));
+        add_extra(CREDENTIAL_ID, &format!("JTI={}", claims.jti));
     }
     if let Some(pod) = &kubernetes.pod {
         check("pod", "pods", namespace, pod)?;
         if !pod.name.is_empty() && !pod.uid.is_empty() {
-            tell(POD_NAME, &pod.name);
-            tell(POD_UID, &pod.uid);
+            add_extra(POD_NAME, &pod.name);
+            add_extra(POD_UID, &pod.uid);
         }
     }
     if let Some(node) = &kubernetes.node {
-        // The node of a pod is only told: the token lives as long as the pod.
+        // Of a token that is bound to a pod the node is only reported: the token is good as long as the pod is there.
         if kubernetes.pod.is_none() {
             check("node", "nodes", "", node)?;
         }
         if !node.name.is_empty() {
-            tell(NODE_NAME, &node.name);
+            add_extra(NODE_NAME, &node.name);
             if !node.uid.is_empty() {
-                tell(NODE_UID, &node.uid);
+                add_extra(NODE_UID, &node.uid);
             }
         }
     }
     Ok(user)
 }
 
-/// What the audit log says about a token that should have been refreshed before `now`.
+/// The audit annotation of a token that should have been refreshed before `now`; `None` for a fresh one.
 fn stale(claims: &Claims, now: Timestamp) -> Option<String> {
     let warn_after = claims.kubernetes.warnafter.filter(|at| *at != 0)?;
     let late = now.as_second().checked_sub(warn_after)?;
@@ -297,6 +304,9 @@ fn stale(claims: &Claims, now: Timestamp) -> Option<String> {
 }
 
 /// The user of a token that lives in a Secret, with a warning if a controller made that Secret by itself.
+///
+/// Such a token never expires. What ends it are the Secret, the account, and the mark for tokens that were not used for long.
+/// The order of the checks is that of `legacyValidator.Validate`, because each has its own message.
 fn legacy_user(
     claims: &LegacyClaims,
     token: &str,
@@ -323,6 +333,8 @@ fn legacy_user(
     if !secret["metadata"]["deletionTimestamp"].is_null() {
         return Err(TokenError::LegacyInvalidated);
     }
+    // The Secret must still hold this very token: writing another one into it revokes the first. The comparison takes constant
+    // time, as in Go, although only tokens with a good signature get here.
     let copy = secret["data"]["token"].as_str().and_then(|text| STANDARD.decode(text).ok());
     if !bool::from(copy.unwrap_or_default().ct_eq(token.as_bytes())) {
         return Err(TokenError::LegacyMismatch);
@@ -343,6 +355,7 @@ fn legacy_user(
             account: claimed.name.into(),
         });
     }
+    // Only the controller of old added the Secrets that it made to the account's list.
     let references = account["secrets"].as_array().map_or(&[][..], Vec::as_slice);
     let generated = references.iter().any(|reference| reference["name"] == *claims.secret_name);
     Ok((account_user(&claimed), generated.then_some(AUTO_GENERATED_WARNING)))
@@ -477,11 +490,12 @@ mod tests {
 
     #[test]
     fn a_key_that_left_the_ring_verifies_nothing_more() {
-        let accounts = accounts();
+        let mut accounts = accounts();
         let live = Objects::sample();
         let token = issue(&accounts, Binding::Account, 3600);
         assert!(ask(&accounts, &token, now(), &live).is_ok());
-        accounts.set_ring(ring(KeyKind::P256));
+        // The cache stays.
+        Arc::get_mut(&mut accounts).unwrap().ring = ring(KeyKind::P256);
         let error = ask(&accounts, &token, now(), &live).unwrap_err();
         assert_eq!(error, "invalid signature, no keys found");
     }

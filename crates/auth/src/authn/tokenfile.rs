@@ -1,11 +1,11 @@
 //! `--token-auth-file`: static bearer tokens in a CSV file, `token,user,uid[,"group1,group2"]`
-//! (`k8s.io/apiserver/pkg/authentication/token/tokenfile`).
+//! (`k8s.io/apiserver/pkg/authentication/token/tokenfile`). The file is read once, by the caller.
 
 use super::TokenDigest;
 use fleetpass_apimachinery::user::UserInfo;
 use subtle::ConstantTimeEq as _;
 
-/// The tokens of a file. Only their digests are kept.
+/// The tokens of a file. Only their digests are kept; a user is found by comparing with all of them, in constant time.
 #[derive(Default)]
 pub struct TokenFile {
     entries: Vec<(TokenDigest, UserInfo)>,

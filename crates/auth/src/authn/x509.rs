@@ -2,7 +2,7 @@
 //! and is meant for clients was checked by the TLS handshake; the time is checked again on every request, because a
 //! connection may outlive its certificate.
 
-use super::CREDENTIAL_ID;
+use super::outcome::CREDENTIAL_ID;
 use aws_lc_rs::digest;
 use fleetpass_apimachinery::user::UserInfo;
 use jiff::Timestamp;
@@ -37,13 +37,17 @@ pub enum CertificateError {
 }
 
 /// The certificate of a TLS client, read once for each connection.
+// The error is kept, so that each request is refused with a 401; failing the handshake would leave the client guessing.
 #[derive(Debug, Clone)]
-pub struct ClientCertificate(Result<Facts, CertificateError>);
+pub struct ClientCertificate(Result<ParsedCertificate, CertificateError>);
 
+/// What requests need to know of a certificate.
 #[derive(Debug, Clone)]
-struct Facts {
+struct ParsedCertificate {
+    /// `None` without a common name.
     user: Option<UserInfo>,
     serial: String,
+    /// The first and the last second in which it is valid, since the epoch.
     not_before: i64,
     not_after: i64,
 }
@@ -57,16 +61,17 @@ impl ClientCertificate {
     /// The user that it names at `now`: common name, organizations as groups, the UID attribute, and the
     /// certificate's fingerprint as credential ID. `None` if it has no common name: then it counts as absent.
     pub fn user(&self, now: Timestamp) -> Result<Option<&UserInfo>, CertificateError> {
-        let facts = self.0.as_ref().map_err(Clone::clone)?;
-        if !(facts.not_before..=facts.not_after).contains(&now.as_second()) {
-            return Err(CertificateError::Time(facts.serial.clone()));
+        let certificate = self.0.as_ref().map_err(Clone::clone)?;
+        if !(certificate.not_before..=certificate.not_after).contains(&now.as_second()) {
+            return Err(CertificateError::Time(certificate.serial.clone()));
         }
-        Ok(facts.user.as_ref())
+        Ok(certificate.user.as_ref())
     }
 }
 
-fn read(der: &[u8]) -> Result<Facts, CertificateError> {
+fn read(der: &[u8]) -> Result<ParsedCertificate, CertificateError> {
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
+    // Bytes after the certificate would not be covered by its signature, but by its fingerprint.
     if !rest.is_empty() {
         return Err(CertificateError::Malformed);
     }
@@ -85,7 +90,7 @@ fn read(der: &[u8]) -> Result<Facts, CertificateError> {
         groups: attributes(subject, &OID_X509_ORGANIZATION_NAME)?,
         extra: [(CREDENTIAL_ID.to_string(), vec![fingerprint(der)])].into(),
     });
-    Ok(Facts {
+    Ok(ParsedCertificate {
         user,
         serial: certificate.tbs_certificate.serial.to_string(),
         not_before: certificate.validity().not_before.timestamp(),
@@ -93,12 +98,14 @@ fn read(der: &[u8]) -> Result<Facts, CertificateError> {
     })
 }
 
+/// The values of a kind of attribute, in the order of the certificate.
 fn attributes(name: &X509Name<'_>, kind: &Oid<'_>) -> Result<Vec<String>, CertificateError> {
     name.iter_by_oid(kind)
         .map(|attribute| attribute.as_str().map(Into::into).map_err(|_| CertificateError::Attribute))
         .collect()
 }
 
+/// The credential ID: the hash of the whole certificate.
 fn fingerprint(der: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, der);
     digest.as_ref().iter().fold(String::from("X509SHA256="), |mut out, byte| {

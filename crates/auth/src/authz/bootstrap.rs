@@ -2,13 +2,13 @@
 //! (`plugin/pkg/auth/authorizer/rbac/bootstrappolicy`, `pkg/registry/rbac/reconciliation`).
 
 use super::PolicyRule;
-use super::escalation::missing;
+use super::escalation::uncovered;
 use super::rbac::GROUP;
 use fleetpass_apimachinery::meta;
 use serde_json::{Map, Value};
 
 /// The annotation by which an operator keeps a role or binding as it is: `"false"`.
-pub const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 const DATA: &str = include_str!("../../data/rbac-bootstrap.json");
 
@@ -23,6 +23,7 @@ pub fn objects() -> Vec<(&'static str, Value)> {
             let map = meta::as_map_mut(&mut object);
             map.insert("apiVersion".into(), format!("{GROUP}/v1").into());
             map.insert("kind".into(), kind.into());
+            // `rules` has no `omitempty` in Go, so a role without any has `null`, in answers as in the store.
             if resource == "clusterroles" {
                 map.entry("rules").or_insert(Value::Null);
             }
@@ -33,14 +34,15 @@ pub fn objects() -> Vec<(&'static str, Value)> {
 }
 
 /// What must be written so that `existing` grants at least what `desired` grants; `None` if nothing. Rules,
-/// subjects, selectors, labels and annotations that are missing are added, none are taken away, and nothing is
-/// changed that is annotated against it. An answer without `metadata.uid` is a new object: where `existing` is
+/// subjects, selectors, labels and annotations that are missing are added, none are taken away, and an object whose
+/// annotation `autoupdate` is `"false"` is left alone. An answer without `metadata.uid` is a new object: where `existing` is
 /// there, it binds another role, and must be deleted first.
 pub fn reconcile(existing: Option<&Value>, desired: &Value) -> Option<Value> {
     let Some(existing) = existing else { return Some(desired.clone()) };
     if meta::annotation(existing, AUTOUPDATE) == Some("false") {
         return None;
     }
+    // The role of a binding cannot be updated, because that could grant more than whoever made the binding had in mind.
     if !meta::same(existing.get("roleRef"), desired.get("roleRef")) {
         return Some(desired.clone());
     }
@@ -48,8 +50,9 @@ pub fn reconcile(existing: Option<&Value>, desired: &Value) -> Option<Value> {
     for member in ["labels", "annotations"] {
         merge_missing(meta::metadata_mut(&mut merged), desired, member);
     }
+    // Only what the existing rules do not cover: an operator may have written them differently and granted the same.
     let owned = PolicyRule::of_role(existing);
-    let rules = missing(&owned, &PolicyRule::of_role(desired)).iter().map(PolicyRule::to_json).collect();
+    let rules = uncovered(&owned, &PolicyRule::of_role(desired)).iter().map(PolicyRule::to_json).collect();
     append(&mut merged, "rules", rules);
     let subjects = absent(existing, desired, &["subjects"]);
     append(&mut merged, "subjects", subjects);
@@ -81,6 +84,7 @@ fn absent(existing: &Value, desired: &Value, path: &[&str]) -> Vec<Value> {
     meta::list(desired, path).iter().filter(|item| !have.contains(item)).cloned().collect()
 }
 
+/// Appends to the list `member`; a member that is missing or no list is replaced, unless there is nothing to append.
 fn append(object: &mut Value, member: &str, items: Vec<Value>) {
     if items.is_empty() {
         return;
@@ -94,9 +98,26 @@ fn append(object: &mut Value, member: &str, items: Vec<Value>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::aggregation::aggregate;
     use super::*;
     use serde_json::json;
+
+    /// The rules that an aggregated role gathers, once, from `roles`; `None` if it is not aggregated. All selectors in the data
+    /// are `matchLabels`.
+    fn gather(role: &Value, roles: &[Value]) -> Option<Vec<PolicyRule>> {
+        meta::map(role, &["aggregationRule"])?;
+        let mut rules = Vec::new();
+        for selector in meta::list(role, &["aggregationRule", "clusterRoleSelectors"]) {
+            let wanted = meta::map(selector, &["matchLabels"]).expect("a selector of labels");
+            assert_eq!(selector.as_object().unwrap().len(), 1, "{selector}");
+            let selects = |other: &&Value| wanted.iter().all(|(k, v)| other["metadata"]["labels"][k] == *v);
+            for rule in roles.iter().filter(selects).flat_map(PolicyRule::of_role) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        Some(rules)
+    }
 
     #[test]
     fn the_data_is_complete_and_agrees_with_itself() {
@@ -112,7 +133,7 @@ mod tests {
         let mut roles: Vec<Value> = roles.into_iter().cloned().collect();
         for _ in 0..3 {
             for i in 0..roles.len() {
-                if let Some(rules) = aggregate(&roles[i], &roles) {
+                if let Some(rules) = gather(&roles[i], &roles) {
                     roles[i]["rules"] = rules.iter().map(PolicyRule::to_json).collect();
                 }
             }

@@ -17,30 +17,31 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// What `owned` lacks to allow all that `wanted` allows, as rules of one verb, one resource and at most one name
-/// (or one path) each; empty if it lacks nothing (`k8s.io/component-helpers/auth/rbac/validation`).
-pub fn missing(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    let mut atoms: Vec<PolicyRule> = wanted.iter().flat_map(atoms).collect();
-    atoms.retain(|atom| !owned.iter().any(|rule| covers(rule, atom)));
-    atoms
+/// (or one path) each; empty if it lacks nothing (`Covers` in `k8s.io/component-helpers/auth/rbac/validation`).
+pub(super) fn uncovered(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+    // Taken apart first: the verbs of one rule may be covered by several rules.
+    let mut subrules: Vec<PolicyRule> = wanted.iter().flat_map(breakdown).collect();
+    subrules.retain(|subrule| !owned.iter().any(|rule| covers(rule, subrule)));
+    subrules
 }
 
-/// Every combination that a rule allows.
-fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
+/// Every combination that a rule allows, as a rule of its own (`BreakdownRule`).
+fn breakdown(rule: &PolicyRule) -> Vec<PolicyRule> {
     let mut out = Vec::new();
     for group in &rule.api_groups {
         for resource in &rule.resources {
             for verb in &rule.verbs {
-                let atom = PolicyRule {
+                let subrule = PolicyRule {
                     verbs: vec![verb.clone()],
                     api_groups: vec![group.clone()],
                     resources: vec![resource.clone()],
                     ..PolicyRule::default()
                 };
                 if rule.resource_names.is_empty() {
-                    out.push(atom);
+                    out.push(subrule);
                 } else {
                     let named =
-                        |name: &String| PolicyRule { resource_names: vec![name.clone()], ..atom.clone() };
+                        |name: &String| PolicyRule { resource_names: vec![name.clone()], ..subrule.clone() };
                     out.extend(rule.resource_names.iter().map(named));
                 }
             }
@@ -56,29 +57,33 @@ fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
     out
 }
 
-/// Whether `rule` allows what `atom` allows.
-fn covers(rule: &PolicyRule, atom: &PolicyRule) -> bool {
+/// Whether `rule` allows what `subrule` allows (`ruleCovers`). A star in `subrule` is only covered by a star: whoever may do
+/// all that there is today may still not do what comes tomorrow.
+fn covers(rule: &PolicyRule, subrule: &PolicyRule) -> bool {
     let has = |list: &[String], item: &String| list.contains(item);
     let all = |list: &[String], wanted: &[String]| {
         list.iter().any(|i| i == "*") || wanted.iter().all(|w| has(list, w))
     };
+    // `*/log` covers `pods/log`.
     let resource = |wanted: &String| {
         has(&rule.resources, wanted)
             || wanted.split_once('/').is_some_and(|(_, sub)| has(&rule.resources, &format!("*/{sub}")))
     };
-    all(&rule.verbs, &atom.verbs)
-        && all(&rule.api_groups, &atom.api_groups)
-        && (rule.resources.iter().any(|r| r == "*") || atom.resources.iter().all(resource))
+    all(&rule.verbs, &subrule.verbs)
+        && all(&rule.api_groups, &subrule.api_groups)
+        && (rule.resources.iter().any(|r| r == "*") || subrule.resources.iter().all(resource))
+        // No names means all names, on either side.
         && (rule.resource_names.is_empty()
-            || (!atom.resource_names.is_empty()
-                && atom.resource_names.iter().all(|n| has(&rule.resource_names, n))))
-        && atom
+            || (!subrule.resource_names.is_empty()
+                && subrule.resource_names.iter().all(|n| has(&rule.resource_names, n))))
+        && subrule
             .non_resource_urls
             .iter()
             .all(|path| rule.non_resource_urls.iter().any(|url| url_matches(url, path)))
 }
 
-/// Joins the verbs of rules that are about one resource (and at most one name) and differ only in their verbs.
+/// Joins the verbs of rules that are about one resource (and at most one name) and differ only in their verbs
+/// (`CompactRules`), so that the message stays readable.
 fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut out: Vec<PolicyRule> = Vec::new();
     for rule in rules {
@@ -100,16 +105,17 @@ fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     out
 }
 
-/// Whether the user holds `rules` in the namespace (empty: at the cluster scope); if not, what to tell them: the
-/// missing rules, compact and sorted, one per line.
-pub fn confirm(
+/// Whether the user holds `rules` in the namespace (empty: at the cluster scope); if not, the message: the missing
+/// rules, compact and sorted, one per line (`ConfirmNoEscalation`).
+fn confirm_no_escalation(
     user: &UserInfo,
     namespace: &str,
     rules: &[PolicyRule],
     authorizer: &dyn Authorizer,
 ) -> Result<(), String> {
+    // The rules may be incomplete, which can only refuse more: each of those that are known holds by itself.
     let owned = authorizer.rules_for(user, namespace);
-    let missing = missing(&owned.rules, rules);
+    let missing = uncovered(&owned.rules, rules);
     if missing.is_empty() {
         return Ok(());
     }
@@ -126,7 +132,7 @@ pub fn confirm(
     Err(message)
 }
 
-/// Someone who wants to write a role or a binding.
+/// Who wants to write a role or a binding, where, and what is needed to check that they may.
 #[derive(Clone, Copy)]
 pub struct Grantor<'a> {
     /// Who asks (after impersonation).
@@ -149,19 +155,20 @@ pub fn admit_role(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let escalate = Attributes::resource(grantor.user, "escalate", GROUP, resource);
+    // The cheap checks first: what follows takes all rules of the user apart.
     if grantor.user.in_group(SYSTEM_MASTERS)
         || grantor.authorizer.authorize(&escalate.in_namespace(grantor.namespace).named(grantor.name)).allowed
-        || old.is_some_and(|old| only_collector_fields_differ(new, old))
+        || old.is_some_and(|old| only_garbage_collector_fields_differ(new, old))
     {
         return Ok(());
     }
     let refused =
         |why: &str| Status::forbidden(GroupResource { group: GROUP, resource }, meta::name(new), why);
-    confirm(grantor.user, grantor.namespace, &PolicyRule::of_role(new), grantor.authorizer)
+    confirm_no_escalation(grantor.user, grantor.namespace, &PolicyRule::of_role(new), grantor.authorizer)
         .map_err(|why| refused(&why))?;
     // An aggregated role gathers whatever comes, and cannot be narrowed: only those who have everything may.
     if aggregates(new) || old.is_some_and(aggregates) {
-        confirm(grantor.user, grantor.namespace, &everything(), grantor.authorizer)
+        confirm_no_escalation(grantor.user, grantor.namespace, &everything(), grantor.authorizer)
             .map_err(|_| refused("must have cluster-admin privileges to use the aggregationRule"))?;
     }
     Ok(())
@@ -174,7 +181,8 @@ pub fn admit_binding(
     new: &Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    if grantor.user.in_group(SYSTEM_MASTERS) || old.is_some_and(|old| only_collector_fields_differ(new, old))
+    if grantor.user.in_group(SYSTEM_MASTERS)
+        || old.is_some_and(|old| only_garbage_collector_fields_differ(new, old))
     {
         return Ok(());
     }
@@ -188,23 +196,27 @@ pub fn admit_binding(
             return Err(Status::plain_error(why));
         }
     };
+    // The group is the one that the reference gives, not `GROUP`: a reference to another group is for validation to refuse.
     let bind = Attributes::resource(grantor.user, "bind", role_ref("apiGroup"), roles);
     if grantor.authorizer.authorize(&bind.in_namespace(grantor.namespace).named(name)).allowed {
         return Ok(());
     }
+    // Whoever may `bind` may do so before the role exists; others cannot, since nobody knows yet what it would grant.
     let Some(role) = grantor.lister.get(GROUP, roles, namespace, name) else {
         // kube-apiserver names the kind here, not the resource.
         let kind = kind.to_lowercase();
         return Err(Status::not_found(GroupResource { group: GROUP, resource: &kind }, name));
     };
-    confirm(grantor.user, grantor.namespace, &PolicyRule::of_role(&role), grantor.authorizer)
+    confirm_no_escalation(grantor.user, grantor.namespace, &PolicyRule::of_role(&role), grantor.authorizer)
         .map_err(|why| Status::forbidden(GroupResource { group: GROUP, resource }, meta::name(new), why))
 }
 
+/// Whether the role gathers the rules of others.
 fn aggregates(role: &Value) -> bool {
     !meta::list(role, &["aggregationRule", "clusterRoleSelectors"]).is_empty()
 }
 
+/// The rules of `cluster-admin`.
 fn everything() -> [PolicyRule; 2] {
     let star = || vec!["*".to_string()];
     [
@@ -214,8 +226,8 @@ fn everything() -> [PolicyRule; 2] {
 }
 
 /// Whether nothing changes but what the garbage collector must be able to change without holding the role's
-/// rights (`pkg/registry/rbac/helpers.go`).
-fn only_collector_fields_differ(new: &Value, old: &Value) -> bool {
+/// rights (`IsOnlyMutatingGCFields` in `pkg/registry/rbac/helpers.go`).
+fn only_garbage_collector_fields_differ(new: &Value, old: &Value) -> bool {
     const FIELDS: [&str; 4] = ["ownerReferences", "finalizers", "selfLink", "managedFields"];
     let rest = |object: &Value| {
         let mut object = object.clone();
@@ -268,7 +280,7 @@ mod tests {
             (urls(&["get"], &["/apis"]), urls(&["get"], &["/apis/*"]), false),
             (resource(&["*"], &["*"], &["*"], &[]), urls(&["get"], &["/x"]), false),
         ] {
-            assert_eq!(missing(&owned, &wanted).is_empty(), covered, "{owned:?} {wanted:?}");
+            assert_eq!(uncovered(&owned, &wanted).is_empty(), covered, "{owned:?} {wanted:?}");
         }
     }
 
@@ -295,7 +307,7 @@ mod tests {
             {"verbs": ["get", "put"], "nonResourceURLs": ["/x"]},
             {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["n", "m"]},
         ]));
-        let message = confirm(&alice, "ns", &wanted, &Few).unwrap_err();
+        let message = confirm_no_escalation(&alice, "ns", &wanted, &Few).unwrap_err();
         assert_eq!(
             message,
             r#"user "alice" (groups=["a" "b"]) is attempting to grant RBAC permissions not currently held:

@@ -23,13 +23,17 @@ const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
 const GROUP: &str = "impersonate-group";
 const EXTRA: &str = "impersonate-extra-";
+/// The API group in which constrained impersonation names what may be impersonated.
 const AUTHENTICATION: &str = "authentication.k8s.io";
+/// The key in `extra` under which a pod's token carries its node.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+/// The key in `extra` under which an authorizer sees the keys of the requester's `extra`, not their values.
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
-/// From this many groups or extra values on, one wildcard permission is looked for first.
-const MANY: usize = 4;
+/// From this many groups or extra values on, a permission for all of them is looked for first: one decision instead of one
+/// for each.
+const WILDCARD_FROM: usize = 4;
 
-/// A way in which one user may act as another, in the order in which they are tried.
+/// A way in which one user may act as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A pod's service account as the node that the pod runs on.
@@ -45,6 +49,7 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// In the order in which they are tried: from the narrowest right to the widest.
     const ALL: [Self; 5] =
         [Self::AssociatedNode, Self::ArbitraryNode, Self::ServiceAccount, Self::UserInfo, Self::Legacy];
 
@@ -59,18 +64,19 @@ impl Mode {
         }
     }
 
-    /// Whether the mode is one of constrained impersonation.
+    /// Whether the mode is one of constrained impersonation, and not the verb `impersonate`.
     pub fn constrained(self) -> bool {
         self != Self::Legacy
     }
 
-    /// The verb on the requested resource that this mode asks for besides.
+    /// The verb on the requested resource that this mode asks for besides; none for the verb `impersonate`.
     fn verb_on(self, verb: &str) -> Option<String> {
         self.verb().strip_prefix("impersonate:").map(|mode| format!("impersonate-on:{mode}:{verb}"))
     }
 
-    /// Whether the mode is meant for this user.
+    /// Whether the mode can be used to act as `wanted`.
     fn fits(self, wanted: &UserInfo, requester: &UserInfo) -> bool {
+        // Nodes and service accounts have the groups that they always have, and cannot be given others.
         let only_name = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
         let (node, account) = (node_name(&wanted.name), service_account(&wanted.name));
         match self {
@@ -94,7 +100,7 @@ pub struct Impersonated {
 
 /// Finds out whom a request wants to act as, and whether `request.user`, who sent it, may. `Ok(None)`: it has no
 /// impersonation headers. `first` is the mode by which this user's last impersonation was allowed (see
-/// [`Recent`]); it is tried first.
+/// [`ModeCache`]); it is tried first.
 ///
 /// # Errors
 /// 400 for headers that name no user or are not UTF-8. 403, worded by the first mode that fits and refuses.
@@ -108,6 +114,7 @@ pub fn impersonate(
     let mut refusal = None;
     let others = Mode::ALL.into_iter().filter(|mode| Some(*mode) != first);
     for mode in first.into_iter().chain(others).filter(|mode| mode.fits(&wanted, &request.user)) {
+        // The first refusal is the one that clients see: that of the mode they most likely meant.
         match (Check { mode, request, authorizer }).act_as(&wanted) {
             Ok(user) => return Ok(Some(Impersonated { user, mode })),
             Err(status) => refusal = refusal.or(Some(status)),
@@ -119,10 +126,11 @@ pub fn impersonate(
 
 /// Takes all impersonation headers away, so that nothing that handles the request later acts on them.
 pub fn remove_headers(headers: &mut HeaderMap) {
-    let is_ours =
+    let impersonates =
         |name: &&HeaderName| matches!(name.as_str(), USER | UID | GROUP) || name.as_str().starts_with(EXTRA);
-    let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
-    for name in ours {
+    // Collected first, as the map cannot be changed while its keys are looked at. Mostly there are none, and nothing is copied.
+    let names: Vec<HeaderName> = headers.keys().filter(impersonates).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -134,6 +142,7 @@ fn wanted_user(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
             .map(str::to_owned)
             .map_err(|_| Status::bad_request("impersonation headers must be valid UTF-8"))
     };
+    // Of a user or UID that is given more than once the first counts, as with Go's `Header.Get`.
     let one = |name| headers.get(name).map_or(Ok(String::new()), text);
     let mut wanted = UserInfo { name: one(USER)?, uid: one(UID)?, ..UserInfo::default() };
     wanted.groups = headers.get_all(GROUP).iter().map(text).collect::<Result<_, _>>()?;
@@ -145,6 +154,7 @@ fn wanted_user(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     if !wanted.name.is_empty() {
         return Ok(Some(wanted));
     }
+    // Headers without a user are refused and not ignored: the client believes that it acts with fewer rights than its own.
     if wanted == UserInfo::default() {
         return Ok(None);
     }
@@ -153,6 +163,7 @@ fn wanted_user(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
 
 /// The key of an extra header: percent-decoded, or as it is where that does not work.
 fn unescape(key: &str) -> String {
+    // `percent_decode_str` leaves malformed escapes as they are, and decodes the good ones beside them; Go decodes all or none.
     let well_formed = key
         .split('%')
         .skip(1)
@@ -178,7 +189,7 @@ fn go_syntax(user: &UserInfo) -> String {
     )
 }
 
-/// One mode, asked about one request.
+/// One mode that is tried for one request.
 struct Check<'a> {
     mode: Mode,
     request: &'a Attributes<'a>,
@@ -198,6 +209,8 @@ impl Check<'_> {
         }
         self.groups(&wanted.groups)?;
         self.extra(&wanted.extra)?;
+        // Only after the checks, because nobody needs a right to these two groups. `system:unauthenticated` may be asked for;
+        // such a user is not in `system:authenticated` as well.
         let group = if user.name == ANONYMOUS { ALL_UNAUTHENTICATED } else { ALL_AUTHENTICATED };
         if !user.in_group(group) && !user.in_group(ALL_UNAUTHENTICATED) {
             user.groups.push(group.into());
@@ -213,6 +226,7 @@ impl Check<'_> {
             return self.authorize(self.whom(group, "nodes").named(node));
         }
         if let Some((namespace, name)) = service_account(&wanted.name) {
+            // By the verb `impersonate` an account may be given other groups instead.
             if wanted.groups.is_empty() {
                 user.groups =
                     vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
@@ -222,28 +236,32 @@ impl Check<'_> {
         self.authorize(self.whom(group, "users").named(&wanted.name))
     }
 
+    /// Checks the groups that were asked for.
     fn groups(&self, groups: &[String]) -> Result<(), Status> {
         let whom = || self.whom(self.name_group(), "groups");
         if self.mode.constrained() {
             if groups.iter().any(String::is_empty) {
                 return Err(forbidden(&whom(), "impersonating the empty string group is not allowed"));
             }
+            // That would be a way to all rights, whatever the constraint.
             if groups.iter().any(|g| g == SYSTEM_MASTERS) {
                 let why = "impersonating the system:masters group is not allowed";
                 return Err(forbidden(&whom().named(SYSTEM_MASTERS), why));
             }
-            if groups.len() >= MANY && self.authorize(whom().named("*")).is_ok() {
+            if groups.len() >= WILDCARD_FROM && self.authorize(whom().named("*")).is_ok() {
                 return Ok(());
             }
         }
         groups.iter().try_for_each(|group| self.authorize(whom().named(group)))
     }
 
+    /// Checks the extra fields that were asked for.
     fn extra(&self, extra: &BTreeMap<String, Vec<String>>) -> Result<(), Status> {
         let whom = || self.whom(AUTHENTICATION, "userextras");
         if self.mode.constrained() {
-            extra_is_proper(extra).map_err(|why| forbidden(&whom(), &why))?;
-            let many = extra.len() >= MANY || extra.values().map(Vec::len).sum::<usize>() >= MANY;
+            validate_extra(extra).map_err(|why| forbidden(&whom(), &why))?;
+            let values = extra.values().map(Vec::len).sum::<usize>();
+            let many = extra.len() >= WILDCARD_FROM || values >= WILDCARD_FROM;
             if many && self.authorize(whom().of_subresource("*").named("*")).is_ok() {
                 return Ok(());
             }
@@ -252,19 +270,21 @@ impl Check<'_> {
         values.try_for_each(|(key, value)| self.authorize(whom().of_subresource(key).named(value)))
     }
 
-    /// The old verb finds users and groups in the core group.
+    /// The API group of users, groups, service accounts and nodes: the verb `impersonate` has them in the core group.
     fn name_group(&self) -> &'static str {
         if self.mode.constrained() { AUTHENTICATION } else { "" }
     }
 
+    /// The right to impersonate `resource`.
     fn whom(&self, group: &'static str, resource: &'static str) -> Attributes<'_> {
         Attributes::resource(&self.request.user, self.mode.verb(), group, resource).of_version("v1")
     }
 
+    /// Asks the authorizer. Errors: the 403, with what the authorizer said.
     fn authorize(&self, mut attributes: Attributes<'_>) -> Result<(), Status> {
         if self.mode == Mode::AssociatedNode {
-            // The right is to act as the node one runs on, whichever it is: neither the node's name nor the facts
-            // that tell it may make a difference, only which facts there are.
+            // The right is to act as the node that one runs on, whichever it is. So the authorizer sees neither the node's name
+            // nor the values in `extra` that tell it, only the keys; its decision is then the same for all nodes.
             let mut user = attributes.user.into_owned();
             let keys = std::mem::take(&mut user.extra).into_keys().collect();
             user.extra.insert(NODE_KEYS.into(), keys);
@@ -287,8 +307,8 @@ impl Check<'_> {
     }
 }
 
-/// What constrained modes demand of extra fields.
-fn extra_is_proper(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
+/// What constrained modes demand of extra fields. Errors: the first rule that is broken.
+fn validate_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
     for (key, values) in extra {
         if key.is_empty() {
             return Err("impersonating the empty string key in extra is not allowed".into());
@@ -349,21 +369,25 @@ fn runs_on(requester: &UserInfo, node: Option<&str>) -> bool {
         && nodes.first().map(String::as_str) == node
 }
 
-/// Remembers by which mode each user's last impersonation was allowed: whoever impersonates tends to do it in one
-/// way, and the other ways need not be tried each time. Holds some ten thousand users, the recent ones.
+/// By which mode each user's last impersonation was allowed: whoever impersonates tends to do it in one way, and the
+/// other ways need not be tried each time. Holds some ten thousand users, the recent ones. It only changes the order in which
+/// modes are tried: every one of them is still authorized, so a stale entry allows nothing.
+// One lock for all: it is taken only by requests that impersonate, and held for a lookup or an insert.
 #[derive(Default)]
-pub struct Recent(Mutex<Generations>);
+pub struct ModeCache(Mutex<Generations>);
 
+/// When `young` is full it becomes `old`, and what had been old is forgotten.
 #[derive(Default)]
 struct Generations {
     young: HashMap<String, Mode>,
     old: HashMap<String, Mode>,
 }
 
-impl Recent {
-    const HALF: usize = 5_000;
+impl ModeCache {
+    /// The users of one generation.
+    const GENERATION: usize = 5_000;
 
-    /// An empty memory.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
@@ -375,7 +399,7 @@ impl Recent {
     /// Remembers that a mode worked for a user.
     pub fn set(&self, user: &str, mode: Mode) {
         let mut generations = self.0.lock();
-        if generations.young.len() >= Self::HALF && !generations.young.contains_key(user) {
+        if generations.young.len() >= Self::GENERATION && !generations.young.contains_key(user) {
             generations.old = std::mem::take(&mut generations.young);
         }
         generations.young.insert(user.to_owned(), mode);
@@ -632,7 +656,7 @@ mod tests {
             ("", "impersonating the empty string key in extra is not allowed"),
         ] {
             let extra = BTreeMap::from([(key.to_string(), vec!["v".to_string()])]);
-            assert_eq!(extra_is_proper(&extra).err().unwrap_or_default(), error);
+            assert_eq!(validate_extra(&extra).err().unwrap_or_default(), error);
         }
         for (raw, key) in [("a%2fb", "a/b"), ("a%2", "a%2"), ("%zz", "%zz"), ("%ff", "%ff"), ("a", "a")] {
             assert_eq!(unescape(raw), key);
@@ -640,14 +664,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_keeps_the_recent() {
-        let recent = Recent::new();
-        for i in 0..3 * Recent::HALF {
-            recent.set(&i.to_string(), Mode::Legacy);
+    fn the_cache_is_bounded_and_keeps_the_recent() {
+        let cache = ModeCache::new();
+        for i in 0..3 * ModeCache::GENERATION {
+            cache.set(&i.to_string(), Mode::Legacy);
         }
         let size = |generations: &Generations| generations.young.len() + generations.old.len();
-        assert!(size(&recent.0.lock()) <= 2 * Recent::HALF);
-        assert_eq!(recent.get("0"), None);
-        assert_eq!(recent.get(&(3 * Recent::HALF - 1).to_string()), Some(Mode::Legacy));
+        assert!(size(&cache.0.lock()) <= 2 * ModeCache::GENERATION);
+        assert_eq!(cache.get("0"), None);
+        assert_eq!(cache.get(&(3 * ModeCache::GENERATION - 1).to_string()), Some(Mode::Legacy));
     }
 }

@@ -1,4 +1,4 @@
-//! What a refused request is told (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`).
+//! The 403 of a refused request (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`).
 
 use super::Attributes;
 use fleetpass_apimachinery::field::go_quote;
@@ -6,7 +6,8 @@ use fleetpass_apimachinery::status::{GroupResource, Status};
 
 /// The 403 for a request that no authorizer allows. `reason` is the authorizer's, or empty.
 pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
-    let mut why = harmless(&sentence(attributes));
+    // Go escapes its own message, which quotes the client, but not the authorizer's reason.
+    let mut why = escape_html(&forbidden_message(attributes));
     if !reason.is_empty() {
         why.push_str(": ");
         why.push_str(reason);
@@ -15,8 +16,8 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
     Status::forbidden(gr, attributes.name, why)
 }
 
-/// Who cannot do what, where.
-fn sentence(attributes: &Attributes<'_>) -> String {
+/// Who cannot do what, where (`forbiddenMessage`).
+fn forbidden_message(attributes: &Attributes<'_>) -> String {
     let (user, verb) = (go_quote(&attributes.user.name), attributes.verb);
     if !attributes.resource_request {
         return format!("User {user} cannot {verb} path {}", go_quote(attributes.path));
@@ -36,7 +37,8 @@ fn sentence(attributes: &Attributes<'_>) -> String {
 }
 
 /// Keeps the text from being taken for HTML by a browser that is shown it.
-fn harmless(text: &str) -> String {
+fn escape_html(text: &str) -> String {
+    // The ampersand first, or the other escapes would be escaped again.
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

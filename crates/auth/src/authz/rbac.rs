@@ -1,9 +1,9 @@
 //! Role-based access control: who may do what, by roles and bindings
 //! (`plugin/pkg/auth/authorizer/rbac/rbac.go`, `pkg/registry/rbac/validation/rule.go`).
 //!
-//! [`Index`] keeps the roles and bindings of the store in memory. A binding is filed under each user and group
-//! that it names, so that a request looks only at the bindings of its own user: with one binding for each of
-//! thousands of clusters, a decision costs as much as with ten.
+//! [`Index`] keeps the roles and bindings of the store in memory. Bindings are indexed by each user and group that they name,
+//! so that a request looks only at the bindings of its own user: with one binding for each of thousands of clusters, a decision
+//! costs as much as with ten. (kube-apiserver goes through all bindings of the cluster and of the namespace.)
 
 use super::{Attributes, Authorizer, Decision, PolicyRule, UserRules, join_errors};
 use fleetpass_apimachinery::field::go_quote;
@@ -18,23 +18,27 @@ use std::sync::Arc;
 /// The API group of roles and bindings.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// The roles and bindings of a server, fed by its changes. Reading takes a shared lock for the microseconds of
-/// one decision; nothing is done under the lock but looking at memory.
+/// The roles and bindings of a server, fed by its changes.
 #[derive(Default)]
 pub struct Index {
+    /// By namespace; the empty one is the cluster. No scope is empty, so that deleted namespaces leave nothing behind.
+    // Every request reads, and changes are rare, hence an `RwLock`. It is held for one decision, that is, for some lookups in
+    // memory; a decision sees all of a change or nothing of it.
     scopes: RwLock<HashMap<String, Scope>>,
 }
 
-/// What one namespace holds, or, under the empty name, the cluster.
+/// The roles and bindings of one namespace, or of the cluster.
 #[derive(Default)]
 struct Scope {
     roles: HashMap<String, Arc<[PolicyRule]>>,
     bindings: HashMap<String, Binding>,
-    /// User name (service accounts by their user name) to the names of bindings.
+    /// User name (service accounts by their user name) to the names of bindings. Invariant: a binding is here and in
+    /// `by_group` under exactly the subjects that it has in `bindings`, and no set is empty.
     by_user: HashMap<String, BTreeSet<String>>,
     by_group: HashMap<String, BTreeSet<String>>,
 }
 
+/// A RoleBinding or ClusterRoleBinding.
 struct Binding {
     role_kind: String,
     role_name: String,
@@ -42,10 +46,16 @@ struct Binding {
     subjects: Vec<Subject>,
 }
 
+/// One of those whom a binding gives its role.
 enum Subject {
     User(String),
     Group(String),
-    ServiceAccount { namespace: String, name: String, user: String },
+    /// `user` is its user name, which requests are compared with.
+    ServiceAccount {
+        namespace: String,
+        name: String,
+        user: String,
+    },
 }
 
 impl Index {
@@ -55,8 +65,8 @@ impl Index {
     }
 
     /// Takes over a change: the object as it is now, or `None` if it is gone. `resource` is `roles`,
-    /// `rolebindings`, `clusterroles` or `clusterrolebindings`; objects of other resources do not matter here and
-    /// change nothing. `namespace` is empty for the cluster forms.
+    /// `rolebindings`, `clusterroles` or `clusterrolebindings`; objects of other resources change nothing. `namespace` is empty
+    /// for ClusterRoles and ClusterRoleBindings.
     pub fn apply(&self, resource: &str, namespace: &str, name: &str, object: Option<&Value>) {
         let mut scopes = self.scopes.write();
         let scope = scopes.entry(namespace.to_owned()).or_default();
@@ -65,13 +75,16 @@ impl Index {
             "rolebindings" | "clusterrolebindings" => scope.set_binding(namespace, name, object),
             _ => {}
         }
+        // Also where nothing was there before and nothing was put: `entry` has made the scope.
         if scope.is_empty() {
             scopes.remove(namespace);
         }
     }
 
     /// Shows `visit` each rule of the user with its source, and each error, until it breaks: first what
-    /// ClusterRoleBindings give, then what the RoleBindings of the namespace give; each by name.
+    /// ClusterRoleBindings give, then what the RoleBindings of the namespace give; each by name (`VisitRulesFor`).
+    // A visitor and not an iterator or a list, so that the rules are only borrowed while the lock is held and a decision copies
+    // none of them. `visit` runs under the lock and must not wait for anything.
     fn visit(
         &self,
         user: &UserInfo,
@@ -83,6 +96,7 @@ impl Index {
         let local = scopes.get(namespace).filter(|_| !namespace.is_empty());
         for (namespace, scope) in [("", cluster), (namespace, local)] {
             for (name, binding, subject) in scope.into_iter().flat_map(|scope| scope.bindings_of(user)) {
+                // A RoleBinding may refer to a ClusterRole, a ClusterRoleBinding to no Role: those are in namespaces.
                 let roles = match binding.role_kind.as_str() {
                     "Role" => local.filter(|_| !namespace.is_empty()),
                     "ClusterRole" => cluster,
@@ -126,6 +140,8 @@ impl Authorizer for Index {
             }
             ControlFlow::Continue(())
         });
+        // Errors on the way to a rule that allows are not reported, as in Go: rights only ever add up, so a missing role cannot
+        // make a yes wrong.
         match reason {
             Some(reason) => Decision::allow(reason),
             None if errors.is_empty() => Decision::refuse(""),
@@ -156,6 +172,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// Why a request is allowed, in Go's words; names come before namespaces there (`roleBindingDescriber`).
     fn reason(&self) -> String {
         let binding = if self.namespace.is_empty() {
             format!("ClusterRoleBinding {}", go_quote(self.name))
@@ -186,10 +203,12 @@ impl Scope {
         };
     }
 
+    /// Puts, replaces or removes a binding, with its entries in the index.
     fn set_binding(&mut self, namespace: &str, name: &str, object: Option<&Value>) {
+        // The entries of the old one go first, whatever comes: its subjects may be others.
         if let Some(old) = self.bindings.remove(name) {
             for subject in &old.subjects {
-                let (map, key) = self.file_of(subject);
+                let (map, key) = self.entry_of(subject);
                 if let Some(names) = map.get_mut(key) {
                     names.remove(name);
                     if names.is_empty() {
@@ -201,13 +220,14 @@ impl Scope {
         let Some(object) = object else { return };
         let binding = Binding::from_json(object, namespace);
         for subject in &binding.subjects {
-            let (map, key) = self.file_of(subject);
+            let (map, key) = self.entry_of(subject);
             map.entry(key.to_owned()).or_default().insert(name.to_owned());
         }
         self.bindings.insert(name.to_owned(), binding);
     }
 
-    fn file_of<'s>(&mut self, subject: &'s Subject) -> (&mut HashMap<String, BTreeSet<String>>, &'s str) {
+    /// Where a subject is indexed: the map and the key.
+    fn entry_of<'s>(&mut self, subject: &'s Subject) -> (&mut HashMap<String, BTreeSet<String>>, &'s str) {
         match subject {
             Subject::User(user) | Subject::ServiceAccount { user, .. } => (&mut self.by_user, user),
             Subject::Group(group) => (&mut self.by_group, group),
@@ -216,12 +236,14 @@ impl Scope {
 
     /// The bindings that apply to a user, by name, each with its first subject that applies.
     fn bindings_of(&self, user: &UserInfo) -> impl Iterator<Item = (&str, &Binding, &Subject)> {
-        let files = self
+        let entries = self
             .by_user
             .get(&user.name)
             .into_iter()
             .chain(user.groups.iter().filter_map(|group| self.by_group.get(group)));
-        let mut names: Vec<&str> = files.flatten().map(String::as_str).collect();
+        // Sorted over all entries, so that the reason does not depend on through which group a binding was found; a binding may
+        // be found more than once.
+        let mut names: Vec<&str> = entries.flatten().map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
         names.into_iter().filter_map(|name| {
@@ -242,6 +264,7 @@ impl Binding {
         }
     }
 
+    /// The message of the 404 that Go's lister gives, whose resource is the kind in lower case.
     fn role_not_found(&self) -> String {
         let kind = self.role_kind.to_lowercase();
         format!("{kind}.{GROUP} {} not found", go_quote(&self.role_name))
@@ -260,12 +283,14 @@ impl Subject {
                 let own = meta::text(subject, &["namespace"]);
                 let namespace = if own.is_empty() { namespace } else { own }.to_owned();
                 let user = format!("system:serviceaccount:{namespace}:{name}");
+                // In a ClusterRoleBinding there is no namespace to fall back on; `system:serviceaccount::NAME` is nobody.
                 (!namespace.is_empty()).then_some(Self::ServiceAccount { namespace, name, user })
             }
             _ => None,
         }
     }
 
+    /// Whether the user is this subject, or a member of it.
     fn is(&self, user: &UserInfo) -> bool {
         match self {
             Self::User(name) | Self::ServiceAccount { user: name, .. } => *name == user.name,

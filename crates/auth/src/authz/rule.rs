@@ -37,7 +37,7 @@ impl PolicyRule {
     }
 
     /// The rules of a Role or ClusterRole.
-    pub fn of_role(role: &Value) -> Vec<Self> {
+    pub(crate) fn of_role(role: &Value) -> Vec<Self> {
         let rules = role.get("rules").and_then(Value::as_array);
         rules.map_or_else(Vec::new, |rules| rules.iter().map(Self::from_json).collect())
     }
@@ -59,8 +59,8 @@ impl PolicyRule {
         out.into()
     }
 
-    /// Whether the rule allows the request.
-    pub fn allows(&self, request: &Attributes<'_>) -> bool {
+    /// Whether the rule allows the request (`RuleAllows`). A list that is empty allows nothing, but for `resource_names`.
+    pub(crate) fn allows(&self, request: &Attributes<'_>) -> bool {
         if !any(&self.verbs, |v| v == "*" || v == request.verb) {
             return false;
         }
@@ -69,6 +69,7 @@ impl PolicyRule {
         }
         any(&self.api_groups, |g| g == "*" || g == request.group)
             && any(&self.resources, |r| resource_matches(r, request.resource, request.subresource))
+            // A request without a name (a create, or a list of all) is not covered by a rule for certain names.
             && (self.resource_names.is_empty() || any(&self.resource_names, |n| n == request.name))
     }
 }
@@ -95,10 +96,12 @@ pub(crate) fn quote_list(list: &[String]) -> String {
     format!("[{}]", list.iter().map(|s| go_quote(s)).collect::<Vec<_>>().join(" "))
 }
 
+/// Whether an item passes the test.
 fn any(list: &[String], test: impl Fn(&str) -> bool) -> bool {
     list.iter().any(|item| test(item))
 }
 
+/// Whether the resource of a rule is the one of a request (`ResourceMatches`).
 fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
     if rule == "*" {
         return true;
@@ -106,6 +109,8 @@ fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
     if subresource.is_empty() {
         return rule == resource;
     }
+    // `pods/log` or `*/log`. Taken apart from its end without building a text: this runs for every rule of every request.
+    // `pods/*` matches nothing, as in Go.
     rule.strip_suffix(subresource)
         .and_then(|rest| rest.strip_suffix('/'))
         .is_some_and(|parent| parent == resource || parent == "*")
@@ -113,6 +118,7 @@ fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
 
 /// Whether the path pattern of a rule covers a path; stars count only at its end.
 pub(crate) fn url_matches(pattern: &str, path: &str) -> bool {
+    // All stars at the end are cut off, as `strings.TrimRight` does; one in the middle stands for itself.
     pattern == path || (pattern.ends_with('*') && path.starts_with(pattern.trim_end_matches('*')))
 }
 

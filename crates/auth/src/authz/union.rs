@@ -1,4 +1,4 @@
-//! Authorizers joined: the first that says yes decides.
+//! Several authorizers as one: the first that says yes decides.
 
 use super::rbac::Index;
 use super::{Attributes, Authorizer, Decision, UserRules, join_errors};
@@ -8,13 +8,15 @@ use std::sync::Arc;
 /// Allows everything to members of `system:masters`, whatever the roles say, so that no change of RBAC can lock
 /// out the operator (`k8s.io/apiserver/pkg/authorization/authorizerfactory/builtin.go`).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Masters;
+struct PrivilegedGroup;
 
-impl Authorizer for Masters {
+impl Authorizer for PrivilegedGroup {
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         if attributes.user.in_group(SYSTEM_MASTERS) { Decision::allow("") } else { Decision::refuse("") }
     }
     fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> UserRules {
+        // Nothing, and complete, as in Go: the bootstrap roles bind `cluster-admin` to the same group, so its rules are listed
+        // by RBAC.
         UserRules::default()
     }
 }
@@ -24,13 +26,10 @@ impl Authorizer for Masters {
 pub struct Union(Vec<Arc<dyn Authorizer>>);
 
 impl Union {
-    /// Joins authorizers; an empty list refuses everything.
-    pub fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Self {
-        Self(authorizers)
-    }
-    /// The usual pair: `system:masters`, then RBAC.
+    /// Allows members of `system:masters` everything, and others what RBAC allows them.
     pub fn masters_and_rbac(index: Arc<Index>) -> Self {
-        Self(vec![Arc::new(Masters), index])
+        // In this order, because looking at the groups costs nothing.
+        Self(vec![Arc::new(PrivilegedGroup), index])
     }
 }
 

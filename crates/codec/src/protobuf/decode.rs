@@ -1,6 +1,8 @@
 //! Messages to JSON.
+//!
+//! The recursion is limited: each level of messages counts towards [`MAX_KEPT_DEPTH`].
 
-use super::Error;
+use super::error::Error;
 use super::fields::{Field, Label, Message, Shape, Type};
 use super::wire::{self, Reader};
 use base64::Engine;
@@ -42,6 +44,7 @@ fn fill(
     Ok(())
 }
 
+/// Reads one field into `members`.
 fn take(
     field: &Field,
     wire: u8,
@@ -49,6 +52,7 @@ fn take(
     depth: usize,
     members: &mut Map<String, Value>,
 ) -> Result<(), Error> {
+    // Its fields go to the object around it, so it is no level of depth.
     if let (Label::Inline, Type::Message(inner)) = (field.label, field.kind) {
         expect(field, wire, wire::DELIMITED)?;
         return fill(inner.message(), reader.delimited()?, depth, members);
@@ -59,6 +63,7 @@ fn take(
         Label::Map => {
             expect(field, wire, wire::DELIMITED)?;
             let (key, value) = entry(field.kind, reader.delimited()?, depth)?;
+            // Of entries with one key the last one counts; entries are not merged, unlike fields.
             object(slot).insert(key, value);
             Ok(())
         }
@@ -66,6 +71,7 @@ fn take(
     }
 }
 
+/// Reads the value of a field that is no list and no map. `slot` has what was read of it before.
 fn single(
     field: &Field,
     wire: u8,
@@ -77,6 +83,7 @@ fn single(
         let inner = inner.message();
         expect(field, wire, wire::DELIMITED)?;
         let bytes = reader.delimited()?;
+        // A message that is there twice is merged field by field, as protobuf demands; the writer of a message may count on it.
         match (inner.shape, &mut *slot) {
             (Shape::Object, slot) => return fill(inner, bytes, depth + 1, object(slot)),
             (Shape::List, Value::Array(before)) => {
@@ -102,6 +109,7 @@ fn elements(
     into: &mut Vec<Value>,
 ) -> Result<(), Error> {
     let own = wire_type(field.kind);
+    // "Packed": both forms have to be understood, whichever the field is declared with.
     if own != wire::DELIMITED && wire == wire::DELIMITED {
         let mut packed = Reader::new(reader.delimited()?);
         while !packed.is_empty() {
@@ -134,6 +142,7 @@ fn entry(kind: Type, bytes: &[u8], depth: usize) -> Result<(String, Value), Erro
     Ok((key, found))
 }
 
+/// A value of a type. `depth` is where it will stand in the object.
 fn value(kind: Type, reader: &mut Reader<'_>, depth: usize) -> Result<Value, Error> {
     Ok(match kind {
         Type::String => wire::text(reader.delimited()?).into(),
@@ -154,6 +163,7 @@ fn value(kind: Type, reader: &mut Reader<'_>, depth: usize) -> Result<Value, Err
     })
 }
 
+/// A JSON text inside a message; nothing at all is `null`.
 fn raw_json(bytes: &[u8], depth: usize) -> Result<Value, Error> {
     if bytes.is_empty() {
         return Ok(Value::Null);
@@ -162,6 +172,7 @@ fn raw_json(bytes: &[u8], depth: usize) -> Result<Value, Error> {
     raw.to_value_at(Numbers::Verbatim, depth).map_err(|_| Error::TooDeep)
 }
 
+/// The wire type in which a type is written.
 fn wire_type(kind: Type) -> u8 {
     match kind {
         Type::Bool | Type::Int32 | Type::Int64 => wire::VARINT,
@@ -170,10 +181,12 @@ fn wire_type(kind: Type) -> u8 {
     }
 }
 
+/// Refuses a wire type that the field does not have.
 fn expect(field: &Field, wire: u8, expected: u8) -> Result<(), Error> {
     if wire == expected { Ok(()) } else { Err(Error::WrongWireType { wire, field: field.go_name() }) }
 }
 
+/// The object in a slot, which is made one.
 fn object(slot: &mut Value) -> &mut Map<String, Value> {
     if !slot.is_object() {
         *slot = Value::Object(Map::new());
@@ -184,6 +197,7 @@ fn object(slot: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
+/// The list in a slot, which is made one.
 fn list(slot: &mut Value) -> &mut Vec<Value> {
     if !slot.is_array() {
         *slot = Value::Array(Vec::new());
@@ -229,6 +243,7 @@ fn shaped(message: &Message, bytes: &[u8], mut members: Map<String, Value>) -> R
     })
 }
 
+/// The list if it was written, else the schema.
 fn either(list: Value, schema: Value) -> Value {
     if list.is_null() { schema } else { list }
 }

@@ -1,7 +1,11 @@
 //! JSON to messages: the bytes that Go's generated code writes.
+//!
+//! Everything is written from its end to its beginning (see [`Writer`]): fields by falling number, elements and entries from the
+//! last to the first, and a length after what it measures. So each message is written once, without counting first how long it
+//! will be, which Go does with `Size()`.
 
-use super::EncodeError;
 use super::decode::ZERO_TIME;
+use super::error::EncodeError;
 use super::fields::{Field, Label, Message, Shape, Type};
 use super::wire::Writer;
 use fleetpass_schema::go::decode_base64;
@@ -30,6 +34,7 @@ pub(super) fn message(message: &Message, value: &Value, writer: &mut Writer) -> 
         }
         Shape::SchemaOrBool => {
             let (allows, schema) = (&message.fields[0], &message.fields[1]);
+            // A schema allows; Go sets the field beside it.
             if value.is_object() {
                 field(message, schema, value, writer)?;
                 field(message, allows, &Value::Bool(true), writer)
@@ -40,12 +45,14 @@ pub(super) fn message(message: &Message, value: &Value, writer: &mut Writer) -> 
     }
 }
 
+/// A message whose JSON is an object of its fields.
 fn object(message: &Message, value: &Value, writer: &mut Writer) -> Step {
     if !value.is_object() && !value.is_null() {
         return Err(unfit(message, None));
     }
     for member in message.fields.iter().rev() {
         match (member.label, member.kind) {
+            // A message of its own on the wire; in JSON its fields are members of this object.
             (Label::Inline, Type::Message(inner)) => {
                 let mark = writer.mark();
                 self::message(inner.message(), value, writer)?;
@@ -57,14 +64,17 @@ fn object(message: &Message, value: &Value, writer: &mut Writer) -> Step {
     Ok(())
 }
 
+/// A field with what it holds: nothing, one value, elements or entries.
 fn field(message: &Message, field: &Field, value: &Value, writer: &mut Writer) -> Step {
     match (field.label, value) {
         (Label::Always | Label::Inline, value) => single(message, field, field.number, value, writer),
+        // Absent and null are the same in Go's structs: a nil pointer, slice or map, none of which is written.
         (_, Value::Null) => Ok(()),
         (Label::Optional, value) => single(message, field, field.number, value, writer),
         (Label::List, Value::Array(items)) => {
             items.iter().rev().try_for_each(|item| single(message, field, field.number, item, writer))
         }
+        // The entries are in the order of their keys, as Go's code sorts them for the sake of equal bytes.
         (Label::Map, Value::Object(entries)) => entries.iter().rev().try_for_each(|(key, value)| {
             let mark = writer.mark();
             single(message, field, 2, value, writer)?;
@@ -76,6 +86,7 @@ fn field(message: &Message, field: &Field, value: &Value, writer: &mut Writer) -
     }
 }
 
+/// One value under a field's number. `null` is the zero value of the type.
 fn single(message: &Message, field: &Field, number: i32, value: &Value, writer: &mut Writer) -> Step {
     let unfit = || unfit(message, Some(field));
     match (field.kind, value) {
@@ -91,6 +102,7 @@ fn single(message: &Message, field: &Field, number: i32, value: &Value, writer: 
         }
         // No bytes at all are not written, not even as empty ones.
         (Type::Bytes, Value::Null) => {}
+        // The field holds JSON text, here printed anew.
         (Type::Json, value) => {
             let mark = writer.mark();
             writer.raw(value.to_string().as_bytes());
@@ -106,6 +118,7 @@ fn single(message: &Message, field: &Field, number: i32, value: &Value, writer: 
     Ok(())
 }
 
+/// A time as seconds since 1970 and nanoseconds; the zero time of Go is an empty message.
 fn time(message: &Message, value: &Value, writer: &mut Writer) -> Step {
     if value.is_null() {
         return Ok(());
@@ -124,6 +137,7 @@ fn time(message: &Message, value: &Value, writer: &mut Writer) -> Step {
     Ok(())
 }
 
+/// `IntOrString`: which of the two it is, and both of them, the other one zero.
 fn int_or_string(message: &Message, value: &Value, writer: &mut Writer) -> Step {
     let (kind, number, text) = match value {
         Value::String(text) => (1, 0, text.as_str()),
@@ -136,10 +150,12 @@ fn int_or_string(message: &Message, value: &Value, writer: &mut Writer) -> Step 
     Ok(())
 }
 
+/// The text of a message that is a string in JSON.
 fn text<'a>(message: &Message, value: &'a Value) -> Result<&'a str, EncodeError> {
     value.as_str().ok_or_else(|| unfit(message, None))
 }
 
+/// The error about a message or one of its fields.
 fn unfit(message: &Message, field: Option<&Field>) -> EncodeError {
     EncodeError::Unfit { message: message.go_name(), field: field.map_or("", |field| field.name) }
 }

@@ -1,4 +1,4 @@
-//! The table of messages and their fields, read from `data/protobuf-fields.txt`.
+//! The table of messages and their fields, read from `data/protobuf-fields.txt`, whose head explains its format.
 
 use fleetpass_apimachinery::gvk::GroupVersionKind;
 use std::borrow::Cow;
@@ -10,12 +10,14 @@ const TABLE: &str = include_str!("../../data/protobuf-fields.txt");
 static MESSAGES: LazyLock<Messages> = LazyLock::new(|| Messages::read(TABLE));
 
 struct Messages {
+    /// In the order of the table; a [`Reference`] is an index.
     all: Vec<Message>,
     /// By `apiVersion` (`*`: any) and kind.
     kinds: HashMap<(&'static str, &'static str), usize>,
 }
 
 /// A message of the table; a number that only this module gives out.
+// Not a `&'static Message`: messages refer to each other, also in circles (a JSON schema contains schemas).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reference(usize);
 
@@ -95,6 +97,7 @@ pub(super) struct Field {
     pub(super) number: i32,
     /// Its name in JSON.
     pub(super) name: &'static str,
+    /// The name of the Go struct's field, if it is not the JSON name with a capital.
     go_name: Option<&'static str>,
     pub(super) label: Label,
     pub(super) kind: Type,
@@ -129,12 +132,15 @@ impl Field {
 pub(super) fn of_kind(gvk: &GroupVersionKind) -> Option<&'static Message> {
     let version = gvk.api_version();
     let find = |version: &str| MESSAGES.kinds.get(&(version, gvk.kind.as_str())).copied();
+    // The meta types (`DeleteOptions`, `Status`) are kinds of every version.
     find(&version).or_else(|| find("*")).map(|index| Reference(index).message())
 }
 
 impl Messages {
-    // The table is part of the program: a line that cannot be read is a mistake in it, which any test finds.
+    /// Reads the table.
+    // It is part of the program: a line that cannot be read is a mistake in it, which any test finds.
     fn read(table: &'static str) -> Self {
+        // Twice: a field may refer to a message that comes later.
         let lines = || table.lines().filter(|line| !line.starts_with('#'));
         let names = lines().filter_map(header).map(|(name, _)| name);
         let indices: HashMap<&str, usize> = names.enumerate().map(|(index, name)| (name, index)).collect();
@@ -160,6 +166,7 @@ impl Messages {
     }
 }
 
+/// The Go type without its package.
 fn last_part(name: &'static str) -> &'static str {
     name.rsplit('.').next().unwrap_or(name)
 }
@@ -169,6 +176,7 @@ fn header(line: &'static str) -> Option<(&'static str, &'static str)> {
     line.strip_prefix('[')?.split_once(']')
 }
 
+/// The shape after a `=`.
 fn read_shape(word: &str) -> Shape {
     match word {
         "time" => Shape::Time,
@@ -184,6 +192,7 @@ fn read_shape(word: &str) -> Shape {
     }
 }
 
+/// A line about a field.
 fn read_field(line: &'static str, indices: &HashMap<&str, usize>) -> Field {
     let mut words = line.split_ascii_whitespace();
     let mut word = || words.next();

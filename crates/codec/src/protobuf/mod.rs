@@ -3,124 +3,24 @@
 //!
 //! The fields of all messages are data; the code knows no kind. An object is the four bytes `k8s\0` and a
 //! `runtime.Unknown` with the object's type and the bytes of its message. Custom resources have no protobuf form.
+//!
+//! Decoding and encoding are not inverse to the byte: messages are written as Go's generated code writes them, with fields in
+//! the order of their numbers and maps by key, whatever order they were read in.
 
 mod decode;
 mod encode;
+mod error;
 mod fields;
 mod wire;
 
+pub use error::{EncodeError, Error};
+
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef, parse_group_version};
-use fleetpass_apimachinery::status::Status;
 use serde_json::Value;
-use std::borrow::Cow;
 use wire::{DELIMITED, Reader, Writer};
 
 /// What every object begins with.
 const PREFIX: [u8; 4] = *b"k8s\0";
-
-/// Why bytes are not the object that they should be, in kube-apiserver's words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// There are none.
-    #[error("empty data")]
-    EmptyData,
-    /// They do not begin with `k8s\0`.
-    #[error("provided data does not appear to be a protobuf message, expected prefix {PREFIX_IN_GO}")]
-    NoPrefix,
-    /// Nothing follows the prefix.
-    #[error("empty body")]
-    EmptyBody,
-    /// They end too early.
-    #[error("unexpected EOF")]
-    UnexpectedEof,
-    /// A number of more than 64 bits.
-    #[error("proto: integer overflow")]
-    Overflow,
-    /// A length with the sign bit set.
-    #[error("proto: negative length found during unmarshaling")]
-    NegativeLength,
-    /// A group ends that has not begun, in an entry of a map.
-    #[error("proto: unexpected end of group")]
-    EndOfGroup,
-    /// A group ends that has not begun.
-    #[error("proto: {message}: wiretype end group for non-group")]
-    EndGroupOutside {
-        /// The Go type of the message.
-        message: &'static str,
-    },
-    /// A field number that is not positive.
-    #[error("proto: {message}: illegal tag {number} (wire type {wire})")]
-    IllegalTag {
-        /// The Go type of the message.
-        message: &'static str,
-        /// The field number.
-        number: i32,
-        /// The number and the wire type, as written.
-        wire: u64,
-    },
-    /// A wire type that does not exist.
-    #[error("proto: illegal wireType {0}")]
-    IllegalWireType(u8),
-    /// A wire type that the field does not have.
-    #[error("proto: wrong wireType = {wire} for field {field}")]
-    WrongWireType {
-        /// The wire type.
-        wire: u8,
-        /// The Go name of the field.
-        field: Cow<'static, str>,
-    },
-    /// A kind without a message: a custom resource, or one that is not served.
-    #[error(
-        "object {0} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
-    )]
-    NotMarshalable(String),
-    /// Nested more deeply than what is kept.
-    #[error("exceeded max depth")]
-    TooDeep,
-    /// A field that should hold JSON does not.
-    #[error("{0}")]
-    Json(String),
-    /// An infinite number, or none.
-    #[error("json: unsupported value")]
-    NotFinite,
-    /// A time that JSON cannot say.
-    #[error("Time.MarshalJSON: year outside of range [0,9999]")]
-    Year,
-    /// A number or string that is neither.
-    #[error("impossible IntOrString.Type")]
-    IntOrString,
-}
-
-/// The prefix as Go prints a list of bytes.
-const PREFIX_IN_GO: &str = "[107 56 115 0]";
-
-/// Why an answer has no protobuf form.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EncodeError {
-    /// A kind without a message: a Table, a custom resource. Holds its Go type.
-    #[error(
-        "object {0} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
-    )]
-    NotMarshalable(String),
-    /// A value of another type than its field: the object was not decoded by its schema.
-    #[error("{message}.{field} does not fit its protobuf field")]
-    Unfit {
-        /// The Go type of the message.
-        message: &'static str,
-        /// The field's JSON name; empty if the message itself does not fit.
-        field: &'static str,
-    },
-}
-
-impl From<EncodeError> for Status {
-    /// 406 for kinds without a message (`errNotMarshalable`), else 500.
-    fn from(error: EncodeError) -> Self {
-        match error {
-            EncodeError::NotMarshalable(_) => Status::not_acceptable(error.to_string()),
-            EncodeError::Unfit { .. } => Status::internal(error),
-        }
-    }
-}
 
 /// A `runtime.Unknown`: an object's type, and its message as bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -144,9 +44,11 @@ impl Envelope<'_> {
         GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() }
     }
 
+    /// Reads the `runtime.TypeMeta` of the envelope.
     fn read_type(&mut self, bytes: &[u8]) -> Result<(), Error> {
         const TYPE: &str = "TypeMeta";
         let mut reader = Reader::new(bytes);
+        // A field that is there twice counts as the last one says, which is protobuf's rule for all that is no list.
         while let Some(tag) = reader.tag(TYPE)? {
             match tag.number {
                 1 => self.api_version = wire::text(delimited(&mut reader, tag.wire, "APIVersion")?),
@@ -158,6 +60,7 @@ impl Envelope<'_> {
     }
 }
 
+/// The bytes of a field of the envelope, which must be delimited.
 fn delimited<'a>(reader: &mut Reader<'a>, wire: u8, field: &'static str) -> Result<&'a [u8], Error> {
     if wire == DELIMITED {
         reader.delimited()
@@ -171,6 +74,7 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Error> {
     if bytes.is_empty() {
         return Err(Error::EmptyData);
     }
+    // The prefix tells stored and sent objects apart from bare messages, which nothing here accepts.
     let body = bytes.strip_prefix(&PREFIX).ok_or(Error::NoPrefix)?;
     if body.is_empty() {
         return Err(Error::EmptyBody);
@@ -193,13 +97,14 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Error> {
 ///
 /// Unknown fields are dropped. The result is not yet in the form in which Go prints it: zero values are there if
 /// they were written; [`fleetpass_schema::typed::normalise`] completes it.
-pub fn decode(gvk: &GroupVersionKind, message: &[u8]) -> Result<Value, Error> {
+pub(super) fn decode(gvk: &GroupVersionKind, message: &[u8]) -> Result<Value, Error> {
     let known = fields::of_kind(gvk).ok_or_else(|| Error::NotMarshalable(go_pointer(gvk)))?;
     decode::message(known, message, 0)
 }
 
 /// Decodes a body by the kind that it names itself, which must be one that is built in. Gives the object with
-/// `apiVersion` and `kind`, else as [`decode`].
+/// `apiVersion` and `kind`, which is not yet in the form in which Go prints it:
+/// [`fleetpass_schema::typed::normalise`] completes it.
 pub fn decode_object(bytes: &[u8]) -> Result<Value, Error> {
     let envelope = open(bytes)?;
     let gvk = envelope.gvk(GvkRef { group: "", version: "", kind: "" });
@@ -227,6 +132,8 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, EncodeError> {
 /// A watch event as it is sent: the length in four bytes (`util/framer`), and a bare `WatchEvent` whose object has
 /// its envelope. `event` is `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
 pub fn watch_frame(event: &str, object: &Value) -> Result<Vec<u8>, EncodeError> {
+    // From its end to its beginning, as `Writer` writes: the object as `Raw` (field 1) of a `RawExtension`, which is field 2 of
+    // the event, then the event's type, then the length of all that.
     let mut writer = Writer::default();
     let mark = writer.mark();
     envelope(object, &mut writer)?;
@@ -239,11 +146,13 @@ pub fn watch_frame(event: &str, object: &Value) -> Result<Vec<u8>, EncodeError> 
     Ok(writer.finish())
 }
 
+/// Writes an object with its envelope.
 fn envelope(object: &Value, writer: &mut Writer) -> Result<(), EncodeError> {
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let (group, version) = parse_group_version(text("apiVersion")).unwrap_or_default();
     let gvk = GroupVersionKind { group: group.into(), version: version.into(), kind: text("kind").into() };
     let message = fields::of_kind(&gvk).ok_or_else(|| EncodeError::NotMarshalable(go_pointer(&gvk)))?;
+    // Content type and encoding: empty, and written all the same, because Go's struct has no pointers there.
     writer.bytes(4, b"");
     writer.bytes(3, b"");
     let mark = writer.mark();

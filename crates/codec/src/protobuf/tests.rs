@@ -3,6 +3,7 @@ use crate::body::{FieldValidation, Format, decode_builtin, decode_custom};
 use crate::options;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fleetpass_apimachinery::status::Status;
 use fleetpass_schema::{openapi, typed};
 use proptest::prelude::*;
 use serde_json::json;

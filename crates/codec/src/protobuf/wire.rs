@@ -1,6 +1,8 @@
 //! The wire format of protobuf: reading with the errors of the code that `protoc-gen-gogo` writes, and writing.
+//!
+//! A general library reads protobuf too, but words its errors differently, and ours are quoted by the API.
 
-use super::Error;
+use super::error::Error;
 
 /// Wire types.
 pub(super) const VARINT: u8 = 0;
@@ -54,6 +56,7 @@ impl<'a> Reader<'a> {
         if self.is_empty() { Ok(None) } else { self.bare_tag().map(|(tag, _)| Some(tag)) }
     }
 
+    /// A number and wire type, unchecked, with the varint that they were.
     fn bare_tag(&mut self) -> Result<(Tag<'a>, u64), Error> {
         let from = *self;
         let whole = self.varint()?;
@@ -61,8 +64,10 @@ impl<'a> Reader<'a> {
         Ok((Tag { number: (whole >> 3) as i32, wire: (whole & 7) as u8, from }, whole))
     }
 
+    /// A number in groups of seven bits, the lowest first.
     pub(super) fn varint(&mut self) -> Result<u64, Error> {
         let mut value = 0;
+        // Ten bytes at most. What the last one has beyond 64 bits is cut off, as in Go.
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.rest.split_first().ok_or(Error::UnexpectedEof)?;
             self.rest = rest;
@@ -82,10 +87,12 @@ impl<'a> Reader<'a> {
 
     /// A length and as many bytes.
     pub(super) fn delimited(&mut self) -> Result<&'a [u8], Error> {
+        // Go reads a signed number, so the upper half of the range is negative and not merely too long.
         let length = i64::try_from(self.varint()?).map_err(|_| Error::NegativeLength)?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
+    /// The next `length` bytes.
     fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
         let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Error::UnexpectedEof)?;
         self.rest = rest;
@@ -95,6 +102,7 @@ impl<'a> Reader<'a> {
     /// Passes over the field of that tag, a group with all that it holds.
     pub(super) fn skip(&mut self, tag: Tag<'a>) -> Result<(), Error> {
         *self = tag.from;
+        // A counter and not recursion: groups may be nested as deeply as a body is long.
         let mut groups = 0_u32;
         loop {
             match (self.varint()? & 7) as u8 {
@@ -126,6 +134,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
 /// Writes a message from its end to its beginning, so that a length is known when it is written.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
+    /// The bytes, the last one first.
     reversed: Vec<u8>,
 }
 
@@ -147,22 +156,26 @@ impl Writer {
         self.tag(number, DELIMITED);
     }
 
+    /// Bytes without tag and length.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.reversed.extend(bytes.iter().rev());
     }
 
+    /// A delimited field.
     pub(super) fn bytes(&mut self, number: i32, bytes: &[u8]) {
         let mark = self.mark();
         self.raw(bytes);
         self.close(number, mark);
     }
 
+    /// A field with a number of variable length.
     pub(super) fn integer(&mut self, number: i32, value: i64) {
-        // Negative numbers are written with all their 64 bits, also those of 32-bit fields.
+        // The cast keeps the bits. Negative numbers are written with all their 64 bits, also those of 32-bit fields.
         self.varint(value as u64);
         self.tag(number, VARINT);
     }
 
+    /// A field with a floating point number.
     pub(super) fn double(&mut self, number: i32, value: f64) {
         self.raw(&value.to_le_bytes());
         self.tag(number, FIXED64);

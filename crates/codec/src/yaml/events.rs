@@ -1,6 +1,6 @@
 //! The events of a YAML stream: libyaml's grammar over the scanner's tokens (`parserc.go` of Go's yaml package).
 
-use super::YamlError;
+use super::error::YamlError;
 use super::scanner::{Mark, Problem, Scanner, Token, TokenKind};
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ pub(super) struct Located {
     pub(super) line: usize,
 }
 
-/// What comes next.
+/// What comes next (`yaml_parser_state_t`). `first`: the token that opens the collection is still to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     DocumentStart,
@@ -42,12 +42,15 @@ enum State {
     FlowMappingValue { empty: bool },
 }
 
+/// Turns tokens into events. A state machine with a stack of its own, so that nesting needs no recursion.
 pub(super) struct Events {
     scanner: Scanner,
     state: State,
+    /// The states to go back to, one for each collection that is open and one for the document.
     states: Vec<State>,
     /// Where the open collections began.
     marks: Vec<Mark>,
+    /// What the handles of tags stand for, in this document.
     tags: HashMap<String, String>,
 }
 
@@ -68,10 +71,12 @@ impl From<Problem> for YamlError {
 
 type Step = Result<Located, Problem>;
 
+/// A problem of the grammar.
 fn complaint(context: Mark, text: &'static str, at: Mark) -> Problem {
     Problem { text, at, context, by_scanner: false }
 }
 
+/// The scalar that is meant where none is written: null.
 fn empty_scalar(mark: Mark) -> Located {
     let event = Event::Scalar { anchor: None, tag: None, value: String::new(), plain: true };
     Located { event, line: mark.line }
@@ -116,6 +121,7 @@ impl Events {
         }
     }
 
+    /// The next token, copied: the state changes while it is looked at.
     fn peek(&mut self) -> Result<Token, Problem> {
         self.scanner.peek().cloned()
     }
@@ -139,6 +145,7 @@ impl Events {
         self.node(block, indentless)
     }
 
+    /// The start of a document. Without `---` the content begins at once, and there may be no directives.
     fn document_start(&mut self) -> Step {
         let token = self.peek()?;
         let explicit = matches!(
@@ -166,6 +173,7 @@ impl Events {
         Ok(Located { event: Event::DocumentStart, line: token.start.line })
     }
 
+    /// The `%YAML` and `%TAG` lines before a document.
     fn directives(&mut self) -> Result<(), Problem> {
         let mut version = None;
         loop {
@@ -190,12 +198,14 @@ impl Events {
             }
             self.scanner.skip();
         }
+        // Directives may redefine these two, hence only where they are missing.
         for (handle, prefix) in [("!", "!"), ("!!", "tag:yaml.org,2002:")] {
             self.tags.entry(handle.into()).or_insert_with(|| prefix.into());
         }
         Ok(())
     }
 
+    /// What follows `---`: a node, or nothing, which is null.
     fn document_content(&mut self) -> Step {
         let token = self.peek()?;
         match token.kind {
@@ -211,6 +221,7 @@ impl Events {
         }
     }
 
+    /// The end of a document, with `...` or without.
     fn document_end(&mut self) -> Step {
         let token = self.peek()?;
         if token.kind == TokenKind::DocumentEnd {
@@ -220,6 +231,8 @@ impl Events {
         Ok(Located { event: Event::DocumentEnd, line: token.start.line })
     }
 
+    /// A node: an alias, or anchor and tag in either order, then a scalar or the start of a collection. `block`: block
+    /// collections may begin here; `indentless`: also a sequence that is not indented, which is the case of a mapping's value.
     fn node(&mut self, block: bool, indentless: bool) -> Step {
         let mut token = self.peek()?;
         let start = token.start;
@@ -244,6 +257,7 @@ impl Events {
             self.scanner.skip();
             token = self.peek()?;
         }
+        // The tag of a collection means nothing to the decoder, so the event has none.
         let begin = |events: &mut Self, state, is_mapping| {
             events.state = state;
             located(Event::Start { anchor: anchor.clone(), is_mapping })
@@ -263,6 +277,7 @@ impl Events {
             TokenKind::BlockMappingStart if block => {
                 begin(self, State::BlockMappingKey { first: true }, true)
             }
+            // An anchor or tag alone stands for an empty scalar.
             _ if anchor.is_some() || tag.is_some() => {
                 self.pop();
                 located(Event::Scalar { anchor, tag, value: String::new(), plain: true })
@@ -271,6 +286,7 @@ impl Events {
         }
     }
 
+    /// The tag in full: its handle is replaced by what it stands for.
     fn resolve_tag(&self, handle: &str, suffix: String, start: Mark, at: Mark) -> Result<String, Problem> {
         if handle.is_empty() {
             return Ok(suffix);
@@ -283,6 +299,7 @@ impl Events {
 
     /// Takes the token that opens a collection and remembers where it stands.
     fn open(&mut self, first: bool) -> Result<(), Problem> {
+        // In the collection's first state and not when its event is made, as in libyaml.
         if first {
             let token = self.peek()?;
             self.marks.push(token.start);
@@ -291,10 +308,12 @@ impl Events {
         Ok(())
     }
 
+    /// The problem of a collection whose end is missing.
     fn unfinished(&mut self, text: &'static str, token: &Token) -> Problem {
         complaint(self.marks.pop().unwrap_or_default(), text, token.start)
     }
 
+    /// `- node`, or the end of the sequence.
     fn block_sequence_entry(&mut self, first: bool) -> Step {
         self.open(first)?;
         let token = self.peek()?;
@@ -302,6 +321,7 @@ impl Events {
         match token.kind {
             TokenKind::BlockEntry => {
                 self.scanner.skip();
+                // Nothing behind the `-`.
                 if matches!(self.peek()?.kind, TokenKind::BlockEntry | TokenKind::BlockEnd) {
                     self.state = again;
                     return Ok(empty_scalar(token.end));
@@ -313,6 +333,8 @@ impl Events {
         }
     }
 
+    /// `- node` of a sequence at the column of the key above it. No token begins or ends such a sequence: it is over with the
+    /// first one that is no `-`.
     fn indentless_sequence_entry(&mut self) -> Step {
         let token = self.peek()?;
         if token.kind != TokenKind::BlockEntry {
@@ -329,6 +351,7 @@ impl Events {
         }
     }
 
+    /// A key, or the end of the mapping.
     fn block_mapping_key(&mut self, first: bool) -> Step {
         self.open(first)?;
         let token = self.peek()?;
@@ -336,6 +359,7 @@ impl Events {
             TokenKind::Key => {
                 self.scanner.skip();
                 match self.peek()?.kind {
+                    // A `?` with nothing behind it: the key is null.
                     TokenKind::Key | TokenKind::Value | TokenKind::BlockEnd => {
                         self.state = State::BlockMappingValue;
                         Ok(empty_scalar(token.end))
@@ -348,9 +372,11 @@ impl Events {
         }
     }
 
+    /// The value of the key that was read.
     fn block_mapping_value(&mut self) -> Step {
         let token = self.peek()?;
         let next = State::BlockMappingKey { first: false };
+        // A `? key` without a `:` has the value null.
         if token.kind != TokenKind::Value {
             self.state = next;
             return Ok(empty_scalar(token.start));
@@ -365,6 +391,7 @@ impl Events {
         }
     }
 
+    /// A node and its comma, or the end of the sequence.
     fn flow_sequence_entry(&mut self, first: bool) -> Step {
         self.open(first)?;
         let mut token = self.peek()?;
@@ -376,6 +403,7 @@ impl Events {
             token = self.peek()?;
         }
         match token.kind {
+            // `[a: b]` is a sequence of one mapping with one key.
             TokenKind::Key => {
                 self.state = State::FlowPairKey;
                 self.scanner.skip();
@@ -391,6 +419,7 @@ impl Events {
         let token = self.peek()?;
         match token.kind {
             TokenKind::Value | TokenKind::FlowEntry | TokenKind::FlowSequenceEnd => {
+                // libyaml takes the token here, so that `[? : b]` is an error.
                 self.scanner.skip();
                 self.state = State::FlowPairValue;
                 Ok(empty_scalar(token.end))
@@ -412,6 +441,7 @@ impl Events {
         Ok(empty_scalar(token.start))
     }
 
+    /// A key and the comma before it, or the end of the mapping.
     fn flow_mapping_key(&mut self, first: bool) -> Step {
         self.open(first)?;
         let mut token = self.peek()?;
@@ -439,6 +469,7 @@ impl Events {
         }
     }
 
+    /// The value of the key that was read; with `empty` the key came without a `?` or `:`, and has none.
     fn flow_mapping_value(&mut self, empty: bool) -> Step {
         let mut token = self.peek()?;
         let next = State::FlowMappingKey { first: false };

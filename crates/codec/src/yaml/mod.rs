@@ -1,10 +1,20 @@
 //! YAML as `sigs.k8s.io/yaml` reads and prints it: version 1.1 (`yes` is a boolean), by way of JSON.
+//!
+//! ```text
+//! bytes ─► scanner: tokens ─► events: grammar ─► Tree: nodes, anchors ─► Decoder: aliases, merges, resolve ─► Raw (JSON)
+//! ```
+//!
+//! Not a general YAML library, because clients see what Go's one says: its errors with its line numbers (an off-by-one of the
+//! original included), its resolution of plain scalars, its printing to the byte. Each stage is the counterpart of one of its
+//! files.
 
+mod error;
 mod events;
 mod print;
 mod resolve;
 mod scanner;
 
+pub use error::YamlError;
 pub use print::print;
 
 use events::{Event, Events, Located};
@@ -12,9 +22,8 @@ use fleetpass_apimachinery::field::go_quote;
 use fleetpass_apimachinery::json::Raw;
 use resolve::Scalar;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 
-/// How deeply YAML may be nested here; more cannot be stored.
+/// How deeply YAML may be nested here: more could not be stored, and it makes the recursions below safe. (libyaml allows 10,000.)
 const MAX_DEPTH: usize = 200;
 
 /// A YAML document as the JSON it stands for.
@@ -26,26 +35,8 @@ pub struct Document {
     pub duplicates: Vec<String>,
 }
 
-/// Why bytes are not YAML, in the words of Go's yaml package, with its `yaml: ` in front.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct YamlError(String);
-
-impl fmt::Display for YamlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for YamlError {}
-
-impl YamlError {
-    fn new(problem: impl fmt::Display) -> Self {
-        Self(format!("yaml: {problem}"))
-    }
-}
-
 /// The objections of strict decoding as one error (`yaml.TypeError`).
-pub fn unmarshal_errors(duplicates: &[String]) -> String {
+pub(super) fn unmarshal_errors(duplicates: &[String]) -> String {
     format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  "))
 }
 
@@ -61,6 +52,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
         alias_depth: 0,
         duplicates: Vec::new(),
     };
+    // Two steps, as in Go: first a value with typed keys, then JSON, because each step has errors of its own.
     let raw = match tree.root {
         Some(root) => decoder.node(root, 0)?.into_raw()?,
         None => Raw::Null,
@@ -68,6 +60,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
     Ok(Document { raw, duplicates: decoder.duplicates })
 }
 
+/// A node as it was written, before scalars are resolved and aliases followed.
 enum Node {
     Scalar { value: String, tag: Option<String>, plain: bool },
     Alias { name: String, target: usize },
@@ -75,9 +68,11 @@ enum Node {
     Mapping(Vec<(usize, usize)>),
 }
 
-/// The nodes of a document; they refer to each other by index, so no depth can overflow the stack.
+/// The nodes of a document; they refer to each other by index, since an alias may stand for a node that contains it.
 struct Tree {
+    /// Each with its line, from 0.
     nodes: Vec<(Node, usize)>,
+    /// `None` for an empty stream.
     root: Option<usize>,
 }
 
@@ -89,6 +84,7 @@ struct Open {
 }
 
 impl Tree {
+    /// Reads the first document.
     fn read(bytes: &[u8]) -> Result<Self, YamlError> {
         let mut events = Events::new(bytes)?;
         let mut tree = Tree { nodes: Vec::new(), root: None };
@@ -103,6 +99,7 @@ impl Tree {
                 }
             };
             let finished = match event {
+                // What follows the first document is not read, so that it may even be wrong, as for `yaml.Unmarshal`.
                 Event::StreamEnd | Event::DocumentEnd => return Ok(tree),
                 Event::DocumentStart => continue,
                 Event::Alias(name) => {
@@ -122,6 +119,7 @@ impl Tree {
                     if open.len() >= MAX_DEPTH {
                         return Err(YamlError::new(format_args!("exceeded depth of {MAX_DEPTH}")));
                     }
+                    // A placeholder: the anchor has to name a node already, before its children are known.
                     tree.nodes.push((Node::Sequence(Vec::new()), line));
                     open.push(Open { node: at, is_mapping, children: Vec::new() });
                     continue;
@@ -152,7 +150,7 @@ enum Decoded {
     Map(BTreeMap<Key, Decoded>),
 }
 
-/// A key of a Go map: keys of different types differ.
+/// A key of a Go map: keys of different types differ (`1` and `"1"` are two), until they become the keys of a JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Null,
@@ -163,6 +161,7 @@ enum Key {
 }
 
 impl Key {
+    /// The key that a scalar is.
     fn of(scalar: Scalar) -> Self {
         match scalar {
             Scalar::Null => Key::Null,
@@ -192,6 +191,7 @@ impl Key {
 }
 
 impl Decoded {
+    /// As JSON (`convertToJSONableObject` of `sigs.k8s.io/yaml`): keys become text.
     fn into_raw(self) -> Result<Raw, YamlError> {
         Ok(match self {
             Decoded::Scalar(Scalar::Null) => Raw::Null,
@@ -203,6 +203,7 @@ impl Decoded {
                 Raw::Array(items.into_iter().map(Decoded::into_raw).collect::<Result<_, _>>()?)
             }
             Decoded::Map(members) => {
+                // Sorted once more, now as text; of keys that have become the same the last one counts.
                 let mut out = BTreeMap::new();
                 for (key, value) in members {
                     let key = match key {
@@ -238,6 +239,7 @@ impl Decoded {
         }
     }
 
+    /// As it is printed inside a collection.
     fn go_element(&self) -> String {
         match self {
             Decoded::Scalar(Scalar::Null) => "interface {}(nil)".into(),
@@ -249,15 +251,19 @@ impl Decoded {
 /// Go's decoder into an `interface{}` (`decode.go`).
 struct Decoder<'a> {
     tree: &'a Tree,
-    /// The aliases that are being followed.
+    /// The aliases that are being followed: meeting one of them again is a circle.
     open: HashSet<usize>,
+    /// How many nodes were decoded, and how many of them below an alias.
     decoded: usize,
     aliased: usize,
+    /// How many aliases are being followed, one inside the other.
     alias_depth: usize,
+    /// What strict decoding objects to, so far.
     duplicates: Vec<String>,
 }
 
 impl Decoder<'_> {
+    /// Decodes a node.
     fn node(&mut self, at: usize, depth: usize) -> Result<Decoded, YamlError> {
         self.count()?;
         if depth > MAX_DEPTH {
@@ -292,6 +298,7 @@ impl Decoder<'_> {
         let members = match &tree.nodes[at].0 {
             Node::Mapping(members) => members,
             Node::Alias { name, target } => {
+                // Counted twice on purpose: the alias and what it stands for, as in Go.
                 self.count()?;
                 return self.alias(at, name, |decoder| {
                     decoder.count()?;
@@ -315,8 +322,10 @@ impl Decoder<'_> {
                     return Err(YamlError::new(format_args!("invalid map key: {key}")));
                 }
             };
+            // The line of the value, not of the key: they differ where the value begins on the next line.
             let line = tree.nodes[value].1 + 1;
             let value = self.node(value, depth + 1)?;
+            // Not an error yet: without strict decoding the last one counts.
             if out.contains_key(&key) {
                 let key = key.go_syntax();
                 self.duplicates.push(format!("line {line}: key {key} already set in map"));
@@ -326,6 +335,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
+    /// Whether a key is `<<`, which merges other mappings into the one around it.
     fn is_merge(&self, at: usize) -> bool {
         match &self.tree.nodes[at].0 {
             Node::Scalar { value, tag, plain } => {
@@ -335,6 +345,8 @@ impl Decoder<'_> {
         }
     }
 
+    /// Adds the members of the mapping at `at`, or of several in a list. What was there before is overwritten: keys written out
+    /// take precedence only where they follow, as in Go.
     fn merge(&mut self, at: usize, out: &mut BTreeMap<Key, Decoded>, depth: usize) -> Result<(), YamlError> {
         let tree = self.tree;
         let is_map = |at: usize| match &tree.nodes[at].0 {
@@ -343,7 +355,7 @@ impl Decoder<'_> {
             _ => false,
         };
         let sources = match &tree.nodes[at].0 {
-            // Earlier ones take precedence, so they are added last.
+            // Earlier ones take precedence, so they are added last and overwrite the others.
             Node::Sequence(items) => items.iter().rev().copied().collect(),
             _ => vec![at],
         };
@@ -356,12 +368,14 @@ impl Decoder<'_> {
         Ok(())
     }
 
+    /// Runs `follow` on what an alias stands for. Errors: the alias is being followed already.
     fn alias<T>(
         &mut self,
         at: usize,
         name: &str,
         follow: impl FnOnce(&mut Self) -> Result<T, YamlError>,
     ) -> Result<T, YamlError> {
+        // By the alias and not by its target: the same node may be used many times, one after the other.
         if !self.open.insert(at) {
             return Err(YamlError::new(format_args!("anchor '{name}' value contains itself")));
         }
@@ -374,6 +388,7 @@ impl Decoder<'_> {
 
     /// Counts a decoded node, and refuses documents that are mostly expanded aliases ("billion laughs").
     fn count(&mut self) -> Result<(), YamlError> {
+        // Go's numbers (`allowedAliasRatio`): of a small document nearly all may be aliases, of a large one a tenth.
         const LOW: f64 = 400_000.0;
         const HIGH: f64 = 4_000_000.0;
         self.decoded += 1;
@@ -389,6 +404,7 @@ impl Decoder<'_> {
     }
 }
 
+/// `failWantMap`.
 fn want_map() -> YamlError {
     YamlError::new("map merge requires map or sequence of maps as the value")
 }

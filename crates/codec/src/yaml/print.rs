@@ -21,8 +21,11 @@ pub fn print(value: &Value) -> String {
     printer.out
 }
 
+/// The emitter of Go's library, which has a state where a printer of JSON would have none: where a line is broken and whether
+/// a space is needed depends on what was written before.
 struct Printer {
     out: String,
+    /// How many characters the line has.
     column: usize,
     /// What was written last is white space.
     whitespace: bool,
@@ -32,6 +35,7 @@ struct Printer {
     indent: Option<usize>,
 }
 
+/// How a scalar is written. Folded blocks (`>`) are never written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     Plain,
@@ -41,6 +45,8 @@ enum Style {
 }
 
 impl Printer {
+    /// A value; `below_key`: it is the value of a mapping's key.
+    // It recurses for each level, and may: what is printed was read before, and reading limits the depth.
     fn node(&mut self, value: &Value, below_key: bool) {
         match value {
             Value::Null => self.scalar("null", Style::Plain, false),
@@ -54,6 +60,7 @@ impl Printer {
         }
     }
 
+    /// A list that is not empty, an item on each line.
     fn list(&mut self, items: &[Value], below_key: bool) {
         let before = self.indent;
         // Below a key, a list stands at the key's own column.
@@ -70,11 +77,13 @@ impl Printer {
         self.indent = before;
     }
 
+    /// A mapping that is not empty, a member on each line.
     fn mapping(&mut self, members: &Map<String, Value>) {
         let before = self.indent;
         self.indent = Some(self.indent.map_or(0, |indent| indent + INDENT));
         for (key, value) in in_natural_order(members.iter().collect()) {
             self.write_indent();
+            // In bytes, as in Go.
             let simple = key.len() <= MAX_SIMPLE_KEY && !key.contains(is_break);
             if simple {
                 self.scalar(key, style_of(key), true);
@@ -90,6 +99,7 @@ impl Printer {
         self.indent = before;
     }
 
+    /// A scalar in the wanted style, or in the next best one that can write it.
     fn scalar(&mut self, text: &str, wanted: Style, is_key: bool) {
         let style = allowed_style(text, wanted, is_key);
         let before = self.indent;
@@ -138,6 +148,7 @@ impl Printer {
                 self.indention = true;
                 breaks = true;
             } else if c == ' ' {
+                // A run of spaces is not folded: reading would make one of them.
                 let fold = may_fold && !spaces && self.column > WIDTH && !rest.starts_with(' ');
                 if fold && !never(index, rest.is_empty()) {
                     self.write_indent();
@@ -156,6 +167,7 @@ impl Printer {
         }
     }
 
+    /// A text in double quotes. Here runs of spaces may be folded: an escaped space at the beginning of a line stays.
     fn double_quoted(&mut self, text: &str, may_fold: bool) {
         self.indicator("\"", true, false);
         let mut spaces = false;
@@ -217,9 +229,11 @@ impl Printer {
 
     fn literal(&mut self, text: &str) {
         self.indicator("|", true, false);
+        // Without the indicator a reader would take the first line's own spaces for indentation.
         if text.starts_with(|c| c == ' ' || is_break(c)) {
             self.indicator("2", false, false);
         }
+        // One break at the end is what a block has by itself; `-` says that there is none, `+` that there are more.
         let mut backwards = text.chars().rev();
         match (backwards.next(), backwards.next()) {
             (Some(last), _) if !is_break(last) => self.indicator("-", false, false),
@@ -230,6 +244,7 @@ impl Printer {
         self.break_line();
         self.indention = true;
         self.whitespace = true;
+        // Empty lines are not indented, so the indentation is written with the first character of a line.
         let mut breaks = true;
         for c in text.chars() {
             if is_break(c) {
@@ -252,6 +267,7 @@ impl Printer {
         }
     }
 
+    /// Writes a piece of syntax, after a space if it needs one.
     fn indicator(&mut self, text: &str, need_space: bool, starts_entry: bool) {
         if need_space && !self.whitespace {
             self.put(' ');
@@ -264,6 +280,7 @@ impl Printer {
         self.indention = self.indention && starts_entry;
     }
 
+    /// Goes to the indentation of the collection at hand, on a new line unless nothing but indentation is on this one.
     fn write_indent(&mut self) {
         let indent = self.indent.unwrap_or(0);
         if !self.indention || self.column > indent || (self.column == indent && !self.whitespace) {
@@ -298,6 +315,7 @@ fn style_of(text: &str) -> Style {
     if text.contains('\n') {
         return Style::Literal;
     }
+    // Quoted if a reader, this one or another of YAML 1.1, would take the text for something else.
     let stays_string = matches!(resolve::untagged(text), Scalar::String(_))
         && !resolve::is_timestamp(text)
         && !is_base_60(text);
@@ -329,6 +347,7 @@ fn is_base_60(text: &str) -> bool {
 fn allowed_style(text: &str, wanted: Style, is_key: bool) -> Style {
     let allowed = Allowed::in_text(text);
     let mut style = wanted;
+    // A key has to be on one line.
     if is_key && text.contains(is_break) {
         style = Style::DoubleQuoted;
     }
@@ -346,6 +365,7 @@ fn allowed_style(text: &str, wanted: Style, is_key: bool) -> Style {
     style
 }
 
+/// The styles in which a text reads back as itself.
 struct Allowed {
     plain: bool,
     single_quoted: bool,
@@ -353,6 +373,7 @@ struct Allowed {
 }
 
 impl Allowed {
+    /// Looks at all of a text (`yaml_emitter_analyze_scalar`).
     fn in_text(text: &str) -> Self {
         if text.is_empty() {
             return Self { plain: true, single_quoted: true, block: false };
@@ -397,6 +418,7 @@ fn is_printable(c: char) -> bool {
     matches!(c, '\n' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}') && c != '\u{feff}'
 }
 
+/// A number as Go's encoder prints it: whole floats without a fraction, others in the shortest form that reads back.
 fn number_text(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() => match go_float(float) {
@@ -425,7 +447,7 @@ fn in_natural_order<'a>(mut members: Vec<(&'a String, &'a Value)>) -> Vec<(&'a S
     out
 }
 
-/// The order of keys: letters behind everything else, runs of digits by their value.
+/// The order of keys (`keyList.Less` in `sorter.go`): letters behind everything else, runs of digits by their value.
 fn natural_order(a: &str, b: &str) -> Ordering {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let Some(i) = a.iter().zip(&b).position(|(x, y)| x != y) else { return a.len().cmp(&b.len()) };

@@ -13,6 +13,7 @@ pub(super) enum Scalar {
     String(String),
 }
 
+/// What the tags of YAML itself begin with when they are written out; `!!` is short for it.
 const LONG: &str = "tag:yaml.org,2002:";
 
 /// Resolves `text` under its tag; `plain` tells a plain scalar from a quoted one. Errors: a tag that does not fit.
@@ -20,6 +21,7 @@ pub(super) fn resolve(tag: Option<&str>, text: &str, plain: bool) -> Result<Scal
     let short = tag.map(|tag| tag.strip_prefix(LONG).or_else(|| tag.strip_prefix("!!")).unwrap_or(tag));
     let string = || Scalar::String(text.into());
     match short {
+        // Quotes make a string, whatever is in them.
         None if !plain => Ok(string()),
         None => Ok(untagged(text)),
         Some("str" | "!") => Ok(string()),
@@ -44,6 +46,7 @@ pub(super) fn resolve(tag: Option<&str>, text: &str, plain: bool) -> Result<Scal
                 _ => Err(format!("cannot decode !!{kind} `{text}` as a !!{wanted}")),
             }
         }
+        // Tags of applications mean nothing here.
         Some(_) => Ok(string()),
     }
 }
@@ -63,6 +66,8 @@ pub(super) fn untagged(text: &str) -> Scalar {
         "-.inf" | "-.Inf" | "-.INF" => return Scalar::Float(f64::NEG_INFINITY),
         _ => {}
     }
+    // The empty text was `null` above, so there is a first byte. It decides what else to try, as in Go's table of hints; most
+    // texts begin with a letter and are strings at once.
     let number = match text.as_bytes()[0] {
         // Here underscores may stand between digits only.
         b'.' if text.contains("__") || text.ends_with('_') || text.starts_with("._") => None,
@@ -85,6 +90,7 @@ fn integer(text: &str) -> Option<i128> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
+    // A leading zero means octal, in YAML 1.1 as in Go.
     let lower = digits.to_ascii_lowercase();
     let (base, digits) = if let Some(rest) = lower.strip_prefix("0x") {
         (16, rest)
@@ -97,10 +103,12 @@ fn integer(text: &str) -> Option<i128> {
     } else {
         (10, lower.as_str())
     };
+    // Rust's parser would take another sign here.
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return None;
     }
     let magnitude = i128::from_str_radix(digits, base).ok()?;
+    // `ParseUint` takes no sign, so `+` makes a number above `i64` a float.
     let signed = text.starts_with(['-', '+']);
     let value = if negative { -magnitude } else { magnitude };
     let fits = i64::try_from(value).is_ok() || (!signed && u64::try_from(value).is_ok());
@@ -126,7 +134,7 @@ fn float(text: &str) -> Option<Scalar> {
     text.parse::<f64>().ok().filter(|f| f.is_finite()).map(Scalar::Float)
 }
 
-/// `2006-1-2`, alone or with a time of day, `T` or a space, a fraction and a zone.
+/// `2006-1-2`, alone or with a time of day, `T` or a space, a fraction and a zone (`allowedTimestampFormats`).
 pub(super) fn is_timestamp(text: &str) -> bool {
     fn number(text: &str, low: u32, high: u32) -> Option<(u32, &str)> {
         let count = text.bytes().take(2).take_while(u8::is_ascii_digit).count();
@@ -183,6 +191,7 @@ pub(super) fn float_key(float: f64) -> String {
     if float.is_infinite() {
         return if float > 0.0 { ".inf".into() } else { "-.inf".into() };
     }
+    // `sigs.k8s.io/yaml` formats the floats of keys with 32 bits, unlike those of values.
     go_g(&format!("{:e}", float as f32))
 }
 
@@ -198,6 +207,7 @@ pub(super) fn json_float(float: f64) -> Result<String, String> {
         };
         return Err(format!("json: unsupported value: {name}"));
     }
+    // `encoding/json` changes to exponents at the same numbers as JavaScript.
     let magnitude = float.abs();
     if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         let text = format!("{float:e}");

@@ -24,6 +24,8 @@ pub(super) struct Problem {
     pub(super) by_scanner: bool,
 }
 
+/// What libyaml's grammar is made of. The starts and ends of block collections follow from indentation and stand for no text;
+/// a `Key` mostly stands for none either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TokenKind {
     StreamEnd,
@@ -48,6 +50,7 @@ pub(super) enum TokenKind {
     Scalar { value: String, plain: bool },
 }
 
+/// A token and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: TokenKind,
@@ -59,23 +62,35 @@ pub(super) struct Token {
 #[derive(Debug, Clone, Copy, Default)]
 struct SimpleKey {
     possible: bool,
+    /// It stands where only a key can be, so that a missing `:` is an error.
     required: bool,
+    /// The number of the token, counted from the beginning of the stream.
     token: usize,
     mark: Mark,
 }
 
 type Scan<T> = Result<T, Problem>;
 
+/// Turns characters into tokens, as far as they are asked for.
+///
+/// A token cannot be handed out while it may still become a key: then a `Key`, and perhaps the start of a mapping, have to be
+/// inserted before it. So there is a queue, and [`Scanner::peek`] reads on until its head is settled.
 pub(super) struct Scanner {
+    // Columns and positions count characters, and tests look some characters ahead: an array of them is simplest. It takes four
+    // bytes for each byte of a body, whose size is limited.
     chars: Vec<char>,
+    /// What is read next.
     mark: Mark,
     tokens: VecDeque<Token>,
     /// How many tokens were taken.
     taken: usize,
+    /// Whether the last token is in the queue, or was.
     ended: bool,
     /// The column of the block collection at hand, -1 outside of all.
     indent: isize,
+    /// The same of those around it.
     indents: Vec<isize>,
+    /// Whether a key may begin here: at the beginning of a line, after `- `, `? `, `,` and opening brackets.
     simple_key_allowed: bool,
     /// One for each level of flow collections, and one outside.
     simple_keys: Vec<SimpleKey>,
@@ -105,6 +120,8 @@ fn is_word(c: Option<char>) -> bool {
 }
 
 impl Scanner {
+    /// A scanner of a whole stream. Errors: it is not UTF-8, or has characters that YAML does not allow.
+    // UTF-16, which libyaml reads too, is refused as bad UTF-8.
     pub(super) fn new(bytes: &[u8]) -> Scan<Self> {
         let nowhere =
             |text| Problem { text, at: Mark::default(), context: Mark::default(), by_scanner: false };
@@ -116,6 +133,7 @@ impl Scanner {
                 _ => "invalid trailing UTF-8 octet",
             })
         })?;
+        // A byte order mark is allowed at the beginning only; elsewhere it is a character like others.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let readable = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
         if !text.chars().all(readable) {
@@ -155,14 +173,17 @@ impl Scanner {
         }
     }
 
+    /// A problem here with what began at `context`.
     fn problem(&self, context: Mark, text: &'static str) -> Problem {
         Problem { text, at: self.mark, context, by_scanner: true }
     }
 
+    /// The character so many ahead; `None` behind the end.
     fn at(&self, ahead: usize) -> Option<char> {
         self.chars.get(self.mark.index + ahead).copied()
     }
 
+    /// Takes a character that is no line break.
     fn advance(&mut self) -> Option<char> {
         let c = self.at(0)?;
         self.mark.index += 1;
@@ -185,6 +206,7 @@ impl Scanner {
         Some(if matches!(c, '\u{2028}' | '\u{2029}') { c } else { '\n' })
     }
 
+    /// Takes characters as long as they are wanted; line breaks must not be.
     fn take_while(&mut self, wanted: impl Fn(Option<char>) -> bool) -> String {
         let mut out = String::new();
         while let Some(c) = self.at(0).filter(|c| wanted(Some(*c))) {
@@ -194,14 +216,17 @@ impl Scanner {
         out
     }
 
+    /// Whether this is inside brackets, where indentation means nothing.
     fn in_flow(&self) -> bool {
         self.simple_keys.len() > 1
     }
 
+    /// The column, as indentation is compared with it.
     fn column(&self) -> isize {
         isize::try_from(self.mark.column).unwrap_or(isize::MAX)
     }
 
+    /// Appends a token that ends here.
     fn push(&mut self, kind: TokenKind, start: Mark) {
         self.tokens.push_back(Token { kind, start, end: self.mark });
     }
@@ -217,6 +242,7 @@ impl Scanner {
     /// A simple key ends with its line, or after 1024 characters.
     fn still_valid(&mut self, index: usize) -> Scan<bool> {
         let Some(&key) = self.simple_keys.get(index).filter(|key| key.possible) else { return Ok(false) };
+        // The limit of libyaml is what keeps the queue short.
         if key.mark.line < self.mark.line || key.mark.index + 1024 < self.mark.index {
             if key.required {
                 return Err(self.problem(key.mark, "could not find expected ':'"));
@@ -227,14 +253,17 @@ impl Scanner {
         Ok(true)
     }
 
+    /// Notes that the next token may become a key. To be called before it is appended.
     fn save_simple_key(&mut self) -> Scan<()> {
         if !self.simple_key_allowed {
             return Ok(());
         }
+        // At the column of a mapping only its next key can begin.
         let required = !self.in_flow() && self.indent == self.column();
         self.remove_simple_key()?;
         let key =
             SimpleKey { possible: true, required, token: self.taken + self.tokens.len(), mark: self.mark };
+        // The number that the token will have when it is appended.
         self.candidates.insert(key.token, self.simple_keys.len() - 1);
         if let Some(last) = self.simple_keys.last_mut() {
             *last = key;
@@ -242,6 +271,7 @@ impl Scanner {
         Ok(())
     }
 
+    /// The token that might have become a key on this level does not. Errors: it had to.
     fn remove_simple_key(&mut self) -> Scan<()> {
         if let Some(key) = self.simple_keys.last().filter(|key| key.possible && key.required) {
             return Err(self.problem(key.mark, "could not find expected ':'"));
@@ -269,6 +299,7 @@ impl Scanner {
 
     /// Puts a token before the token `number`, or at the end if that one was taken already.
     fn insert(&mut self, number: usize, token: Token) {
+        // Tokens that may become keys are kept in the queue, so the number is in it; the other case cannot harm.
         match number.checked_sub(self.taken) {
             Some(index) if index <= self.tokens.len() => self.tokens.insert(index, token),
             _ => self.tokens.push_back(token),
@@ -286,14 +317,19 @@ impl Scanner {
         }
     }
 
+    /// Reads at least one token into the queue.
     fn fetch(&mut self) -> Scan<()> {
         self.skip_to_next_token();
+        // Before the character is looked at: going back to the left ends collections, whatever comes there.
         self.unroll_indent(self.column());
         let Some(c) = self.at(0) else { return self.fetch_stream_end() };
+        // The order of these checks matters: `%`, `---` and `...` mean something at the beginning of a line only, and otherwise
+        // begin a plain scalar, as do `-`, `?` and `:` without a blank behind them.
         if self.mark.column == 0 && c == '%' {
             return self.fetch_directive();
         }
         if let Some(kind) = self.document_indicator() {
+            // A document ends all collections of the one before.
             self.unroll_indent(-1);
             self.remove_simple_key()?;
             self.simple_key_allowed = false;
@@ -336,6 +372,8 @@ impl Scanner {
         }
     }
 
+    /// Passes over blanks, comments and line breaks. A tab does not count as indentation, so it is passed over only where none
+    /// is expected.
     fn skip_to_next_token(&mut self) {
         loop {
             while self.at(0) == Some(' ')
@@ -367,6 +405,7 @@ impl Scanner {
         }
     }
 
+    /// A token of one character.
     fn fetch_indicator(&mut self, kind: TokenKind) {
         let start = self.mark;
         self.advance();
@@ -374,6 +413,7 @@ impl Scanner {
     }
 
     fn fetch_stream_end(&mut self) -> Scan<()> {
+        // As if the last line had an end; problems are then reported on the line after it, as in Go.
         if self.mark.column != 0 {
             self.mark.column = 0;
             self.mark.line += 1;
@@ -389,12 +429,14 @@ impl Scanner {
     fn fetch_flow_start(&mut self, kind: TokenKind) -> Scan<()> {
         self.save_simple_key()?;
         let token = self.taken + self.tokens.len();
+        // A level of its own for the keys inside. The bracket itself may be a key, on the level around it.
         self.simple_keys.push(SimpleKey { token, ..SimpleKey::default() });
         self.simple_key_allowed = true;
         self.fetch_indicator(kind);
         Ok(())
     }
 
+    /// A closing bracket. One that was not opened is for the grammar to refuse.
     fn fetch_flow_end(&mut self, kind: TokenKind) -> Scan<()> {
         self.remove_simple_key()?;
         if self.in_flow()
@@ -434,6 +476,8 @@ impl Scanner {
     }
 
     fn fetch_value(&mut self) -> Scan<()> {
+        // There is always one level. With a possible key this `:` makes it one: the `Key` goes before the token that is in the
+        // queue already, and the mapping that begins with it before that. Without one the key is empty, or began with `?`.
         let last = self.simple_keys.len() - 1;
         if self.still_valid(last)? {
             let key = self.simple_keys[last];
@@ -500,6 +544,7 @@ impl Scanner {
         Ok(())
     }
 
+    /// `!`, `!!` or `!name!`; a tag may also be a `!` with its suffix directly behind it.
     fn tag_handle(&mut self, directive: bool, start: Mark) -> Scan<String> {
         const WRONG: &str = "did not find expected '!'";
         if self.at(0) != Some('!') {
@@ -523,6 +568,7 @@ impl Scanner {
         while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$,.!~*'()[]%".contains(*c)) {
             any = true;
             self.advance();
+            // All characters that get here are ASCII, so the cast cuts nothing off.
             if c != '%' {
                 bytes.push(c as u8);
                 continue;
@@ -582,6 +628,7 @@ impl Scanner {
         self.end_of_line(start)
     }
 
+    /// One of the two numbers of `%YAML 1.1`.
     fn version_number(&mut self, start: Mark) -> Scan<u32> {
         let digits = self.take_while(|c| c.is_some_and(|c| c.is_ascii_digit()));
         if digits.len() > 2 {

@@ -3,6 +3,7 @@
 use super::{Mark, Scan, Scanner, Token, TokenKind, is_blank, is_blankz, is_break, is_breakz};
 
 impl Scanner {
+    /// A literal (`|`) or folded (`>`) scalar: all lines that are indented more than what is around it.
     pub(super) fn fetch_block_scalar(&mut self, literal: bool) -> Scan<()> {
         self.remove_simple_key()?;
         self.simple_key_allowed = true;
@@ -13,9 +14,11 @@ impl Scanner {
         let mut end = self.mark;
         let mut indent = increment.map_or(0, |n| if self.indent >= 0 { self.indent + n } else { n });
         let mut value = String::new();
+        // The break before the line at hand, whether that line begins with a blank, and the empty lines in between.
         let (mut leading_break, mut leading_blank) = (String::new(), false);
         let mut breaks = self.block_scalar_breaks(&mut indent, start, &mut end)?;
         while self.column() == indent && self.at(0).is_some() {
+            // Folding: a single break between two lines of text becomes a space. Lines that begin with a blank keep theirs.
             let blank = is_blank(self.at(0));
             if !literal && leading_break == "\n" && !leading_blank && !blank {
                 if breaks.is_empty() {
@@ -31,6 +34,7 @@ impl Scanner {
             leading_break.extend(self.take_break());
             breaks = self.block_scalar_breaks(&mut indent, start, &mut end)?;
         }
+        // Chomping: `-` drops the last break, `+` keeps the empty lines behind it, too.
         if chomping != Some('-') {
             value.push_str(&leading_break);
         }
@@ -80,12 +84,14 @@ impl Scanner {
             }
             *end = self.mark;
         }
+        // The first line that is not empty sets the indentation, and it has to be right of what is around it.
         if *indent == 0 {
             *indent = deepest.max(self.indent + 1).max(1);
         }
         Ok(breaks)
     }
 
+    /// A quoted scalar.
     pub(super) fn fetch_flow_scalar(&mut self, single: bool) -> Scan<()> {
         self.save_simple_key()?;
         self.simple_key_allowed = false;
@@ -94,6 +100,7 @@ impl Scanner {
         self.advance();
         let mut value = String::new();
         loop {
+            // Also inside quotes: a forgotten quote must not swallow the next document.
             if self.document_indicator().is_some() {
                 return Err(self.problem(start, "found unexpected document indicator"));
             }
@@ -108,6 +115,7 @@ impl Scanner {
                         value.push('\'');
                     }
                     _ if c == quote => break,
+                    // An escaped break joins the lines without a space.
                     '\\' if !single && is_break(self.at(1)) => {
                         self.advance();
                         self.take_break();
@@ -151,6 +159,7 @@ impl Scanner {
         value.push_str(&join(folding, &blanks, &first, &more));
     }
 
+    /// An escape in double quotes, from its backslash.
     fn escape(&mut self, value: &mut String, start: Mark) -> Scan<()> {
         let digits = match self.at(1) {
             Some('x') => 2,
@@ -181,12 +190,13 @@ impl Scanner {
             return Ok(());
         }
         self.advance_by(2);
+        // Eight digits are 32 bits, so nothing overflows.
         let mut code = 0_u32;
         for ahead in 0..digits {
             let Some(digit) = self.at(ahead).and_then(|c| c.to_digit(16)) else {
                 return Err(self.problem(start, "did not find expected hexdecimal number"));
             };
-            code = code.wrapping_mul(16).wrapping_add(digit);
+            code = code << 4 | digit;
         }
         let Some(c) = char::from_u32(code) else {
             return Err(self.problem(start, "found invalid Unicode character escape code"));
@@ -196,6 +206,7 @@ impl Scanner {
         Ok(())
     }
 
+    /// A scalar without quotes: up to `: `, ` #`, an indicator of a flow collection, or a line that is not indented enough.
     pub(super) fn fetch_plain_scalar(&mut self) -> Scan<()> {
         self.save_simple_key()?;
         self.simple_key_allowed = false;
@@ -210,10 +221,12 @@ impl Scanner {
                 break;
             }
             while let Some(c) = self.at(0).filter(|c| !is_blankz(Some(*c))) {
+                // A `:` inside a word is part of it (`http://host`), and outside of brackets so are commas and brackets.
                 let ends = (c == ':' && is_blankz(self.at(1))) || (self.in_flow() && ",?[]{}".contains(c));
                 if ends {
                     break;
                 }
+                // What was between the words is added only now: blanks at the end do not belong to the scalar.
                 value.push_str(&join(folding, &blanks, &first, &more));
                 (blanks, first, more, folding) = Default::default();
                 value.push(c);
@@ -234,6 +247,7 @@ impl Scanner {
                     }
                     continue;
                 }
+                // Only spaces indent: a tab there would mean something else in each editor.
                 if folding && self.column() < indent && self.at(0) == Some('\t') {
                     return Err(self.problem(start, "found a tab character that violates indentation"));
                 }
@@ -246,6 +260,7 @@ impl Scanner {
             }
         }
         self.tokens.push_back(Token { kind: TokenKind::Scalar { value, plain: true }, start, end });
+        // It ended with its line, so the next token is the first one of another line.
         if folding {
             self.simple_key_allowed = true;
         }

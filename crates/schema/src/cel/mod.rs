@@ -15,8 +15,9 @@ mod size;
 mod types;
 mod value;
 
+use crate::correlation::OldElements;
 use crate::fieldpath::field_path;
-use crate::{ListType, Schema, Type, ValidationRule};
+use crate::{Schema, Type, ValidationRule};
 use cel::common::ast::IdedExpr;
 use cost::{BUDGET, CALL_LIMIT, TOO_EXPENSIVE};
 use eval::{Run, Scope};
@@ -198,8 +199,9 @@ impl Pass {
             }
             Value::Array(elements) => {
                 let Some(below) = &rules.items else { return };
+                let old = OldElements::new(&rules.schema, old);
                 for (index, element) in elements.iter().enumerate() {
-                    let before = old.and_then(|o| same_element(&rules.schema, o, element));
+                    let before = old.as_ref().and_then(|old| old.get(element));
                     let same = before.map_or(unchanged, |before| Some(before == element));
                     self.node(below, &path.index(index), element, before, same, false);
                 }
@@ -337,11 +339,6 @@ fn failure(
 /// The name of the schema's type; Kubernetes shows it in place of the value if a rule cannot be evaluated.
 fn type_word(schema: &Schema) -> &'static str {
     schema.kind.map_or("", Type::name)
-}
-
-fn same_element<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = &schema.list_type else { return None };
-    old.as_array()?.iter().find(|o| !keys.is_empty() && keys.iter().all(|key| o.get(key) == element.get(key)))
 }
 
 #[cfg(test)]

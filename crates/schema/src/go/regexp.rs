@@ -14,8 +14,8 @@ const SIZE_LIMIT: usize = 10 << 20;
 /// # Errors
 /// What `regexp.Compile` would refuse, or what needs more than [`SIZE_LIMIT`].
 pub(crate) fn compile(source: &str) -> Result<Regex, RegexpError> {
-    let translated =
-        Translator { chars: source.chars().collect(), at: 0, out: String::new(), source }.run()?;
+    let chars = source.chars().collect();
+    let translated = Translator { chars, at: 0, out: String::new(), source, no_class_ends: false }.run()?;
     RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).octal(true).build().map_err(|error| {
         let problem = match error {
             regex::Error::CompiledTooBig(_) => RegexpProblem::Large,
@@ -29,11 +29,18 @@ fn refuse<T>(problem: RegexpProblem, part: &str) -> Result<T, RegexpError> {
     Err(RegexpError { problem, part: part.into() })
 }
 
+/// Goes through an expression once, from front to back. It has to stay linear in the length of the expression, which
+/// users give (in CRDs, and in rules even as values): where it looks ahead, it either goes on behind what it found, or
+/// does not look a second time.
 struct Translator<'a> {
     chars: Vec<char>,
+    /// The place of the next character that was not read yet.
     at: usize,
+    /// What was read, in the syntax of the crate `regex`.
     out: String,
     source: &'a str,
+    /// No `:]` comes any more.
+    no_class_ends: bool,
 }
 
 impl Translator<'_> {
@@ -81,9 +88,9 @@ impl Translator<'_> {
             operand = true;
             match c {
                 '(' => {
-                    self.group()?;
-                    depth += 1;
-                    operand = false;
+                    let opened = self.group()?;
+                    depth += usize::from(opened);
+                    operand = !opened;
                 }
                 ')' => {
                     if depth == 0 {
@@ -121,7 +128,13 @@ impl Translator<'_> {
     /// At `{`: steps over `{n}`, `{n,}`, `{n,m}`; anything else is the character itself.
     fn counted(&mut self) -> Result<bool, RegexpError> {
         let begin = self.at;
-        let Some(length) = self.chars[begin..].iter().position(|c| *c == '}') else { return Ok(false) };
+        // No further than digits go: a search for the `}` would look at the same text from each of many `{`.
+        let tail = &self.chars[begin + 1..];
+        let inside = tail.iter().take_while(|c| c.is_ascii_digit() || **c == ',').count();
+        if tail.get(inside) != Some(&'}') {
+            return Ok(false);
+        }
+        let length = inside + 1;
         let body = self.slice(begin + 1, begin + length);
         let (low, high) = body.split_once(',').unwrap_or((&body, &body));
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -142,12 +155,12 @@ impl Translator<'_> {
         Ok(true)
     }
 
-    /// At `(`: a group, with or without a name or flags.
-    fn group(&mut self) -> Result<(), RegexpError> {
+    /// At `(`: a group, with or without a name or flags. Gives whether it opens one that a `)` has to close.
+    fn group(&mut self) -> Result<bool, RegexpError> {
         let begin = self.at;
         if self.peek(1) != Some('?') {
             self.keep();
-            return Ok(());
+            return Ok(true);
         }
         let named = match (self.peek(2), self.peek(3)) {
             (Some('P'), Some('<')) => Some(4),
@@ -165,7 +178,7 @@ impl Translator<'_> {
             // Names only matter to captures, which nobody reads: leaving them out frees us of crate limits.
             self.out.push('(');
             self.at = begin + end + 1;
-            return Ok(());
+            return Ok(true);
         }
         let mut end = begin + 2;
         while let Some(c) = self.chars.get(end) {
@@ -174,13 +187,13 @@ impl Translator<'_> {
                 ':' | ')' if end > begin + 2 || *c == ':' => {
                     let flags = self.slice(begin, end + 1);
                     self.out.push_str(&flags);
-                    // `(?i)` opens no group: the caller counts one, so close it by an empty one.
-                    if *c == ')' {
-                        self.out.push('(');
-                        self.chars.insert(end + 1, ')');
+                    let opened = *c == ':';
+                    if !opened {
+                        // An empty group, for a repetition that may follow: the crate refuses one of flags.
+                        self.out.push_str("()");
                     }
                     self.at = end + 1;
-                    return Ok(());
+                    return Ok(opened);
                 }
                 _ => break,
             }
@@ -209,11 +222,15 @@ impl Translator<'_> {
                     return Ok(());
                 }
                 '[' if self.peek(1) == Some(':') => {
-                    let tail = self.rest(self.at);
-                    if let Some(end) = tail.find(":]") {
-                        let name = &tail[..end + 2];
-                        self.out.push_str(name);
-                        self.at += name.chars().count();
+                    let tail = &self.chars[self.at..];
+                    let end = match self.no_class_ends {
+                        true => None,
+                        false => tail.windows(2).position(|pair| *pair == [':', ']']),
+                    };
+                    self.no_class_ends = end.is_none();
+                    if let Some(end) = end {
+                        self.out.extend(&tail[..end + 2]);
+                        self.at += end + 2;
                     } else {
                         self.out.push_str("\\[");
                         self.at += 1;
@@ -276,13 +293,11 @@ impl Translator<'_> {
             'v' => "\\x0B".into(),
             't' | 'n' | 'r' => format!("\\{c}"),
             'Q' if !in_class => {
-                let tail = self.rest(begin + 2);
-                let literal = tail.split("\\E").next().unwrap_or_default().to_string();
+                let tail = &self.chars[begin + 2..];
+                let end = tail.windows(2).position(|pair| *pair == ['\\', 'E']);
+                let literal: String = tail[..end.unwrap_or(tail.len())].iter().collect();
                 self.out.push_str(&regex::escape(&literal));
-                self.at = begin + 2 + literal.chars().count();
-                if self.rest(self.at).starts_with("\\E") {
-                    self.at += 2;
-                }
+                self.at = end.map_or(self.chars.len(), |end| begin + 2 + end + 2);
                 return Ok(());
             }
             'p' | 'P' | 'x' => return self.braced(),

@@ -3,13 +3,16 @@
 //! and the tolerance for old mistakes (`ratcheting.go`): on update, what was already wrong and did not change
 //! is no error.
 
+use crate::correlation::OldElements;
 use crate::formats;
 use crate::go;
 use crate::go::number::{GoNumber, is_whole, print_float};
 use crate::model::ValueValidation;
-use crate::{ListType, Schema, Type};
+use crate::{Schema, Type};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 /// The errors of a new value. `prefix` is where the value lies; messages name the fields below it.
 pub fn validate(prefix: &Path, schema: &Schema, value: &Value) -> ErrorList {
@@ -26,19 +29,67 @@ pub fn validate_update(prefix: &Path, schema: &Schema, new: &Value, old: &Value)
 /// Errors so far, and how many checks held: of several alternatives that fail, the one with the most is reported.
 #[derive(Default)]
 struct Report {
+    /// No two are equal.
     errors: ErrorList,
     matches: usize,
+    /// Where the errors are in `errors`, once there are many.
+    index: Option<Box<ErrorIndex>>,
+}
+
+/// From so many errors on an equal one is looked up in an index. A list can have as many wrong elements as fit into a
+/// request, and comparing each with each would keep a processor busy for minutes.
+const MANY_ERRORS: usize = 32;
+
+/// The places of errors by a hash of their field and detail.
+#[derive(Default)]
+struct ErrorIndex {
+    hasher: RandomState,
+    places: HashMap<u64, Vec<usize>>,
+}
+
+impl ErrorIndex {
+    fn places_of(&mut self, error: &Error) -> &mut Vec<usize> {
+        let hash = self.hasher.hash_one((error.field.as_str(), error.detail.as_str()));
+        self.places.entry(hash).or_default()
+    }
 }
 
 impl Report {
     fn add(&mut self, error: Error) {
-        if !self.errors.contains(&error) {
+        if self.errors.len() < MANY_ERRORS {
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
+            }
+            return;
+        }
+        let index = self.index.get_or_insert_with(|| {
+            let mut index = Box::<ErrorIndex>::default();
+            for (place, error) in self.errors.iter().enumerate() {
+                index.places_of(error).push(place);
+            }
+            index
+        });
+        let places = index.places_of(&error);
+        // Equal hashes are a hint only; what counts is equality.
+        if !places.iter().any(|place| self.errors[*place] == error) {
+            places.push(self.errors.len());
             self.errors.push(error);
         }
     }
     fn merge(&mut self, other: Report) {
-        other.errors.into_iter().for_each(|e| self.add(e));
         self.matches += other.matches;
+        if self.errors.is_empty() {
+            // On the way up from a node that has errors to the root, they are moved and not looked at again.
+            (self.errors, self.index) = (other.errors, other.index);
+        } else {
+            other.errors.into_iter().for_each(|e| self.add(e));
+        }
+    }
+    fn with_error(error: Error) -> Self {
+        Self { errors: vec![error], ..Self::default() }
+    }
+    fn held() -> Self {
+        Self { matches: 1, ..Self::default() }
     }
     fn is_valid(&self) -> bool {
         self.errors.is_empty()
@@ -59,7 +110,7 @@ impl Run<'_> {
     fn correlated(&mut self, schema: &Schema, value: &Value, path: &str, old: Option<&Value>) -> Report {
         let mut report = self.node(schema, value, path, old);
         if !report.is_valid() && old == Some(value) {
-            report.errors.clear();
+            (report.errors, report.index) = (ErrorList::new(), None);
         }
         report
     }
@@ -113,9 +164,9 @@ impl Run<'_> {
         let has = |name: &str| expected.contains(&name);
         let wrong = |expected: &str, found: &str| {
             let detail = format!("{path} in body must be of type {expected}: \"{found}\"");
-            Report { errors: vec![Error::type_invalid(&self.at(path), found, detail)], matches: 0 }
+            Report::with_error(Error::type_invalid(&self.at(path), found, detail))
         };
-        let right = || Report { errors: ErrorList::new(), matches: 1 };
+        let right = Report::held;
         if value.is_null() {
             let refused = !expected.is_empty() && !schema.nullable;
             return if refused { wrong(&expected.join(","), "null") } else { right() };
@@ -267,7 +318,7 @@ impl Run<'_> {
     }
 
     fn number(&self, schema: &Schema, rules: &ValueValidation, number: GoNumber, path: &str) -> Report {
-        let mut report = Report { errors: ErrorList::new(), matches: 1 };
+        let mut report = Report::held();
         let kind = if schema.int_or_string { None } else { schema.kind };
         if !in_range(number, kind, schema.format.as_deref()) {
             let message = match (kind, schema.format.as_deref()) {
@@ -327,9 +378,10 @@ impl Run<'_> {
     ) -> Report {
         let mut report = Report::default();
         if let Some(items) = &schema.items {
+            let old = OldElements::new(schema, old);
             for (index, element) in elements.iter().enumerate() {
                 let path = format!("{path}[{index}]");
-                let old = old.and_then(|old| old_element(schema, old, element));
+                let old = old.as_ref().and_then(|old| old.get(element));
                 report.merge(self.correlated(items, element, &path, old));
             }
         }
@@ -401,15 +453,6 @@ impl Run<'_> {
         }
         report
     }
-}
-
-/// The element of the old list that the new element replaces; only elements of maps can be found again.
-fn old_element<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = &schema.list_type else { return None };
-    if keys.is_empty() {
-        return None;
-    }
-    old.as_array()?.iter().find(|o| keys.iter().all(|key| o.get(key) == element.get(key)))
 }
 
 fn types(schema: &Schema) -> Vec<&'static str> {

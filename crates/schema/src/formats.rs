@@ -36,6 +36,7 @@ const STRINGS: [&str; 26] = [
     "k8slongname",
 ];
 
+/// Formats are compared without dashes (`DefaultNameNormalizer` in `strfmt/default.go`).
 fn normal(format: &str) -> String {
     format.replace('-', "")
 }
@@ -60,6 +61,7 @@ fn expression(source: &str) -> Option<Regex> {
     regexp::compile(source).ok()
 }
 
+// A macro, so that each expression has a static of its own and is compiled once.
 macro_rules! matches_pattern {
     ($text:expr, $source:expr) => {{
         static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| expression($source));
@@ -327,6 +329,7 @@ fn is_date_time(text: &str) -> bool {
     let lower = text.to_lowercase();
     let mut parts = lower.split('t');
     let (Some(date), Some(time)) = (parts.next(), parts.next()) else { return false };
+    // The point before the fraction is not escaped in `strfmt/time.go` either: any character may stand there.
     let shape = matches_pattern!(time, r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$");
     is_date(date) && shape && &time[..2] <= "23" && &time[3..5] <= "59" && &time[6..8] <= "59"
 }
@@ -348,6 +351,8 @@ fn is_duration(text: &str) -> bool {
         return true;
     }
     let Some(part) = PART.as_ref() else { return false };
+    // Go adds up the parts that it knows and skips all others, so one is enough (`ParseDuration` in
+    // `strfmt/duration.go`).
     part.captures_iter(text).any(|found| {
         let unit = found[2].to_lowercase();
         UNITS.iter().any(|names| {

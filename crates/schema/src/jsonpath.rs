@@ -120,6 +120,7 @@ fn descend<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
         Value::Object(members) => members.values().collect(),
         _ => Vec::new(),
     };
+    // Recursion is as deep as the object, which is at most as deep as what the store keeps (`MAX_KEPT_DEPTH`).
     for child in below {
         found.extend(descend(child, name));
     }

@@ -87,8 +87,11 @@ pub(crate) fn coerce_metadata(
 }
 
 struct Reader {
+    /// The paths of the fields that Go's types do not have, in the order in which they were met.
     unknown: Vec<String>,
+    /// The fields and indexes (`[0]`) from the metadata to the value that is read.
     fields: Vec<String>,
+    /// The structs around it, the innermost last.
     structs: Vec<&'static str>,
 }
 
@@ -96,6 +99,7 @@ impl Reader {
     /// The value, or `None` if Go would leave it out.
     fn read(&mut self, value: &Value, go: &'static GoType) -> Result<Option<Value>, DecodeError> {
         Ok(match (go, value) {
+            // Go leaves a field as it was, which is its zero value, where it reads null.
             (_, Value::Null) => None,
             (GoType::FieldsV1, value) => Some(value.clone()),
             (GoType::String, Value::String(text)) => (!text.is_empty()).then(|| value.clone()),
@@ -125,6 +129,7 @@ impl Reader {
                 let mut out = Vec::new();
                 for (index, element) in elements.iter().enumerate() {
                     self.fields.push(format!("[{index}]"));
+                    // Elements are never left out: what Go would leave out of a struct is its zero value here.
                     let empty =
                         if matches!(of, GoType::String) { Value::from("") } else { Map::new().into() };
                     out.push(self.read(element, of)?.unwrap_or(empty));
@@ -148,6 +153,7 @@ impl Reader {
                     self.fields.pop();
                 }
                 self.structs.pop();
+                // `omitempty` has no effect on a struct: it is printed even if it is empty.
                 Some(out.into())
             }
             (_, other) => return Err(self.mismatch(other.into(), go)),

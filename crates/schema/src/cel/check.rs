@@ -83,6 +83,7 @@ impl Checker<'_> {
         if self.issues.len() >= MOST_ISSUES {
             return DeclType::of(Ty::Dyn);
         }
+        // Positions are counted from the beginning each time; the limit above keeps that from being quadratic.
         let offset = self.info.offset_for(id).map_or(0, |(start, _)| start as usize);
         let before: String = self.source.chars().take(offset).collect();
         let line = before.matches('\n').count() + 1;
@@ -91,6 +92,7 @@ impl Checker<'_> {
         if !self.issues.contains(&issue) {
             self.issues.push(issue);
         }
+        // `dyn` fits everywhere: one mistake is not followed by complaints about what it is part of.
         DeclType::of(Ty::Dyn)
     }
 
@@ -194,6 +196,7 @@ impl Checker<'_> {
         let one = Vars { name: &c.iter_var, decl: first, outer: Some(&outer) };
         let two = c.iter_var2.as_ref().map(|name| Vars { name, decl: value, outer: Some(&one) });
         let inner = two.as_ref().unwrap_or(&one);
+        // The body is checked once, with the type that the accumulator begins with: the macros never change it.
         let condition = self.visit(&c.loop_cond, inner);
         let step = self.visit(&c.loop_step, inner);
         let times = range.decl.max_elements;
@@ -217,6 +220,7 @@ impl Checker<'_> {
             return inferred;
         }
         let qualified = super::functions::qualified(call.target.as_deref(), name);
+        // A namespace is no argument.
         let target = call.target.as_deref().filter(|_| qualified.is_none());
         let mut args = Vec::with_capacity(call.args.len() + 1);
         let mut cost = 0_u64;

@@ -314,6 +314,7 @@ fn quantities(name: &str, args: &[Val]) -> Option<Outcome> {
     })
 }
 
+/// Reads an address as `library/ip.go` does: one form for each address, so no IPv4 in IPv6 clothes and no zones.
 fn parse_ip(text: &str) -> Result<IpAddr, String> {
     let quoted = fleetpass_apimachinery::field::go_quote(text);
     let ip: IpAddr =
@@ -346,6 +347,7 @@ fn width(ip: IpAddr) -> u8 {
 fn masked(ip: IpAddr, bits: u8) -> IpAddr {
     match ip {
         IpAddr::V4(v4) => {
+            // Shifting by the full width, for a prefix of no bits, overflows: the mask is then empty.
             let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
             IpAddr::V4((u32::from(v4) & mask).into())
         }

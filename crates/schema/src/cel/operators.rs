@@ -8,7 +8,7 @@ use std::rc::Rc;
 fn compare(a: &Val, b: &Val, holds: fn(Ordering) -> bool) -> Outcome {
     match a.order(b) {
         Some(order) => Ok(Val::Bool(holds(order))),
-        // Comparisons with NaN are false.
+        // Doubles have no order only if one of them is NaN, with which all comparisons are false.
         None if matches!((a, b), (Val::Double(_), _) | (_, Val::Double(_))) => Ok(Val::Bool(false)),
         None => no_overload(),
     }

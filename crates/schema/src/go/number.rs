@@ -27,6 +27,7 @@ impl GoNumber {
     /// `bound` as the kind of number that this one is.
     pub(crate) fn like(self, bound: f64) -> Self {
         match self {
+            // Go converts the bound to the type of the value, and so cuts its fraction off.
             Self::Int(_) => Self::Int(bound as i64),
             Self::Float(_) => Self::Float(bound),
         }
@@ -71,6 +72,7 @@ pub(crate) fn is_whole(float: f64) -> bool {
     if !float.is_finite() || float.abs() > LARGEST {
         return false;
     }
+    // Multiples of 0.1 and the like are never exact: a relative difference that small is none.
     let whole = float.trunc();
     if float == whole {
         return true;

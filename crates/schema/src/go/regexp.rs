@@ -16,6 +16,8 @@ const SIZE_LIMIT: usize = 10 << 20;
 pub(crate) fn compile(source: &str) -> Result<Regex, RegexpError> {
     let chars = source.chars().collect();
     let translated = Translator { chars, at: 0, out: String::new(), source, no_class_ends: false }.run()?;
+    // Like RE2, the crate matches in linear time; what has to be bounded is the size of what it compiles to. Octal
+    // escapes are Go's, and off by default.
     RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).octal(true).build().map_err(|error| {
         let problem = match error {
             regex::Error::CompiledTooBig(_) => RegexpProblem::Large,
@@ -61,6 +63,7 @@ impl Translator<'_> {
         let mut repeated: Option<usize> = None;
         while let Some(c) = self.peek(0) {
             let begin = self.at;
+            // `?` behind a repetition belongs to it (a lazy one), any other repetition behind it is refused.
             let repetition = match c {
                 '*' | '+' | '?' => {
                     self.at += 1;

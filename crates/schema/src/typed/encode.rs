@@ -91,6 +91,7 @@ fn encode_object(schema: &Arc<Schema>, state: &Value) -> Value {
     for (name, field) in &schema.properties {
         let value = members.get(name).unwrap_or(&Value::Null);
         if !is_omitted(field, value) {
+            // A pointer to zero was given and is printed; a nil pointer without `omitempty` is printed as null.
             let nil = field.go.pointer && value.is_null();
             out.insert(name.clone(), if nil { Value::Null } else { encode(field, value) });
         }
@@ -103,6 +104,7 @@ fn is_omitted(field: &Schema, value: &Value) -> bool {
     if go.pointer {
         return go.omit_empty && value.is_null();
     }
+    // To `omitempty` a struct is never empty, to `omitzero` one without anything in it is.
     let is_struct = match field.special {
         Some(Special::Bytes) => false,
         Some(_) => true,

@@ -76,8 +76,10 @@ type Step = Result<(), DecodeError>;
 
 #[derive(Default)]
 struct Decoder {
+    /// The first mismatch. Go goes on after it, because what a type that reads itself complains about later wins.
     saved: Option<DecodeError>,
     strict: Vec<StrictError>,
+    /// The same errors as in `strict`, to find repeated ones: a field that is given three times is told once.
     seen_strict: HashSet<StrictError>,
     /// How many bytes the paths of all objections have, of those that were there before, too.
     objected: usize,
@@ -95,6 +97,7 @@ impl Decoder {
             return Err(DecodeError::TooDeep);
         }
         let schema = &openapi::resolve(schema);
+        // Before null is looked at: types that read themselves read null, too.
         if let Some(special) = schema.special {
             return self.special(special, raw, schema, slot, depth);
         }
@@ -167,6 +170,7 @@ impl Decoder {
             }
             let before = (self.enter(key), std::mem::replace(&mut self.outer, name.into()));
             let depth_before = self.fields.len();
+            // Go's decoder counts the embedded struct (`TypeMeta`) as a field of the path.
             self.fields.extend(field.go.embedded.clone());
             self.fields.push(key.clone());
             self.value(raw, field, state.entry(key.clone()).or_insert(Value::Null), depth + 1)?;
@@ -186,6 +190,7 @@ impl Decoder {
                 self.object_to(StrictError::DuplicateField, key);
             }
             let before = self.enter(key);
+            // Unlike a struct's field, a map's value is decoded into a new zero value each time.
             let mut value = Value::Null;
             self.value(raw, element, &mut value, depth + 1)?;
             state.insert(key.clone(), value);
@@ -325,6 +330,7 @@ impl Decoder {
     /// The three unions of a CRD's schema read themselves with a decoder of their own that is not strict
     /// (`apis/apiextensions/v1/marshal.go`).
     fn schema_or(&self, special: Special, raw: &Raw, slot: &mut Value, depth: usize) -> Step {
+        // Its strict errors are dropped with it, as Go's are.
         let mut inner = Decoder::default();
         let props = openapi::builtin(JSON_SCHEMA_PROPS);
         let element = match special {

@@ -109,6 +109,7 @@ impl Run<'_> {
     /// A node whose old value is known: its errors do not count if nothing changed.
     fn correlated(&mut self, schema: &Schema, value: &Value, path: &str, old: Option<&Value>) -> Report {
         let mut report = self.node(schema, value, path, old);
+        // Comparing costs as much as the value is large, so only what has errors is compared.
         if !report.is_valid() && old == Some(value) {
             (report.errors, report.index) = (ErrorList::new(), None);
         }
@@ -175,6 +176,8 @@ impl Run<'_> {
         let whole_float = float.is_some_and(is_whole) && has("integer");
         let integer_for_number = found == "integer" && has("number");
         let fits = has(found) || whole_float || integer_for_number;
+        // Text with a format passes here whatever its type should be, lists too: the check of formats follows
+        // (`kube-openapi/pkg/validation/validate/type.go`).
         let textual = value.is_string() || value.is_array();
         if let Some(format) = &schema.format {
             if !textual && !fits && found_format != format {
@@ -271,6 +274,7 @@ impl Run<'_> {
                 valid += 1;
                 best = None;
                 first.get_or_insert(result);
+                // Once an alternative fits, the errors of those that do not are of no interest.
             } else if valid == 0 && best.as_ref().is_none_or(|b| result.matches > b.matches) {
                 best = Some(result);
             }
@@ -397,6 +401,7 @@ impl Run<'_> {
                 usize::try_from(most).unwrap_or_default(),
             ));
         }
+        // Quadratic, but unreachable from outside: definitions with `uniqueItems` are refused for that reason.
         if rules.unique_items && elements.iter().enumerate().any(|(i, e)| elements[..i].contains(e)) {
             let detail = format!("{path} in body shouldn't contain duplicates");
             report.add(Error::invalid(&self.at(path), "", detail));
@@ -426,6 +431,7 @@ impl Run<'_> {
                 usize::try_from(most).unwrap_or_default(),
             ));
         }
+        // The order of the three loops is the order in which kube-apiserver reports.
         for (name, member) in members {
             if schema.properties.contains_key(name) {
                 continue;
@@ -536,6 +542,7 @@ fn multiple(number: GoNumber, factor: f64) -> Option<bool> {
             (factor > 0).then(|| int % factor == 0)
         }
         GoNumber::Float(float) => {
+            // `validate/values.go` multiplies by the inverse of a small factor, which rounds differently.
             let times = if factor < 1.0 { 1.0 / factor * float } else { float / factor };
             (factor > 0.0).then(|| is_whole(times))
         }

@@ -216,6 +216,7 @@ fn coerce_below(
                         return Err(Error::invalid(&path.child(name), other.clone(), "must be a string"));
                     }
                 }
+                // Errors show the metadata as they were given.
                 let before = members.get("metadata").cloned();
                 match coerce_metadata(members, path.as_str()) {
                     Ok(found) => unknown.extend(found),
@@ -276,6 +277,7 @@ fn validate_below(value: &Value, schema: &Schema, path: &Path, errors: &mut Erro
 }
 
 fn validate_resource(members: &Map<String, Value>, path: &Path, errors: &mut ErrorList) {
+    // What is missing is told before what is wrong.
     for name in ["apiVersion", "kind"] {
         if !members.contains_key(name) {
             errors.push(Error::required(&path.child(name), ""));
@@ -288,6 +290,7 @@ fn validate_resource(members: &Map<String, Value>, path: &Path, errors: &mut Err
             Some(Value::String(text)) if text.is_empty() => {
                 errors.push(Error::invalid(&at, "", "must not be empty"));
             }
+            // `group/version` or `version`.
             Some(Value::String(text)) if name == "apiVersion" && text.matches('/').count() < 2 => {}
             Some(Value::String(text)) if name == "apiVersion" => {
                 let detail = format!("unexpected GroupVersion string: {text}");

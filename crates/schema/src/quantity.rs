@@ -28,6 +28,7 @@ pub fn canonical(text: &str) -> Result<String, QuantityError> {
     if text.is_empty() {
         return Err(QuantityError::Format);
     }
+    // A fast path of `ParseQuantity`.
     if text == "0" {
         return Ok(text.into());
     }
@@ -172,6 +173,7 @@ impl Decimal {
         self.digits.truncate(self.digits.len().saturating_sub(dropped));
         self.power = to;
         // What was dropped was not zero: the last digit never is.
+        // One is added to the last digit; nines become zeros, which are not kept.
         let nines = self.digits.iter().rev().take_while(|digit| **digit == 9).count();
         self.digits.truncate(self.digits.len() - nines);
         self.power += nines as i64;
@@ -226,6 +228,7 @@ fn print(parts: &Parts<'_>, format: Format, exponent: i32) -> String {
         let whole = Parts { negative: parts.negative, whole: &digits, fraction: "", suffix: "" };
         return sign(Decimal::new(&whole, NANO as i32).print(Format::DecimalSi));
     }
+    // The largest unit that leaves a whole number.
     let mut value = nanos / ONE;
     let mut power = 0;
     while value.is_multiple_of(1024) && power < 6 {

@@ -31,6 +31,7 @@ pub(super) fn check(source: &str, decl: &DeclType, optional_old_self: bool) -> R
         });
         issues.collect::<Vec<_>>().join("\n")
     })?;
+    // `oldSelf` has the type of `self`; nothing else about the old object can be seen.
     let old =
         if optional_old_self { DeclType::of(Ty::Optional(Rc::new(decl.clone()))) } else { decl.clone() };
     let mut checker = Checker { source, info: &info, issues: Vec::new(), uses_old_self: false };
@@ -199,6 +200,7 @@ impl Checker<'_> {
         // The body is checked once, with the type that the accumulator begins with: the macros never change it.
         let condition = self.visit(&c.loop_cond, inner);
         let step = self.visit(&c.loop_step, inner);
+        // At worst the body runs for each element, and each adds one to a list that it builds.
         let times = range.decl.max_elements;
         let accumulated = match &step.decl.ty {
             Ty::List(element) => {
@@ -253,6 +255,7 @@ impl Checker<'_> {
         if let Some(result) = operator(name, args) {
             return result.unwrap_or_else(|| self.mismatch(id, name, false, args));
         }
+        // The first overload that fits; that others might fit, too, matters only with `dyn`, which is checked when it runs.
         let table = if member { MEMBERS } else { GLOBALS };
         let mut known = false;
         for (_, params, result) in table.iter().filter(|(known, ..)| *known == name) {

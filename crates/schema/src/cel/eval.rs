@@ -54,6 +54,7 @@ impl Run {
                 select_field(&operand, &select.field, select.test)?
             }
             Expr::List(list) => {
+                // `ListCreateBaseCost` and, for maps, `MapCreateBaseCost` in cel-go's `common/cost.go`.
                 self.spend(10)?;
                 let mut items = Vec::new();
                 for (index, element) in list.elements.iter().enumerate() {
@@ -95,6 +96,7 @@ impl Run {
                 },
                 value => value,
             };
+            // Also if the keys are written differently: `1` and `1u` are one key.
             if out.insert(key, value).is_some() {
                 return Err("Failed with repeated key".into());
             }
@@ -185,6 +187,7 @@ impl Run {
             Err(why) if why == TOO_EXPENSIVE => return Err(why),
             _ => {}
         }
+        // The left side did not decide: it is the other boolean, an error, or of another type.
         match (left, self.eval(b, scope)) {
             (_, Ok(Val::Bool(value))) if value == decides => Ok(Val::Bool(value)),
             (Err(why), _) | (Ok(Val::Bool(_)), Err(why)) => Err(why),

@@ -78,6 +78,7 @@ fn arithmetic(name: &str, a: &Val, b: &Val) -> Outcome {
         (operators::ADD, Val::Uint(a), Val::Uint(b)) => checked(a.checked_add(*b).map(Val::Uint)),
         (operators::SUBSTRACT, Val::Uint(a), Val::Uint(b)) => checked(a.checked_sub(*b).map(Val::Uint)),
         (operators::MULTIPLY, Val::Uint(a), Val::Uint(b)) => checked(a.checked_mul(*b).map(Val::Uint)),
+        // Zero was handled above.
         (operators::DIVIDE, Val::Uint(a), Val::Uint(b)) => Ok(Val::Uint(a / b)),
         (operators::MODULO, Val::Uint(a), Val::Uint(b)) => Ok(Val::Uint(a % b)),
         (operators::ADD, Val::Double(a), Val::Double(b)) => Ok(Val::Double(a + b)),

@@ -15,6 +15,7 @@ impl GoNumber {
     pub(crate) fn new(number: &Number) -> Self {
         match number.as_i64() {
             Some(int) => Self::Int(int),
+            // A whole number beyond 64 bits is a float (`util/json` in k8s.io/apimachinery).
             None => Self::Float(number.as_f64().unwrap_or(f64::MAX)),
         }
     }
@@ -43,6 +44,7 @@ impl GoNumber {
 
 /// The JSON that Go writes for a float: whole numbers carry no fraction.
 fn shorten(float: f64) -> Value {
+    // Up to 2^53 every whole number is a float of its own.
     if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 {
         (float as i64).into()
     } else {

@@ -46,6 +46,7 @@ struct Translator<'a> {
 }
 
 impl Translator<'_> {
+    /// A copy, for errors.
     fn rest(&self, from: usize) -> String {
         self.chars[from.min(self.chars.len())..].iter().collect()
     }
@@ -108,6 +109,7 @@ impl Translator<'_> {
                 }
                 '[' => self.class()?,
                 '\\' => self.escape(false)?,
+                // Literals to Go where they repeat and close nothing, errors to the crate.
                 '{' | '}' | ']' => {
                     self.out.push('\\');
                     self.keep();
@@ -240,6 +242,7 @@ impl Translator<'_> {
                     }
                 }
                 '\\' => self.escape(true)?,
+                // Nested classes and set operations (`&&`, `~~`) to the crate, literals to Go.
                 '[' | ']' | '&' | '~' | '^' => {
                     self.out.push('\\');
                     self.keep();
@@ -251,6 +254,7 @@ impl Translator<'_> {
                         self.out.push('\\');
                     }
                     self.keep();
+                    // `+--` is a range that ends at the dash; to the crate `--` is a difference of sets.
                     if !edge && self.peek(0) == Some('-') {
                         self.out.push('\\');
                         self.keep();
@@ -288,9 +292,11 @@ impl Translator<'_> {
             'W' => ascii("0-9A-Za-z_", true),
             's' => ascii("\\t\\n\\x0C\\r ", false),
             'S' => ascii("\\t\\n\\x0C\\r ", true),
+            // Letters of ASCII only make words.
             'b' if !in_class => "(?-u:\\b)".into(),
             'B' if !in_class => "(?-u:\\B)".into(),
             'A' | 'z' if !in_class => format!("\\{c}"),
+            // Control characters by their letters.
             'a' => "\\x07".into(),
             'f' => "\\x0C".into(),
             'v' => "\\x0B".into(),
@@ -307,6 +313,7 @@ impl Translator<'_> {
             '0'..='7' => {
                 let digits: String =
                     self.chars[begin + 1..].iter().take(3).take_while(|d| ('0'..='7').contains(*d)).collect();
+                // `\1` would be a back-reference, which RE2 has not.
                 if c != '0' && digits.len() == 1 {
                     return refuse(RegexpProblem::InvalidEscape, &self.slice(begin, begin + 2));
                 }

@@ -39,6 +39,7 @@ pub(super) fn encode(schema: &Arc<Schema>, state: &Value) -> Value {
         return encode(&openapi::resolve(schema), state);
     }
     match (schema.special, schema.kind) {
+        // Zero values of structs that print themselves.
         (Some(Special::Quantity), _) if state.is_null() => "0".into(),
         (Some(Special::IntOrString), _) if state.is_null() => 0.into(),
         (Some(special), _) => encode_special(special, state),
@@ -78,6 +79,7 @@ fn encode_object(schema: &Arc<Schema>, state: &Value) -> Value {
     let empty = Map::new();
     let members = match state {
         Value::Object(members) => members,
+        // A nil map is null, a struct that is not there still has its fields.
         _ if schema.additional.is_some() => return Value::Null,
         _ => &empty,
     };

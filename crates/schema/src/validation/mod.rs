@@ -120,6 +120,7 @@ impl Run<'_> {
         let mut report = Report::default();
         let empty = ValueValidation::default();
         let rules = schema.validation.as_deref().unwrap_or(&empty);
+        // Of null only its type and the enum are judged: it has neither length nor members.
         if value.is_null() {
             report.merge(self.type_of(schema, value, path));
             report.merge(self.enumeration(rules, value, path));
@@ -173,6 +174,7 @@ impl Run<'_> {
             return if refused { wrong(&expected.join(","), "null") } else { right() };
         }
         let (found, found_format, float) = found(value);
+        // JSON does not tell 1 from 1.0, Go's decoder does: both are whole numbers.
         let whole_float = float.is_some_and(is_whole) && has("integer");
         let integer_for_number = found == "integer" && has("number");
         let fits = has(found) || whole_float || integer_for_number;
@@ -233,6 +235,7 @@ impl Run<'_> {
                 valid += usize::from(result.is_valid());
                 report.merge(result);
             }
+            // The errors of the parts are reported, too, before this one.
             if valid != rules.all_of.len() {
                 let none = if valid == 0 { ". None validated" } else { "" };
                 report.add(self.about_schema(path, &format!("must validate all the schemas (allOf){none}")));
@@ -253,6 +256,7 @@ impl Run<'_> {
         for schema in &rules.any_of {
             let result = self.node(schema, value, path, old);
             if result.is_valid() {
+                // The others need not be tried, and what they would complain about is not reported.
                 return result;
             }
             if best.as_ref().is_none_or(|b| result.matches > b.matches) {
@@ -291,6 +295,7 @@ impl Run<'_> {
     }
 
     fn string(&self, rules: &ValueValidation, text: &str, path: &str) -> Report {
+        // Only the first that does not hold is reported.
         let mut report = Report::default();
         let length = text.chars().count() as i64;
         if let Some(most) = rules.max_length.filter(|most| length > *most) {

@@ -35,6 +35,7 @@ pub fn field_path<'a>(
             "." => tokens.next().ok_or(FieldPathError::UnexpectedEnd)?,
             other => return Err(FieldPathError::NotAStep(other.into())),
         };
+        // A struct's fields are known by name, a map has any.
         if !schema.properties.is_empty() {
             at = at.child(&name);
             schema = schema.properties.get(&name).ok_or(FieldPathError::NoSuchField)?;

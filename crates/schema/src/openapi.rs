@@ -150,6 +150,7 @@ impl Loader<'_> {
         let (go_type, options) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let target = go_type.trim_start_matches('*');
         let mut schema = self.node(json, target, &Value::Null);
+        // Options stand for themselves: `*int64 o` is a pointer to an `int64` with `omitempty`.
         schema.go = Field {
             pointer: go_type.starts_with('*'),
             omit_empty: options.contains('o'),

@@ -36,7 +36,7 @@ pub(super) fn qualified(target: Option<&IdedExpr>, name: &str) -> Option<String>
 
 /// Calls a function; of a `member` call the target is the first argument.
 pub(super) fn call(name: &str, member: bool, args: &[Val]) -> Outcome {
-    // Group by group: each knows its names, and answers `no such overload` itself where arguments do not fit.
+    // Group by group; what no group knows with such arguments ends in the last line.
     if let Some(value) = operators::apply(name, args) {
         return value;
     }

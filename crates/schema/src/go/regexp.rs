@@ -109,7 +109,7 @@ impl Translator<'_> {
                 }
                 '[' => self.class()?,
                 '\\' => self.escape(false)?,
-                // Literals to Go where they repeat and close nothing, errors to the crate.
+                // Literals to Go where they repeat and close nothing; to the crate they are if they are escaped.
                 '{' | '}' | ']' => {
                     self.out.push('\\');
                     self.keep();

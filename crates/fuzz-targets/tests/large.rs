@@ -255,6 +255,22 @@ fn definitions() {
         |schema: &str, spec: &str| format!("{schema}\0{}{spec}}}", &THING[..THING.len() - 1]).into_bytes();
     let free = schema(r#"{"type":"object","x-kubernetes-preserve-unknown-fields":true}"#);
     let set = schema(r#"{"type":"array","items":{"type":"integer"},"x-kubernetes-list-type":"set"}"#);
+    let wrong = schema(r#"{"type":"array","items":{"type":"integer","minimum":1}}"#);
+    let forbidden = schema(
+        r#"{"type":"object","additionalProperties":false,"x-kubernetes-preserve-unknown-fields":true}"#,
+    );
+    let map = schema(
+        r#"{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["k"],"items":{"type":"object",
+        "required":["k"],"properties":{"k":{"type":"integer"}}}}"#,
+    );
+    let ruled = map
+        .replace(r#""required""#, r#""x-kubernetes-validations":[{"rule":"self.k >= 0"}],"required""#)
+        .replace(r#""type":"array","#, r#""type":"array","maxItems":9999,"#);
+    let twice = |schema: &str, spec: &str| {
+        let first = String::from_utf8(object(schema, spec)).expect("text");
+        let (_, again) = first.split_once('\0').expect("two documents");
+        format!("{first}\0{again}").into_bytes()
+    };
     let (open, text) = ("{\"type\":\"object\",\"properties\":{\"a\":", "{\"type\":\"string\"}");
     run("definitions", |size| {
         vec![
@@ -271,6 +287,16 @@ fn definitions() {
             ),
             ("a deep object", object(&free, &format!("{}1{}", "{\"a\":".repeat(110), "}".repeat(110)))),
             ("a long set", object(&set, &format!("[{}]", items(size / 16, |n| n.to_string())))),
+            ("many wrong values", object(&wrong, &format!("[{}]", items(size / 16, |_| "0".into())))),
+            ("many forbidden members", object(&forbidden, &format!("{{{}}}", members(size / 16, "1")))),
+            (
+                "a long list of objects, changed",
+                twice(&map, &format!("[{}]", items(size / 16, |n| format!("{{\"k\":{n}}}")))),
+            ),
+            (
+                "a long list of objects with a rule, changed",
+                twice(&ruled, &format!("[{}]", items(size / 32, |n| format!("{{\"k\":{n}}}")))),
+            ),
         ]
     });
 }
@@ -318,6 +344,11 @@ fn small_languages() {
             ("a small exponent", b"1e-999999999".to_vec()),
             ("a great exponent", b"1e999999999".to_vec()),
             ("stars", repeated("", ".*", "", 2_000)),
+            ("braces that open", vec![b'{'; size / 2]),
+            ("flags", repeated("", "(?i)", "", size / 2)),
+            ("classes of classes", repeated("[", "[:", "]", size / 2)),
+            ("names of classes", repeated("[", "[:a:]", "]", size / 2)),
+            ("literal texts", repeated("", "\\Qa\\E", "", size / 2)),
         ]
     });
 }

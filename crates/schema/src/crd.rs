@@ -25,8 +25,10 @@ pub fn schema(props: &Value) -> Schema {
         ..Schema::default()
     };
     if out.int_or_string {
+        // Neither of the two types alone: a value is checked against `int_or_string` instead.
         out.kind = None;
     }
+    // A format that nothing checks is only published (`Documentation::format`).
     out.format = text(props, "format").filter(|f| formats::applies(f, out.kind));
     if let Some(properties) = props.get("properties").and_then(Value::as_object) {
         out.properties = properties.iter().map(|(k, v)| (k.clone(), Arc::new(schema(v)))).collect();

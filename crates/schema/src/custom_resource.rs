@@ -14,6 +14,8 @@ use serde_json::Value;
 /// What is wrong with its metadata or with a resource that is embedded in it. kube-apiserver says it, in the words of
 /// [`go::Words`](crate::go::Words), after `KIND in version "VERSION" cannot be handled as a KIND: `.
 pub fn decode(object: &mut Value, schema: &Schema) -> Result<Vec<String>, CustomResourceError> {
+    // The order is that of kube-apiserver, and so of its warnings. Embedded resources are read after pruning, which
+    // may remove them; defaults come last, because they were checked with the definition and need none of this.
     let mut unknown = match object.as_object_mut() {
         Some(members) => objectmeta::coerce_metadata(members, "")?,
         None => Vec::new(),

@@ -16,6 +16,7 @@ pub fn default(value: &mut Value, schema: &Schema) {
                     Some(_) => false,
                 };
                 if missing {
+                    // What was filled in is gone through below, like what was given: it may lack defaults, too.
                     members.insert(name.clone(), default.clone());
                 }
             }
@@ -23,6 +24,7 @@ pub fn default(value: &mut Value, schema: &Schema) {
                 if let Some(property) = schema.properties.get(name) {
                     default(member, property);
                 } else if let Some(additional) = &schema.additional {
+                    // Values of a map and elements of a list are never missing, they can only be null.
                     fill_null(member, additional);
                     default(member, additional);
                 }
@@ -53,6 +55,7 @@ pub(crate) fn prune_nulls(value: &mut Value, schema: Option<&Schema>) {
     match value {
         Value::Object(members) => members.retain(|name, member| {
             let schema = schema.and_then(|s| s.properties.get(name).or(s.additional.as_ref()));
+            // A null with a default stays: defaulting, which comes later, replaces it.
             if member.is_null() && schema.is_some_and(|s| !s.nullable && s.default.is_none()) {
                 return false;
             }

@@ -15,6 +15,7 @@ pub fn field_path<'a>(
     brackets: bool,
 ) -> Result<(Path, &'a Schema), FieldPathError> {
     let mut tokens = tokenize(path).into_iter();
+    // `at` is kept apart from `path`: `.a['b']` and `.a.b` are the same field, which is reported in one form.
     let (mut at, mut schema) = (Path::default(), schema);
     while let Some(token) = tokens.next() {
         let name = match token.as_str() {
@@ -34,6 +35,7 @@ pub fn field_path<'a>(
             "." => tokens.next().ok_or(FieldPathError::UnexpectedEnd)?,
             other => return Err(FieldPathError::NotAStep(other.into())),
         };
+        // A struct's fields are known by name, a map has any.
         if !schema.properties.is_empty() {
             at = at.child(&name);
             schema = schema.properties.get(&name).ok_or(FieldPathError::NoSuchField)?;

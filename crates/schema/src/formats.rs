@@ -36,6 +36,7 @@ const STRINGS: [&str; 26] = [
     "k8slongname",
 ];
 
+/// Formats are compared without dashes (`DefaultNameNormalizer` in `strfmt/default.go`).
 fn normal(format: &str) -> String {
     format.replace('-', "")
 }
@@ -60,6 +61,7 @@ fn expression(source: &str) -> Option<Regex> {
     regexp::compile(source).ok()
 }
 
+// A macro, so that each expression has a static of its own and is compiled once.
 macro_rules! matches_pattern {
     ($text:expr, $source:expr) => {{
         static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| expression($source));
@@ -71,6 +73,7 @@ macro_rules! matches_pattern {
 pub fn is_valid(format: &str, text: &str) -> bool {
     match normal(format).as_str() {
         "bsonobjectid" => text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit()),
+        // `url.ParseRequestURI`, which is stricter than `url.Parse`: relative references are refused.
         "uri" => is_request_uri(text),
         "email" => is_email(text),
         "hostname" => is_hostname(text),
@@ -132,6 +135,7 @@ fn is_request_uri(text: &str) -> bool {
     let rest = match text.split_once(':') {
         Some((scheme, rest)) if is_scheme(scheme) => match rest.starts_with('/') {
             true => rest,
+            // Opaque (`mailto:a`): Go reads no further.
             false => return true,
         },
         _ => text,
@@ -140,6 +144,7 @@ fn is_request_uri(text: &str) -> bool {
         return false;
     }
     let path = match rest.strip_prefix("//") {
+        // Only a scheme is followed by a host; `//a` alone is a path.
         Some(after) if rest != text => {
             let end = after.find(['/', '?']).unwrap_or(after.len());
             let host = after[..end].rsplit('@').next().unwrap_or_default();
@@ -207,6 +212,7 @@ fn is_hostname(text: &str) -> bool {
         return false;
     }
     match text.rsplit_once('.') {
+        // The pattern of strfmt has an optional dash at one place only where there is no dot.
         None => text.chars().skip(2).all(|c| c != '-'),
         Some((_, top)) => top.chars().count() >= 2 && top.chars().all(char::is_alphabetic),
     }
@@ -224,6 +230,7 @@ fn ip(text: &str) -> Option<IpAddr> {
     let parts: Vec<&str> = text.split('.').collect();
     let number = |part: &&str| {
         let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        // However many zeros come first: the value alone decides.
         digits && part.trim_start_matches('0').len() <= 3 && part.parse::<u64>().is_ok_and(|n| n <= 255)
     };
     if parts.len() != 4 || !parts.iter().all(number) {
@@ -275,6 +282,7 @@ fn is_isbn10(text: &str) -> bool {
                 None => return false,
             },
         };
+        // The checksum of ISO 2108: weights from 1 to 10, modulo 11.
         sum += (place + 1) * value;
     }
     sum % 11 == 0
@@ -299,6 +307,7 @@ fn is_credit_card(text: &str) -> bool {
         &digits,
         r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35\d{3})\d{11})$"
     );
+    // Luhn's checksum: every second digit from the end counts twice.
     let mut sum = 0;
     for (place, digit) in digits.chars().rev().filter_map(|c| c.to_digit(10)).enumerate() {
         let value = if place % 2 == 1 { digit * 2 } else { digit };
@@ -327,6 +336,7 @@ fn is_date_time(text: &str) -> bool {
     let lower = text.to_lowercase();
     let mut parts = lower.split('t');
     let (Some(date), Some(time)) = (parts.next(), parts.next()) else { return false };
+    // The point before the fraction is not escaped in `strfmt/time.go` either: any character may stand there.
     let shape = matches_pattern!(time, r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$");
     is_date(date) && shape && &time[..2] <= "23" && &time[3..5] <= "59" && &time[6..8] <= "59"
 }
@@ -348,6 +358,8 @@ fn is_duration(text: &str) -> bool {
         return true;
     }
     let Some(part) = PART.as_ref() else { return false };
+    // Go adds up the parts that it knows and skips all others, so one is enough (`ParseDuration` in
+    // `strfmt/duration.go`).
     part.captures_iter(text).any(|found| {
         let unit = found[2].to_lowercase();
         UNITS.iter().any(|names| {

@@ -16,14 +16,22 @@ const MOST_FILTERS: usize = 16;
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonPath(Vec<Step>);
 
+/// From a value to those that a step finds in it; none where the value is of another type.
 #[derive(Debug, Clone, PartialEq)]
 enum Step {
+    /// `.a`, `['a']`.
     Member(String),
+    /// `['a','b']`.
     Members(Vec<String>),
+    /// `[0]`; from the end if negative.
     Index(i64),
+    /// `[from:to:step]`.
     Slice(Option<i64>, Option<i64>, i64),
+    /// `[*]`, `.*`.
     All,
+    /// `..a`: at any depth.
     Descend(String),
+    /// `[?(left operator right)]`; without an operator, that `left` exists.
     Filter(Operand, Option<(Operator, Operand)>),
 }
 
@@ -92,6 +100,7 @@ impl Step {
                     usize::try_from(n).unwrap_or_default().min(list.len())
                 };
                 let (from, to) = (from.map_or(0, clamp), to.map_or(list.len(), clamp));
+                // A step backwards makes no sense and is one forwards.
                 let step = usize::try_from(*step).unwrap_or(1).max(1);
                 list.get(from..to).unwrap_or_default().iter().step_by(step).collect()
             }
@@ -120,6 +129,7 @@ fn descend<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
         Value::Object(members) => members.values().collect(),
         _ => Vec::new(),
     };
+    // Recursion is as deep as the object, which is at most as deep as what the store keeps (`MAX_KEPT_DEPTH`).
     for child in below {
         found.extend(descend(child, name));
     }
@@ -130,6 +140,7 @@ fn holds(element: &Value, left: &Operand, test: Option<&(Operator, Operand)>) ->
     let Some(left) = left.value(element) else { return false };
     let Some((operator, right)) = test else { return true };
     let Some(right) = right.value(element) else { return false };
+    // Values of different types are unequal, and neither is less.
     let order = match (left, right) {
         (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()),
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
@@ -180,6 +191,7 @@ impl Parser {
         let mut steps = Vec::new();
         while let Some(c) = self.peek() {
             match c {
+                // Both are where the path begins: at the object, or in a filter at the element.
                 '$' | '@' if steps.is_empty() => self.at += 1,
                 '.' => {
                     self.at += 1;
@@ -245,6 +257,7 @@ impl Parser {
                     names.push(self.quoted()?);
                     self.spaces();
                 }
+                // `['a']` is the same step as `.a`.
                 if names.len() == 1 { Step::Member(names.remove(0)) } else { Step::Members(names) }
             }
             _ => {
@@ -293,6 +306,7 @@ impl Parser {
     fn filter(&mut self) -> Result<Step, JsonPathError> {
         self.at += 1;
         self.close('(').map_err(|_| JsonPathError::UnterminatedFilter)?;
+        // A filter holds paths, and they filters: the parser, `find` and `drop` go down into them recursively.
         self.filters += 1;
         if self.filters > MOST_FILTERS {
             return Err(JsonPathError::TooManyFilters);

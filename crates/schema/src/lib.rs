@@ -95,6 +95,7 @@
 //! - **It does not fetch schemas.** Those of the built-in kinds, of Kubernetes 1.36, are compiled in.
 
 // The model, which all else reads.
+mod correlation;
 mod json_type;
 mod model;
 

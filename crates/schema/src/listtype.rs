@@ -48,6 +48,7 @@ fn map(path: &Path, keys: &[String], elements: &[Value], errors: &mut ErrorList)
         if !element.is_null() && !element.is_object() {
             let detail = "must be an object for an array of list-type map";
             errors.push(Error::invalid(&path.index(index), element.clone(), detail));
+            // Without keys there is nothing to compare.
             return;
         }
     }
@@ -62,6 +63,7 @@ fn map(path: &Path, keys: &[String], elements: &[Value], errors: &mut ErrorList)
 
 /// The index of the second of each group of equal values.
 fn duplicates(values: impl Iterator<Item = Value>) -> Vec<usize> {
+    // By their texts, which can be hashed: comparing each with each would be quadratic.
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut found = Vec::new();
     for (index, value) in values.enumerate() {

@@ -173,6 +173,8 @@ impl ValueValidation {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: String,
+    /// Compiled when the schema is read, not when a value is checked. The error is kept for whoever publishes or validates
+    /// the schema; to values it is one that nothing matches.
     compiled: Result<Regex, RegexpError>,
 }
 

@@ -87,8 +87,11 @@ pub(crate) fn coerce_metadata(
 }
 
 struct Reader {
+    /// The paths of the fields that Go's types do not have, in the order in which they were met.
     unknown: Vec<String>,
+    /// The fields and indexes (`[0]`) from the metadata to the value that is read.
     fields: Vec<String>,
+    /// The structs around it, the innermost last.
     structs: Vec<&'static str>,
 }
 
@@ -96,6 +99,7 @@ impl Reader {
     /// The value, or `None` if Go would leave it out.
     fn read(&mut self, value: &Value, go: &'static GoType) -> Result<Option<Value>, DecodeError> {
         Ok(match (go, value) {
+            // Go leaves a field as it was, which is its zero value, where it reads null.
             (_, Value::Null) => None,
             (GoType::FieldsV1, value) => Some(value.clone()),
             (GoType::String, Value::String(text)) => (!text.is_empty()).then(|| value.clone()),
@@ -125,6 +129,7 @@ impl Reader {
                 let mut out = Vec::new();
                 for (index, element) in elements.iter().enumerate() {
                     self.fields.push(format!("[{index}]"));
+                    // Elements are never left out: what Go would leave out of a struct is its zero value here.
                     let empty =
                         if matches!(of, GoType::String) { Value::from("") } else { Map::new().into() };
                     out.push(self.read(element, of)?.unwrap_or(empty));
@@ -148,6 +153,7 @@ impl Reader {
                     self.fields.pop();
                 }
                 self.structs.pop();
+                // `omitempty` has no effect on a struct: it is printed even if it is empty.
                 Some(out.into())
             }
             (_, other) => return Err(self.mismatch(other.into(), go)),
@@ -210,6 +216,7 @@ fn coerce_below(
                         return Err(Error::invalid(&path.child(name), other.clone(), "must be a string"));
                     }
                 }
+                // Errors show the metadata as they were given.
                 let before = members.get("metadata").cloned();
                 match coerce_metadata(members, path.as_str()) {
                     Ok(found) => unknown.extend(found),
@@ -270,6 +277,7 @@ fn validate_below(value: &Value, schema: &Schema, path: &Path, errors: &mut Erro
 }
 
 fn validate_resource(members: &Map<String, Value>, path: &Path, errors: &mut ErrorList) {
+    // What is missing is told before what is wrong.
     for name in ["apiVersion", "kind"] {
         if !members.contains_key(name) {
             errors.push(Error::required(&path.child(name), ""));
@@ -282,6 +290,7 @@ fn validate_resource(members: &Map<String, Value>, path: &Path, errors: &mut Err
             Some(Value::String(text)) if text.is_empty() => {
                 errors.push(Error::invalid(&at, "", "must not be empty"));
             }
+            // `group/version` or `version`.
             Some(Value::String(text)) if name == "apiVersion" && text.matches('/').count() < 2 => {}
             Some(Value::String(text)) if name == "apiVersion" => {
                 let detail = format!("unexpected GroupVersion string: {text}");

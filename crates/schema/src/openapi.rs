@@ -23,6 +23,7 @@ pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(crate) const JSON_SCHEMA_PROPS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
+// Read on first use, once: a program that never decodes a built-in kind does not pay for it.
 static BUILTIN: LazyLock<Builtin> = LazyLock::new(Builtin::load);
 
 struct Builtin {
@@ -34,8 +35,8 @@ struct Builtin {
 /// The schema of a definition such as `io.k8s.api.core.v1.Secret`.
 ///
 /// # Panics
-/// If the embedded document has no such definition. Names come from code, never from a request: use [`find`]
-/// where that is not so.
+/// If the embedded document has no such definition. Names come from code, never from a request: use
+/// [`find_kind`] where that is not so.
 pub fn builtin(definition: &str) -> Arc<Schema> {
     find(definition).unwrap_or_else(|| panic!("the embedded OpenAPI document does not define {definition}"))
 }
@@ -95,6 +96,7 @@ impl Loader<'_> {
         if self.open.iter().any(|open| open == name) {
             return Arc::new(Schema { reference: Some(name.into()), ..Schema::default() });
         }
+        // Only definitions that are still being read can lead back here: those that are finished are shared.
         self.open.push(name.into());
         let document = self.document;
         let mut schema = self.node(&document[name], &go_name(name), &self.go[name]);
@@ -110,6 +112,7 @@ impl Loader<'_> {
 
     /// One node; `fields` are the Go fields of its properties, where it is a definition.
     fn node(&mut self, json: &Value, go_type: &str, fields: &Value) -> Schema {
+        // Keywords beside a reference (a default, a list type) are read below, over those of the definition.
         let mut schema = match reference(json) {
             Some(name) => (*self.definition(name)).clone(),
             None => Schema::default(),
@@ -130,6 +133,7 @@ impl Loader<'_> {
                 .collect::<BTreeMap<_, _>>();
         }
         if json["additionalProperties"].is_object() {
+            // `map[string]T`: what follows the key is the type of the values.
             let element = go_type.split_once(']').filter(|_| go_type.starts_with("map[")).map_or("", |x| x.1);
             schema.additional =
                 Some(Arc::new(self.node(&json["additionalProperties"], element, &Value::Null)));
@@ -146,6 +150,7 @@ impl Loader<'_> {
         let (go_type, options) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let target = go_type.trim_start_matches('*');
         let mut schema = self.node(json, target, &Value::Null);
+        // Options stand for themselves: `*int64 o` is a pointer to an `int64` with `omitempty`.
         schema.go = Field {
             pointer: go_type.starts_with('*'),
             omit_empty: options.contains('o'),

@@ -4,6 +4,7 @@
 use crate::Schema;
 use serde_json::Value;
 
+/// The members that every resource has, whether its schema declares them or not (`metaFields`).
 const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Removes unknown fields of `value` and returns their paths, sorted. With `root`, `value` is a whole object
@@ -16,6 +17,7 @@ pub fn prune(value: &mut Value, schema: &Schema, root: bool) -> Vec<String> {
 }
 
 struct Pruner {
+    /// Where the walk is. One string that grows and shrinks: a path is copied only where something is removed.
     path: String,
     unknown: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Pruner {
                 if resource && META.contains(&name.as_str()) {
                     return true;
                 }
+                // `properties` come first; `additionalProperties` is for what they do not name.
                 let child = schema.and_then(|s| s.properties.get(name).or(s.additional.as_ref()));
                 if let Some(child) = child {
                     self.below(name, false, |p| p.visit(member, Some(child), child.embedded_resource));
@@ -70,6 +73,7 @@ impl Pruner {
     fn visit_element(&mut self, value: &mut Value, schema: Option<&Schema>, preserve: bool) {
         match schema {
             Some(items) if preserve && !items.preserve_unknown_fields => {
+                // One level is copied; the schemas below it are shared.
                 let open = Schema { preserve_unknown_fields: true, ..items.clone() };
                 self.visit(value, Some(&open), open.embedded_resource);
             }

@@ -28,12 +28,14 @@ pub fn canonical(text: &str) -> Result<String, QuantityError> {
     if text.is_empty() {
         return Err(QuantityError::Format);
     }
+    // A fast path of `ParseQuantity`.
     if text == "0" {
         return Ok(text.into());
     }
     let parts = split(text)?;
     let (format, exponent) = interpret(parts.suffix).ok_or(QuantityError::Suffix)?;
     let number = &text[..text.len() - parts.suffix.len()];
+    // A quirk of the fast path: `Ki` or `.` alone is zero, if it takes that path.
     if !number.contains(|c: char| c.is_ascii_digit()) && !is_small(&parts, format, exponent) {
         return Err(QuantityError::Number);
     }
@@ -64,6 +66,7 @@ pub fn nanos(text: &str) -> Result<i128, QuantityError> {
 }
 
 fn split(text: &str) -> Result<Parts<'_>, QuantityError> {
+    // `parseQuantityString` in quantity.go, which is not a regular expression either.
     let negative = text.starts_with('-');
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let unsigned = unsigned.trim_start_matches('0');
@@ -170,6 +173,7 @@ impl Decimal {
         self.digits.truncate(self.digits.len().saturating_sub(dropped));
         self.power = to;
         // What was dropped was not zero: the last digit never is.
+        // One is added to the last digit; nines become zeros, which are not kept.
         let nines = self.digits.iter().rev().take_while(|digit| **digit == 9).count();
         self.digits.truncate(self.digits.len() - nines);
         self.power += nines as i64;
@@ -194,6 +198,7 @@ impl Decimal {
         if self.digits.is_empty() {
             return "0".into();
         }
+        // Suffixes go in steps of a thousand: what the power has above one is written as zeros.
         let zeros = self.power.rem_euclid(3);
         self.power -= zeros;
         let digits: String = self.digits.iter().map(|digit| char::from(b'0' + digit)).collect();
@@ -223,6 +228,7 @@ fn print(parts: &Parts<'_>, format: Format, exponent: i32) -> String {
         let whole = Parts { negative: parts.negative, whole: &digits, fraction: "", suffix: "" };
         return sign(Decimal::new(&whole, NANO as i32).print(Format::DecimalSi));
     }
+    // The largest unit that leaves a whole number.
     let mut value = nanos / ONE;
     let mut power = 0;
     while value.is_multiple_of(1024) && power < 6 {
@@ -247,6 +253,7 @@ fn binary_nanos(parts: &Parts<'_>, exponent: i32) -> Option<u128> {
 
 /// `decimal * 2^exponent`, rounded up; `None` if it is beyond all bounds.
 fn multiply(decimal: &mut Decimal, exponent: i32) -> Option<u128> {
+    // Doubled as often as the exponent says, at most 60 times, with schoolbook carries: exact, whatever the length.
     for _ in 0..exponent {
         let mut carry = 0;
         for digit in decimal.digits.iter_mut().rev() {

@@ -67,6 +67,7 @@ fn parse(text: &str, layout: TimeLayout) -> Result<Timestamp, TimeError> {
         TimeLayout::Rfc3339Micro => parser.micros()?,
     };
     let offset = parser.zone()?;
+    // Errors so far were about the form and come first; whether such a day exists is asked last.
     if !parser.rest.is_empty() {
         return Err(parser.error(TimeProblem::Trailing(parser.rest.into())));
     }
@@ -123,6 +124,7 @@ impl Parser<'_> {
         }
         let (digits, rest) = digits.split_at(count);
         self.rest = rest;
+        // Nanoseconds: more digits are cut, not rounded.
         let nine: String = digits.chars().chain("000000000".chars()).take(9).collect();
         nine.parse().unwrap_or(0)
     }
@@ -162,6 +164,7 @@ impl Parser<'_> {
             digits.then(|| i32::from(bytes[i] - b'0') * 10 + i32::from(bytes[i + 1] - b'0'))
         };
         let Some(hours) = two(1) else { return Err(self.expected(TimePart::Offset)) };
+        // `+24:60` is let through, as in `time/format.go`: people write it.
         if hours > 24 {
             return Err(self.out_of_range(TimePart::OffsetHour));
         }

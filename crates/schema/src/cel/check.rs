@@ -31,6 +31,7 @@ pub(super) fn check(source: &str, decl: &DeclType, optional_old_self: bool) -> R
         });
         issues.collect::<Vec<_>>().join("\n")
     })?;
+    // `oldSelf` has the type of `self`; nothing else about the old object can be seen.
     let old =
         if optional_old_self { DeclType::of(Ty::Optional(Rc::new(decl.clone()))) } else { decl.clone() };
     let mut checker = Checker { source, info: &info, issues: Vec::new(), uses_old_self: false };
@@ -83,6 +84,7 @@ impl Checker<'_> {
         if self.issues.len() >= MOST_ISSUES {
             return DeclType::of(Ty::Dyn);
         }
+        // Positions are counted from the beginning each time; the limit above keeps that from being quadratic.
         let offset = self.info.offset_for(id).map_or(0, |(start, _)| start as usize);
         let before: String = self.source.chars().take(offset).collect();
         let line = before.matches('\n').count() + 1;
@@ -91,6 +93,7 @@ impl Checker<'_> {
         if !self.issues.contains(&issue) {
             self.issues.push(issue);
         }
+        // `dyn` fits everywhere: one mistake is not followed by complaints about what it is part of.
         DeclType::of(Ty::Dyn)
     }
 
@@ -194,8 +197,10 @@ impl Checker<'_> {
         let one = Vars { name: &c.iter_var, decl: first, outer: Some(&outer) };
         let two = c.iter_var2.as_ref().map(|name| Vars { name, decl: value, outer: Some(&one) });
         let inner = two.as_ref().unwrap_or(&one);
+        // The body is checked once, with the type that the accumulator begins with: the macros never change it.
         let condition = self.visit(&c.loop_cond, inner);
         let step = self.visit(&c.loop_step, inner);
+        // At worst the body runs for each element, and each adds one to a list that it builds.
         let times = range.decl.max_elements;
         let accumulated = match &step.decl.ty {
             Ty::List(element) => {
@@ -217,6 +222,7 @@ impl Checker<'_> {
             return inferred;
         }
         let qualified = super::functions::qualified(call.target.as_deref(), name);
+        // A namespace is no argument.
         let target = call.target.as_deref().filter(|_| qualified.is_none());
         let mut args = Vec::with_capacity(call.args.len() + 1);
         let mut cost = 0_u64;
@@ -249,6 +255,7 @@ impl Checker<'_> {
         if let Some(result) = operator(name, args) {
             return result.unwrap_or_else(|| self.mismatch(id, name, false, args));
         }
+        // The first overload that fits; that others might fit, too, matters only with `dyn`, which is checked when it runs.
         let table = if member { MEMBERS } else { GLOBALS };
         let mut known = false;
         for (_, params, result) in table.iter().filter(|(known, ..)| *known == name) {

@@ -29,6 +29,7 @@ pub(super) fn decl_type_of(schema: &Schema, root: bool) -> Option<DeclType> {
         Type::String => Some(string_type(schema, bound(rules.and_then(|r| r.max_length)))),
         Type::Array => {
             let element = decl_type_of(schema.items.as_deref()?, false)?;
+            // Two brackets around all elements, a comma after each.
             let unbounded = (MAX_REQUEST - 2) / (element.min_serialized_size + 1);
             let max_elements = bound(rules.and_then(|r| r.max_items)).unwrap_or(unbounded);
             Some(DeclType { ty: Ty::List(Rc::new(element)), max_elements, min_serialized_size: 2 })
@@ -36,6 +37,7 @@ pub(super) fn decl_type_of(schema: &Schema, root: bool) -> Option<DeclType> {
         Type::Object => {
             if let Some(additional) = &schema.additional {
                 let value = decl_type_of(additional, false)?;
+                // Of each member at least a key in quotes, a colon and a comma.
                 let unbounded = (MAX_REQUEST - 2) / (value.min_serialized_size + 6);
                 let max_elements = bound(rules.and_then(|r| r.max_properties)).unwrap_or(unbounded);
                 return Some(DeclType { ty: Ty::Map(Rc::new(value)), max_elements, min_serialized_size: 2 });
@@ -67,6 +69,7 @@ fn object_type(schema: &Schema, resource: bool) -> DeclType {
     let mut min_serialized_size = 2;
     for (name, property) in &schema.properties {
         if let (Some(decl), Some(name)) = (decl_type_of(property, false), escape(name)) {
+            // Only what must be given makes an object longer at the least.
             if schema.required.contains(&name) && property.default.is_none() {
                 min_serialized_size += name.len() as u64 + 4 + decl.min_serialized_size;
             }

@@ -8,7 +8,7 @@ use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValu
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Variables, the innermost first.
+/// Variables, the innermost first. A linked list on the stack: entering a loop allocates nothing.
 pub(super) struct Scope<'a> {
     pub(super) name: &'a str,
     pub(super) value: Val,
@@ -30,6 +30,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn spend(&mut self, cost: u64) -> Result<(), String> {
+        // Counted before the work is done.
         self.cost = self.cost.saturating_add(cost);
         if self.cost > CALL_LIMIT { Err(TOO_EXPENSIVE.into()) } else { Ok(()) }
     }
@@ -53,6 +54,7 @@ impl Run {
                 select_field(&operand, &select.field, select.test)?
             }
             Expr::List(list) => {
+                // `ListCreateBaseCost` and, for maps, `MapCreateBaseCost` in cel-go's `common/cost.go`.
                 self.spend(10)?;
                 let mut items = Vec::new();
                 for (index, element) in list.elements.iter().enumerate() {
@@ -72,6 +74,7 @@ impl Run {
             Expr::Struct(of) => return Err(format!("unknown type: {}", of.type_name)),
             Expr::Unspecified => return Err("unspecified expression".into()),
         };
+        // Data that does not fit its schema becomes an error where it is used, not where it is passed by.
         match value {
             Val::Error(why) => Err(why.to_string()),
             value => Ok(value),
@@ -93,6 +96,7 @@ impl Run {
                 },
                 value => value,
             };
+            // Also if the keys are written differently: `1` and `1u` are one key.
             if out.insert(key, value).is_some() {
                 return Err("Failed with repeated key".into());
             }
@@ -115,7 +119,7 @@ impl Run {
         for (first, second) in pairs {
             // With one variable a list gives its elements, a map its keys.
             let single = if over_map { first.clone() } else { second.clone() };
-            let outer = Scope { name: &c.accu_var, value: held(&accumulated), outer: Some(scope) };
+            let outer = Scope { name: &c.accu_var, value: error_as_value(&accumulated), outer: Some(scope) };
             let one = match &c.iter_var2 {
                 None => Scope { name: &c.iter_var, value: single, outer: Some(&outer) },
                 Some(_) => Scope { name: &c.iter_var, value: first, outer: Some(&outer) },
@@ -126,6 +130,7 @@ impl Run {
                 break;
             }
             let step = self.eval(&c.loop_step, inner);
+            // The limit alone ends the loop at once: absorbed like any other error, it would limit nothing.
             if matches!(&step, Err(why) if why == TOO_EXPENSIVE) {
                 return step;
             }
@@ -160,6 +165,7 @@ impl Run {
         if let Some(value) = self.special(call, scope) {
             return value;
         }
+        // In `optional.of(x)` the target is a namespace and must not be evaluated as a variable.
         let qualified = functions::qualified(call.target.as_deref(), name);
         let mut args = Vec::with_capacity(call.args.len() + 1);
         if let Some(target) = call.target.as_deref().filter(|_| qualified.is_none()) {
@@ -181,6 +187,7 @@ impl Run {
             Err(why) if why == TOO_EXPENSIVE => return Err(why),
             _ => {}
         }
+        // The left side did not decide: it is the other boolean, an error, or of another type.
         match (left, self.eval(b, scope)) {
             (_, Ok(Val::Bool(value))) if value == decides => Ok(Val::Bool(value)),
             (Err(why), _) | (Ok(Val::Bool(_)), Err(why)) => Err(why),
@@ -222,8 +229,9 @@ impl Run {
     }
 }
 
-/// An error in an accumulator lasts until it is used.
-fn held(accumulated: &Outcome) -> Val {
+/// An error as a value of the accumulator. In `all` and `exists` an error in one element must not end the loop, because a
+/// later element may decide; only an expression that uses the accumulator's value fails with it.
+fn error_as_value(accumulated: &Outcome) -> Val {
     match accumulated {
         Ok(value) => value.clone(),
         Err(why) => Val::Error(why.as_str().into()),

@@ -36,6 +36,7 @@ pub(super) fn qualified(target: Option<&IdedExpr>, name: &str) -> Option<String>
 
 /// Calls a function; of a `member` call the target is the first argument.
 pub(super) fn call(name: &str, member: bool, args: &[Val]) -> Outcome {
+    // Group by group; what no group knows with such arguments ends in the last line.
     if let Some(value) = operators::apply(name, args) {
         return value;
     }
@@ -79,6 +80,7 @@ fn cast(name: &str, value: &Val) -> Option<Outcome> {
         ("type", value) => Ok(Val::Type(value.type_name())),
         ("int", Val::Int(_)) | ("uint", Val::Uint(_)) | ("double", Val::Double(_)) => Ok(value.clone()),
         ("int", Val::Uint(u)) => i64::try_from(*u).map_or_else(|_| overflow(), |i| Ok(Val::Int(i))),
+        // Just below 2^63, the first double that does not fit.
         ("int", Val::Double(d)) if d.abs() < 9.2e18 => Ok(Val::Int(*d as i64)),
         ("int", Val::Double(_)) => overflow(),
         ("int", Val::String(t)) => t.parse().map_or_else(|_| syntax("ParseInt", t), |i| Ok(Val::Int(i))),
@@ -177,6 +179,7 @@ fn time(name: &str, args: &[Val]) -> Option<Outcome> {
         return None;
     }
     let Some(zone) = time_zone(zone) else { return Some(Err(format!("unknown time zone {zone}"))) };
+    // CEL counts months, days of months and of years from 0, but the date of `getDate` from 1.
     let there = at.to_zoned(zone);
     let value = match name {
         "getFullYear" => i64::from(there.year()),
@@ -199,6 +202,7 @@ fn time_zone(name: &str) -> Option<jiff::tz::TimeZone> {
     if matches!(name, "UTC" | "") {
         return Some(jiff::tz::TimeZone::UTC);
     }
+    // Names such as `Europe/Berlin` need a database, which jiff is built without.
     let (sign, rest) = match name.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, name.strip_prefix('+').unwrap_or(name)),

@@ -128,6 +128,7 @@ fn strings(name: &str, args: &[Val]) -> Option<Outcome> {
         ("trim", []) => Ok(Val::string(text.trim())),
         ("reverse", []) => Ok(Val::string(&text.chars().rev().collect::<String>())),
         ("replace", [Val::String(from), Val::String(to)]) => Ok(Val::string(&text.replace(&**from, to))),
+        // A negative limit is none.
         ("replace", [Val::String(from), Val::String(to), Val::Int(most)]) => {
             Ok(match usize::try_from(*most) {
                 Ok(most) => Val::string(&text.replacen(&**from, to, most)),
@@ -250,6 +251,7 @@ fn urls(name: &str, args: &[Val]) -> Option<Outcome> {
         (_, [Val::Url(url)]) => url,
         _ => return None,
     };
+    // It was checked when it became a URL: splitting is enough here.
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority_end = if scheme.is_empty() { 0 } else { rest.find(['/', '?']).unwrap_or(rest.len()) };
     let (authority, tail) = rest.split_at(authority_end);
@@ -314,6 +316,7 @@ fn quantities(name: &str, args: &[Val]) -> Option<Outcome> {
     })
 }
 
+/// Reads an address as `library/ip.go` does: one form for each address, so no IPv4 in IPv6 clothes and no zones.
 fn parse_ip(text: &str) -> Result<IpAddr, String> {
     let quoted = fleetpass_apimachinery::field::go_quote(text);
     let ip: IpAddr =
@@ -346,6 +349,7 @@ fn width(ip: IpAddr) -> u8 {
 fn masked(ip: IpAddr, bits: u8) -> IpAddr {
     match ip {
         IpAddr::V4(v4) => {
+            // Shifting by the full width, for a prefix of no bits, overflows: the mask is then empty.
             let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
             IpAddr::V4((u32::from(v4) & mask).into())
         }
@@ -357,6 +361,7 @@ fn masked(ip: IpAddr, bits: u8) -> IpAddr {
 }
 
 fn addresses(name: &str, args: &[Val]) -> Option<Outcome> {
+    // The leading bits decide, whatever bits of the network's own address follow them.
     let inside = |network: (IpAddr, u8), ip: IpAddr| {
         network.0.is_ipv4() == ip.is_ipv4() && masked(network.0, network.1) == masked(ip, network.1)
     };

@@ -1,7 +1,12 @@
 //! Rules of custom resources: `x-kubernetes-validations`
-//! (`apiextensions-apiserver/pkg/apiserver/schema/cel`). The `cel` crate reads the expressions; they are checked,
-//! priced and evaluated here, because a server must know the price of a rule before it runs and stop it while it
+//! (`apiextensions-apiserver/pkg/apiserver/schema/cel`). The `cel` crate parses the expressions; they are checked,
+//! priced and evaluated here, because a server must know the price of a rule before it accepts it and stop it while it
 //! runs.
+//!
+//! ```text
+//! definition:  rule ─► size ─► cel::Parser ─► check (types of decl, functions of types; cost) ─► RuleReport
+//! object:      Value ─► object ─► eval (operators, functions, library; counts cost) ─► field errors
+//! ```
 
 mod check;
 mod cost;
@@ -15,8 +20,9 @@ mod size;
 mod types;
 mod value;
 
+use crate::correlation::OldElements;
 use crate::fieldpath::field_path;
-use crate::{ListType, Schema, Type, ValidationRule};
+use crate::{Schema, Type, ValidationRule};
 use cel::common::ast::IdedExpr;
 use cost::{BUDGET, CALL_LIMIT, TOO_EXPENSIVE};
 use eval::{Run, Scope};
@@ -31,7 +37,7 @@ use value::Val;
 /// The longest message that an expression may make, in bytes.
 const MAX_MESSAGE: usize = 5 * 1024;
 
-/// What is known of a rule before it runs.
+/// What is known of a rule before it runs. Errors are worded as cel-go words them.
 #[derive(Debug, Default)]
 pub struct RuleReport {
     /// Why the rule cannot run.
@@ -101,18 +107,25 @@ fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, O
     (report, Some(program))
 }
 
+/// A rule that can run.
 struct Program {
     expr: IdedExpr,
     uses_old_self: bool,
+    /// `messageExpression`, if it is sound.
     message: Option<IdedExpr>,
+    /// `fieldPath`, relative to the node of the rule.
     field: Option<Path>,
 }
 
 /// The compiled rules of a schema and of all schemas below it.
 pub struct Rules {
     schema: Arc<Schema>,
+    /// Values are whole resources: rules see their `apiVersion`, `kind` and name.
     root: bool,
+    /// The rules of this node. One that does not compile is kept with its error, which every object is told: a rule that
+    /// was stored by another version must not be passed over in silence.
     rules: Vec<(ValidationRule, Result<Program, String>)>,
+    /// Only schemas with rules in them or below them are here, so that a walk skips all others.
     properties: BTreeMap<String, Rules>,
     additional: Option<Box<Rules>>,
     items: Option<Box<Rules>>,
@@ -139,8 +152,11 @@ impl Rules {
         (!none).then(|| Self { schema: Arc::clone(schema), root, rules, properties, additional, items })
     }
 
-    /// The errors of a new value, or of a changed one. Rules that compare with the old value hold on create,
-    /// unless they ask for an optional one; what is wrong in parts that did not change is tolerated.
+    /// The errors of a new value, or of a changed one.
+    ///
+    /// Rules that use `oldSelf` are not evaluated where there is no old value, unless they ask for an optional one
+    /// (`optionalOldSelf`). What is wrong in parts that did not change is tolerated. All rules together may cost so much
+    /// and no more; after that nothing is evaluated, and an error says so.
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> ErrorList {
         let mut pass = Pass { errors: ErrorList::new(), budget: BUDGET, spent: false };
         let unchanged = old.is_some_and(|old| old == new);
@@ -149,8 +165,10 @@ impl Rules {
     }
 }
 
+/// One walk over an object with its rules.
 struct Pass {
     errors: ErrorList,
+    /// What may still be spent: one budget for all rules of the object, however many values they are evaluated on.
     budget: u64,
     /// The budget is used up: nothing more is checked.
     spent: bool,
@@ -187,6 +205,7 @@ impl Pass {
                         _ => continue,
                     };
                     let before = old.and_then(|o| o.get(name));
+                    // Both versions were converted to the same apiVersion and kind: that they are equal tells nothing.
                     let type_meta = top && matches!(name.as_str(), "apiVersion" | "kind");
                     let same = match before {
                         _ if type_meta => None,
@@ -198,8 +217,9 @@ impl Pass {
             }
             Value::Array(elements) => {
                 let Some(below) = &rules.items else { return };
+                let old = OldElements::new(&rules.schema, old);
                 for (index, element) in elements.iter().enumerate() {
-                    let before = old.and_then(|o| same_element(&rules.schema, o, element));
+                    let before = old.as_ref().and_then(|old| old.get(element));
                     let same = before.map_or(unchanged, |before| Some(before == element));
                     self.node(below, &path.index(index), element, before, same, false);
                 }
@@ -210,6 +230,7 @@ impl Pass {
 
     fn expressions(&mut self, rules: &Rules, path: &Path, new: &Value, old: Option<&Value>, unchanged: bool) {
         let kind = type_word(&rules.schema);
+        // Converted once for all rules of the node; the clones below copy a pointer.
         let this = from_json(new, Some(&rules.schema), rules.root);
         let before = old.map(|old| from_json(old, Some(&rules.schema), rules.root));
         for (rule, program) in &rules.rules {
@@ -254,6 +275,7 @@ impl Pass {
             match result {
                 Ok(Val::Bool(true)) => {}
                 Ok(Val::Bool(false)) => {
+                    // Transition rules are not tolerated: they judge the change itself.
                     if unchanged && !program.uses_old_self {
                         continue;
                     }
@@ -283,6 +305,7 @@ impl Pass {
             let mut run = Run::default();
             let result = run.eval(expr, scope);
             self.budget = self.budget.saturating_sub(run.cost);
+            // A message that fails, or that could break the answer's layout, falls back to the fixed one.
             if let Ok(Val::String(text)) = result {
                 let text = text.trim();
                 if !text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains('\n') {
@@ -337,11 +360,6 @@ fn failure(
 /// The name of the schema's type; Kubernetes shows it in place of the value if a rule cannot be evaluated.
 fn type_word(schema: &Schema) -> &'static str {
     schema.kind.map_or("", Type::name)
-}
-
-fn same_element<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = &schema.list_type else { return None };
-    old.as_array()?.iter().find(|o| !keys.is_empty() && keys.iter().all(|key| o.get(key) == element.get(key)))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(super) fn from_json(json: &Json, schema: Option<&Schema>, root: bool) -> Val
             Val::List(Rc::new(List { items: items.collect(), kind: schema.list_type.clone() }))
         }
         (Json::String(text), Some(Type::String)) => formatted(text, schema.format.as_deref()),
+        // A double even where the JSON has a whole number: rules were checked for one type.
         (Json::Number(number), Some(Type::Number)) => Val::Double(GoNumber::new(number).as_f64()),
         (Json::Number(number), Some(Type::Integer)) => match GoNumber::new(number) {
             GoNumber::Int(int) => Val::Int(int),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 fn compare(a: &Val, b: &Val, holds: fn(Ordering) -> bool) -> Outcome {
     match a.order(b) {
         Some(order) => Ok(Val::Bool(holds(order))),
-        // Comparisons with NaN are false.
+        // Doubles have no order only if one of them is NaN, with which all comparisons are false.
         None if matches!((a, b), (Val::Double(_), _) | (_, Val::Double(_))) => Ok(Val::Bool(false)),
         None => no_overload(),
     }
@@ -78,6 +78,7 @@ fn arithmetic(name: &str, a: &Val, b: &Val) -> Outcome {
         (operators::ADD, Val::Uint(a), Val::Uint(b)) => checked(a.checked_add(*b).map(Val::Uint)),
         (operators::SUBSTRACT, Val::Uint(a), Val::Uint(b)) => checked(a.checked_sub(*b).map(Val::Uint)),
         (operators::MULTIPLY, Val::Uint(a), Val::Uint(b)) => checked(a.checked_mul(*b).map(Val::Uint)),
+        // Zero was handled above.
         (operators::DIVIDE, Val::Uint(a), Val::Uint(b)) => Ok(Val::Uint(a / b)),
         (operators::MODULO, Val::Uint(a), Val::Uint(b)) => Ok(Val::Uint(a % b)),
         (operators::ADD, Val::Double(a), Val::Double(b)) => Ok(Val::Double(a + b)),

@@ -136,7 +136,7 @@ pub(super) fn print_list(types: &[DeclType]) -> String {
     types.iter().map(|n| n.ty.print()).collect::<Vec<_>>().join(", ")
 }
 
-/// A parameter, or a simple result.
+/// A parameter, or a simple result. The name is short for the sake of the tables below.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum P {
     Any,
@@ -160,7 +160,7 @@ pub(super) enum P {
     Format,
 }
 
-/// A result.
+/// The type of a result, where it may depend on the arguments.
 #[derive(Clone, Copy)]
 pub(super) enum R {
     Is(P),
@@ -225,6 +225,7 @@ pub(super) fn overload(params: &[P], result: R, args: &[DeclType]) -> Option<Dec
         return None;
     }
     let first = || args.first().cloned().unwrap_or_else(|| DeclType::of(Ty::Dyn));
+    // A text or list that is made of the arguments is taken to be as large as the largest of them.
     let max_elements = args.iter().map(|a| a.max_elements).max().unwrap_or(1);
     Some(match result {
         R::Is(p @ (P::String | P::StringList | P::List | P::Bytes)) => DeclType { max_elements, ..p.decl() },
@@ -240,6 +241,7 @@ pub(super) fn overload(params: &[P], result: R, args: &[DeclType]) -> Option<Dec
     })
 }
 
+/// A function's name, parameters and result. The tables are searched from top to bottom.
 type Overload = (&'static str, &'static [P], R);
 
 /// Functions that are called by their name.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 /// A value, or what went wrong, in the words of cel-go: they end up in the answer as they are.
 pub(super) type Outcome = Result<Val, String>;
 
-/// The key of a map; whole numbers of both kinds are one.
+/// The key of a map. Whole numbers of all kinds are one kind of key, as `1 == 1u` holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Bool(bool),
@@ -296,6 +296,7 @@ pub(super) fn parse_duration(text: &str) -> Option<SignedDuration> {
             _ => return None,
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        // So many digits fit an `i128` with any unit, and no `i64` holds more nanoseconds.
         if whole.is_empty() && fraction.is_empty() || fraction.len() > 18 || whole.len() > 18 {
             return None;
         }

@@ -15,6 +15,7 @@ impl GoNumber {
     pub(crate) fn new(number: &Number) -> Self {
         match number.as_i64() {
             Some(int) => Self::Int(int),
+            // A whole number beyond 64 bits is a float (`util/json` in k8s.io/apimachinery).
             None => Self::Float(number.as_f64().unwrap_or(f64::MAX)),
         }
     }
@@ -27,6 +28,7 @@ impl GoNumber {
     /// `bound` as the kind of number that this one is.
     pub(crate) fn like(self, bound: f64) -> Self {
         match self {
+            // Go converts the bound to the type of the value, and so cuts its fraction off.
             Self::Int(_) => Self::Int(bound as i64),
             Self::Float(_) => Self::Float(bound),
         }
@@ -42,6 +44,7 @@ impl GoNumber {
 
 /// The JSON that Go writes for a float: whole numbers carry no fraction.
 fn shorten(float: f64) -> Value {
+    // Up to 2^53 every whole number is a float of its own.
     if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 {
         (float as i64).into()
     } else {
@@ -71,6 +74,7 @@ pub(crate) fn is_whole(float: f64) -> bool {
     if !float.is_finite() || float.abs() > LARGEST {
         return false;
     }
+    // Multiples of 0.1 and the like are never exact: a relative difference that small is none.
     let whole = float.trunc();
     if float == whole {
         return true;

@@ -14,8 +14,10 @@ const SIZE_LIMIT: usize = 10 << 20;
 /// # Errors
 /// What `regexp.Compile` would refuse, or what needs more than [`SIZE_LIMIT`].
 pub(crate) fn compile(source: &str) -> Result<Regex, RegexpError> {
-    let translated =
-        Translator { chars: source.chars().collect(), at: 0, out: String::new(), source }.run()?;
+    let chars = source.chars().collect();
+    let translated = Translator { chars, at: 0, out: String::new(), source, no_class_ends: false }.run()?;
+    // Like RE2, the crate matches in linear time; what has to be bounded is the size of what it compiles to. Octal
+    // escapes are Go's, and off by default.
     RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).octal(true).build().map_err(|error| {
         let problem = match error {
             regex::Error::CompiledTooBig(_) => RegexpProblem::Large,
@@ -29,14 +31,22 @@ fn refuse<T>(problem: RegexpProblem, part: &str) -> Result<T, RegexpError> {
     Err(RegexpError { problem, part: part.into() })
 }
 
+/// Goes through an expression once, from front to back. It has to stay linear in the length of the expression, which
+/// users give (in CRDs, and in rules even as values): where it looks ahead, it either goes on behind what it found, or
+/// does not look a second time.
 struct Translator<'a> {
     chars: Vec<char>,
+    /// The place of the next character that was not read yet.
     at: usize,
+    /// What was read, in the syntax of the crate `regex`.
     out: String,
     source: &'a str,
+    /// No `:]` comes any more.
+    no_class_ends: bool,
 }
 
 impl Translator<'_> {
+    /// A copy, for errors.
     fn rest(&self, from: usize) -> String {
         self.chars[from.min(self.chars.len())..].iter().collect()
     }
@@ -54,6 +64,7 @@ impl Translator<'_> {
         let mut repeated: Option<usize> = None;
         while let Some(c) = self.peek(0) {
             let begin = self.at;
+            // `?` behind a repetition belongs to it (a lazy one), any other repetition behind it is refused.
             let repetition = match c {
                 '*' | '+' | '?' => {
                     self.at += 1;
@@ -81,9 +92,9 @@ impl Translator<'_> {
             operand = true;
             match c {
                 '(' => {
-                    self.group()?;
-                    depth += 1;
-                    operand = false;
+                    let opened = self.group()?;
+                    depth += usize::from(opened);
+                    operand = !opened;
                 }
                 ')' => {
                     if depth == 0 {
@@ -98,6 +109,7 @@ impl Translator<'_> {
                 }
                 '[' => self.class()?,
                 '\\' => self.escape(false)?,
+                // Literals to Go where they repeat and close nothing; to the crate they are if they are escaped.
                 '{' | '}' | ']' => {
                     self.out.push('\\');
                     self.keep();
@@ -121,7 +133,13 @@ impl Translator<'_> {
     /// At `{`: steps over `{n}`, `{n,}`, `{n,m}`; anything else is the character itself.
     fn counted(&mut self) -> Result<bool, RegexpError> {
         let begin = self.at;
-        let Some(length) = self.chars[begin..].iter().position(|c| *c == '}') else { return Ok(false) };
+        // No further than digits go: a search for the `}` would look at the same text from each of many `{`.
+        let tail = &self.chars[begin + 1..];
+        let inside = tail.iter().take_while(|c| c.is_ascii_digit() || **c == ',').count();
+        if tail.get(inside) != Some(&'}') {
+            return Ok(false);
+        }
+        let length = inside + 1;
         let body = self.slice(begin + 1, begin + length);
         let (low, high) = body.split_once(',').unwrap_or((&body, &body));
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -142,12 +160,12 @@ impl Translator<'_> {
         Ok(true)
     }
 
-    /// At `(`: a group, with or without a name or flags.
-    fn group(&mut self) -> Result<(), RegexpError> {
+    /// At `(`: a group, with or without a name or flags. Gives whether it opens one that a `)` has to close.
+    fn group(&mut self) -> Result<bool, RegexpError> {
         let begin = self.at;
         if self.peek(1) != Some('?') {
             self.keep();
-            return Ok(());
+            return Ok(true);
         }
         let named = match (self.peek(2), self.peek(3)) {
             (Some('P'), Some('<')) => Some(4),
@@ -165,7 +183,7 @@ impl Translator<'_> {
             // Names only matter to captures, which nobody reads: leaving them out frees us of crate limits.
             self.out.push('(');
             self.at = begin + end + 1;
-            return Ok(());
+            return Ok(true);
         }
         let mut end = begin + 2;
         while let Some(c) = self.chars.get(end) {
@@ -174,13 +192,13 @@ impl Translator<'_> {
                 ':' | ')' if end > begin + 2 || *c == ':' => {
                     let flags = self.slice(begin, end + 1);
                     self.out.push_str(&flags);
-                    // `(?i)` opens no group: the caller counts one, so close it by an empty one.
-                    if *c == ')' {
-                        self.out.push('(');
-                        self.chars.insert(end + 1, ')');
+                    let opened = *c == ':';
+                    if !opened {
+                        // An empty group, for a repetition that may follow: the crate refuses one of flags.
+                        self.out.push_str("()");
                     }
                     self.at = end + 1;
-                    return Ok(());
+                    return Ok(opened);
                 }
                 _ => break,
             }
@@ -209,17 +227,22 @@ impl Translator<'_> {
                     return Ok(());
                 }
                 '[' if self.peek(1) == Some(':') => {
-                    let tail = self.rest(self.at);
-                    if let Some(end) = tail.find(":]") {
-                        let name = &tail[..end + 2];
-                        self.out.push_str(name);
-                        self.at += name.chars().count();
+                    let tail = &self.chars[self.at..];
+                    let end = match self.no_class_ends {
+                        true => None,
+                        false => tail.windows(2).position(|pair| *pair == [':', ']']),
+                    };
+                    self.no_class_ends = end.is_none();
+                    if let Some(end) = end {
+                        self.out.extend(&tail[..end + 2]);
+                        self.at += end + 2;
                     } else {
                         self.out.push_str("\\[");
                         self.at += 1;
                     }
                 }
                 '\\' => self.escape(true)?,
+                // Nested classes and set operations (`&&`, `~~`) to the crate, literals to Go.
                 '[' | ']' | '&' | '~' | '^' => {
                     self.out.push('\\');
                     self.keep();
@@ -231,6 +254,7 @@ impl Translator<'_> {
                         self.out.push('\\');
                     }
                     self.keep();
+                    // `+--` is a range that ends at the dash; to the crate `--` is a difference of sets.
                     if !edge && self.peek(0) == Some('-') {
                         self.out.push('\\');
                         self.keep();
@@ -268,27 +292,28 @@ impl Translator<'_> {
             'W' => ascii("0-9A-Za-z_", true),
             's' => ascii("\\t\\n\\x0C\\r ", false),
             'S' => ascii("\\t\\n\\x0C\\r ", true),
+            // Letters of ASCII only make words.
             'b' if !in_class => "(?-u:\\b)".into(),
             'B' if !in_class => "(?-u:\\B)".into(),
             'A' | 'z' if !in_class => format!("\\{c}"),
+            // Control characters by their letters.
             'a' => "\\x07".into(),
             'f' => "\\x0C".into(),
             'v' => "\\x0B".into(),
             't' | 'n' | 'r' => format!("\\{c}"),
             'Q' if !in_class => {
-                let tail = self.rest(begin + 2);
-                let literal = tail.split("\\E").next().unwrap_or_default().to_string();
+                let tail = &self.chars[begin + 2..];
+                let end = tail.windows(2).position(|pair| *pair == ['\\', 'E']);
+                let literal: String = tail[..end.unwrap_or(tail.len())].iter().collect();
                 self.out.push_str(&regex::escape(&literal));
-                self.at = begin + 2 + literal.chars().count();
-                if self.rest(self.at).starts_with("\\E") {
-                    self.at += 2;
-                }
+                self.at = end.map_or(self.chars.len(), |end| begin + 2 + end + 2);
                 return Ok(());
             }
             'p' | 'P' | 'x' => return self.braced(),
             '0'..='7' => {
                 let digits: String =
                     self.chars[begin + 1..].iter().take(3).take_while(|d| ('0'..='7').contains(*d)).collect();
+                // `\1` would be a back-reference, which RE2 has not.
                 if c != '0' && digits.len() == 1 {
                     return refuse(RegexpProblem::InvalidEscape, &self.slice(begin, begin + 2));
                 }

@@ -74,6 +74,7 @@ impl fmt::Display for Words<'_, TimeError> {
                 write!(f, "parsing time {}: extra text: {}", time_quote(text), time_quote(rest))
             }
             TimeProblem::Unreadable => {
+                // What Go says of a text that does not begin with a year. The quoting is `strconv`'s here.
                 let text = go_quote(text);
                 write!(f, "parsing time {text} as {}: cannot parse {text} as \"2006\"", go_quote(layout))
             }

@@ -39,6 +39,7 @@ pub(super) fn encode(schema: &Arc<Schema>, state: &Value) -> Value {
         return encode(&openapi::resolve(schema), state);
     }
     match (schema.special, schema.kind) {
+        // Zero values of structs that print themselves.
         (Some(Special::Quantity), _) if state.is_null() => "0".into(),
         (Some(Special::IntOrString), _) if state.is_null() => 0.into(),
         (Some(special), _) => encode_special(special, state),
@@ -78,6 +79,7 @@ fn encode_object(schema: &Arc<Schema>, state: &Value) -> Value {
     let empty = Map::new();
     let members = match state {
         Value::Object(members) => members,
+        // A nil map is null, a struct that is not there still has its fields.
         _ if schema.additional.is_some() => return Value::Null,
         _ => &empty,
     };
@@ -91,6 +93,7 @@ fn encode_object(schema: &Arc<Schema>, state: &Value) -> Value {
     for (name, field) in &schema.properties {
         let value = members.get(name).unwrap_or(&Value::Null);
         if !is_omitted(field, value) {
+            // A pointer to zero was given and is printed; a nil pointer without `omitempty` is printed as null.
             let nil = field.go.pointer && value.is_null();
             out.insert(name.clone(), if nil { Value::Null } else { encode(field, value) });
         }
@@ -103,6 +106,7 @@ fn is_omitted(field: &Schema, value: &Value) -> bool {
     if go.pointer {
         return go.omit_empty && value.is_null();
     }
+    // To `omitempty` a struct is never empty, to `omitzero` one without anything in it is.
     let is_struct = match field.special {
         Some(Special::Bytes) => false,
         Some(_) => true,

@@ -54,6 +54,7 @@ pub fn decode(raw: &Raw, schema: &Arc<Schema>) -> Result<Typed, DecodeError> {
     if let Some(error) = decoder.saved {
         return Err(error);
     }
+    // `null` as a whole body is a struct in which nothing is set.
     let state = if state.is_null() { Value::Object(Map::new()) } else { state };
     Ok(Typed { value: encode(schema, &state), strict: decoder.strict })
 }
@@ -76,8 +77,10 @@ type Step = Result<(), DecodeError>;
 
 #[derive(Default)]
 struct Decoder {
+    /// The first mismatch. Go goes on after it, because what a type that reads itself complains about later wins.
     saved: Option<DecodeError>,
     strict: Vec<StrictError>,
+    /// The same errors as in `strict`, to find repeated ones: a field that is given three times is told once.
     seen_strict: HashSet<StrictError>,
     /// How many bytes the paths of all objections have, of those that were there before, too.
     objected: usize,
@@ -95,6 +98,7 @@ impl Decoder {
             return Err(DecodeError::TooDeep);
         }
         let schema = &openapi::resolve(schema);
+        // Before null is looked at: types that read themselves read null, too.
         if let Some(special) = schema.special {
             return self.special(special, raw, schema, slot, depth);
         }
@@ -133,6 +137,8 @@ impl Decoder {
 
     fn number(&mut self, text: &str, schema: &Schema, slot: &mut Value) {
         let expected = schema.kind.unwrap_or(Type::Number);
+        // Go parses the text as the type of the field: `1.0` and `1e3` are no integers, and what is too large for a
+        // float is an error instead of infinity.
         let fits = match (expected, schema.format.as_deref()) {
             (Type::Number, _) => {
                 text.parse::<f64>().ok().filter(|f| f.is_finite()).map(|f| Value::Number(go_float(f)))
@@ -159,14 +165,16 @@ impl Decoder {
         let mut seen: HashSet<&str> = HashSet::new();
         for (key, raw) in members {
             let Some(field) = schema.properties.get(key) else {
-                self.object_to(StrictError::UnknownField, key);
+                self.strict_error(StrictError::UnknownField, key);
                 continue;
             };
             if !seen.insert(key) {
-                self.object_to(StrictError::DuplicateField, key);
+                self.strict_error(StrictError::DuplicateField, key);
             }
+            // Undone below. After an error it is not: the whole decoding ends with it.
             let before = (self.enter(key), std::mem::replace(&mut self.outer, name.into()));
             let depth_before = self.fields.len();
+            // Go's decoder counts the embedded struct (`TypeMeta`) as a field of the path.
             self.fields.extend(field.go.embedded.clone());
             self.fields.push(key.clone());
             self.value(raw, field, state.entry(key.clone()).or_insert(Value::Null), depth + 1)?;
@@ -183,9 +191,10 @@ impl Decoder {
         let mut seen: HashSet<&str> = HashSet::new();
         for (key, raw) in members {
             if !seen.insert(key) {
-                self.object_to(StrictError::DuplicateField, key);
+                self.strict_error(StrictError::DuplicateField, key);
             }
             let before = self.enter(key);
+            // Unlike a struct's field, a map's value is decoded into a new zero value each time.
             let mut value = Value::Null;
             self.value(raw, element, &mut value, depth + 1)?;
             state.insert(key.clone(), value);
@@ -325,6 +334,7 @@ impl Decoder {
     /// The three unions of a CRD's schema read themselves with a decoder of their own that is not strict
     /// (`apis/apiextensions/v1/marshal.go`).
     fn schema_or(&self, special: Special, raw: &Raw, slot: &mut Value, depth: usize) -> Step {
+        // Its strict errors are dropped with it, as Go's are.
         let mut inner = Decoder::default();
         let props = openapi::builtin(JSON_SCHEMA_PROPS);
         let element = match special {
@@ -333,6 +343,7 @@ impl Decoder {
             }
             _ => Schema { kind: Some(Type::String), go_type: Some("string".into()), ..Schema::default() },
         };
+        // Built for each value: they are rare, and only definitions of custom kinds have any.
         let list = Schema { kind: Some(Type::Array), items: Some(Arc::new(element)), ..Schema::default() };
         let mut state = Value::Null;
         let step = match (raw, special) {
@@ -365,7 +376,7 @@ impl Decoder {
         before
     }
 
-    fn object_to(&mut self, objection: fn(String) -> StrictError, key: &str) {
+    fn strict_error(&mut self, objection: fn(String) -> StrictError, key: &str) {
         if self.strict.len() >= MOST_OBJECTIONS || self.objected >= MAX_OBJECTED {
             return;
         }

@@ -3,13 +3,16 @@
 //! and the tolerance for old mistakes (`ratcheting.go`): on update, what was already wrong and did not change
 //! is no error.
 
+use crate::correlation::OldElements;
 use crate::formats;
 use crate::go;
 use crate::go::number::{GoNumber, is_whole, print_float};
 use crate::model::ValueValidation;
-use crate::{ListType, Schema, Type};
+use crate::{Schema, Type};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 /// The errors of a new value. `prefix` is where the value lies; messages name the fields below it.
 pub fn validate(prefix: &Path, schema: &Schema, value: &Value) -> ErrorList {
@@ -26,19 +29,67 @@ pub fn validate_update(prefix: &Path, schema: &Schema, new: &Value, old: &Value)
 /// Errors so far, and how many checks held: of several alternatives that fail, the one with the most is reported.
 #[derive(Default)]
 struct Report {
+    /// No two are equal.
     errors: ErrorList,
     matches: usize,
+    /// Where the errors are in `errors`, once there are many.
+    index: Option<Box<ErrorIndex>>,
+}
+
+/// From so many errors on an equal one is looked up in an index. A list can have as many wrong elements as fit into a
+/// request, and comparing each with each would keep a processor busy for minutes.
+const MANY_ERRORS: usize = 32;
+
+/// The places of errors by a hash of their field and detail.
+#[derive(Default)]
+struct ErrorIndex {
+    hasher: RandomState,
+    places: HashMap<u64, Vec<usize>>,
+}
+
+impl ErrorIndex {
+    fn places_of(&mut self, error: &Error) -> &mut Vec<usize> {
+        let hash = self.hasher.hash_one((error.field.as_str(), error.detail.as_str()));
+        self.places.entry(hash).or_default()
+    }
 }
 
 impl Report {
     fn add(&mut self, error: Error) {
-        if !self.errors.contains(&error) {
+        if self.errors.len() < MANY_ERRORS {
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
+            }
+            return;
+        }
+        let index = self.index.get_or_insert_with(|| {
+            let mut index = Box::<ErrorIndex>::default();
+            for (place, error) in self.errors.iter().enumerate() {
+                index.places_of(error).push(place);
+            }
+            index
+        });
+        let places = index.places_of(&error);
+        // Equal hashes are a hint only; what counts is equality.
+        if !places.iter().any(|place| self.errors[*place] == error) {
+            places.push(self.errors.len());
             self.errors.push(error);
         }
     }
     fn merge(&mut self, other: Report) {
-        other.errors.into_iter().for_each(|e| self.add(e));
         self.matches += other.matches;
+        if self.errors.is_empty() {
+            // On the way up from a node that has errors to the root, they are moved and not looked at again.
+            (self.errors, self.index) = (other.errors, other.index);
+        } else {
+            other.errors.into_iter().for_each(|e| self.add(e));
+        }
+    }
+    fn with_error(error: Error) -> Self {
+        Self { errors: vec![error], ..Self::default() }
+    }
+    fn held() -> Self {
+        Self { matches: 1, ..Self::default() }
     }
     fn is_valid(&self) -> bool {
         self.errors.is_empty()
@@ -58,8 +109,9 @@ impl Run<'_> {
     /// A node whose old value is known: its errors do not count if nothing changed.
     fn correlated(&mut self, schema: &Schema, value: &Value, path: &str, old: Option<&Value>) -> Report {
         let mut report = self.node(schema, value, path, old);
+        // Comparing costs as much as the value is large, so only what has errors is compared.
         if !report.is_valid() && old == Some(value) {
-            report.errors.clear();
+            (report.errors, report.index) = (ErrorList::new(), None);
         }
         report
     }
@@ -68,6 +120,7 @@ impl Run<'_> {
         let mut report = Report::default();
         let empty = ValueValidation::default();
         let rules = schema.validation.as_deref().unwrap_or(&empty);
+        // Of null only its type and the enum are judged: it has neither length nor members.
         if value.is_null() {
             report.merge(self.type_of(schema, value, path));
             report.merge(self.enumeration(rules, value, path));
@@ -113,17 +166,20 @@ impl Run<'_> {
         let has = |name: &str| expected.contains(&name);
         let wrong = |expected: &str, found: &str| {
             let detail = format!("{path} in body must be of type {expected}: \"{found}\"");
-            Report { errors: vec![Error::type_invalid(&self.at(path), found, detail)], matches: 0 }
+            Report::with_error(Error::type_invalid(&self.at(path), found, detail))
         };
-        let right = || Report { errors: ErrorList::new(), matches: 1 };
+        let right = Report::held;
         if value.is_null() {
             let refused = !expected.is_empty() && !schema.nullable;
             return if refused { wrong(&expected.join(","), "null") } else { right() };
         }
         let (found, found_format, float) = found(value);
+        // JSON does not tell 1 from 1.0, Go's decoder does: both are whole numbers.
         let whole_float = float.is_some_and(is_whole) && has("integer");
         let integer_for_number = found == "integer" && has("number");
         let fits = has(found) || whole_float || integer_for_number;
+        // Text with a format passes here whatever its type should be, lists too: the check of formats follows
+        // (`kube-openapi/pkg/validation/validate/type.go`).
         let textual = value.is_string() || value.is_array();
         if let Some(format) = &schema.format {
             if !textual && !fits && found_format != format {
@@ -179,6 +235,7 @@ impl Run<'_> {
                 valid += usize::from(result.is_valid());
                 report.merge(result);
             }
+            // The errors of the parts are reported, too, before this one.
             if valid != rules.all_of.len() {
                 let none = if valid == 0 { ". None validated" } else { "" };
                 report.add(self.about_schema(path, &format!("must validate all the schemas (allOf){none}")));
@@ -199,6 +256,7 @@ impl Run<'_> {
         for schema in &rules.any_of {
             let result = self.node(schema, value, path, old);
             if result.is_valid() {
+                // The others need not be tried, and what they would complain about is not reported.
                 return result;
             }
             if best.as_ref().is_none_or(|b| result.matches > b.matches) {
@@ -220,6 +278,7 @@ impl Run<'_> {
                 valid += 1;
                 best = None;
                 first.get_or_insert(result);
+                // Once an alternative fits, the errors of those that do not are of no interest.
             } else if valid == 0 && best.as_ref().is_none_or(|b| result.matches > b.matches) {
                 best = Some(result);
             }
@@ -236,6 +295,7 @@ impl Run<'_> {
     }
 
     fn string(&self, rules: &ValueValidation, text: &str, path: &str) -> Report {
+        // Only the first that does not hold is reported.
         let mut report = Report::default();
         let length = text.chars().count() as i64;
         if let Some(most) = rules.max_length.filter(|most| length > *most) {
@@ -267,7 +327,7 @@ impl Run<'_> {
     }
 
     fn number(&self, schema: &Schema, rules: &ValueValidation, number: GoNumber, path: &str) -> Report {
-        let mut report = Report { errors: ErrorList::new(), matches: 1 };
+        let mut report = Report::held();
         let kind = if schema.int_or_string { None } else { schema.kind };
         if !in_range(number, kind, schema.format.as_deref()) {
             let message = match (kind, schema.format.as_deref()) {
@@ -327,9 +387,10 @@ impl Run<'_> {
     ) -> Report {
         let mut report = Report::default();
         if let Some(items) = &schema.items {
+            let old = OldElements::new(schema, old);
             for (index, element) in elements.iter().enumerate() {
                 let path = format!("{path}[{index}]");
-                let old = old.and_then(|old| old_element(schema, old, element));
+                let old = old.as_ref().and_then(|old| old.get(element));
                 report.merge(self.correlated(items, element, &path, old));
             }
         }
@@ -345,6 +406,7 @@ impl Run<'_> {
                 usize::try_from(most).unwrap_or_default(),
             ));
         }
+        // Quadratic, but unreachable from outside: definitions with `uniqueItems` are refused for that reason.
         if rules.unique_items && elements.iter().enumerate().any(|(i, e)| elements[..i].contains(e)) {
             let detail = format!("{path} in body shouldn't contain duplicates");
             report.add(Error::invalid(&self.at(path), "", detail));
@@ -374,6 +436,7 @@ impl Run<'_> {
                 usize::try_from(most).unwrap_or_default(),
             ));
         }
+        // The order of the three loops is the order in which kube-apiserver reports.
         for (name, member) in members {
             if schema.properties.contains_key(name) {
                 continue;
@@ -401,15 +464,6 @@ impl Run<'_> {
         }
         report
     }
-}
-
-/// The element of the old list that the new element replaces; only elements of maps can be found again.
-fn old_element<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = &schema.list_type else { return None };
-    if keys.is_empty() {
-        return None;
-    }
-    old.as_array()?.iter().find(|o| keys.iter().all(|key| o.get(key) == element.get(key)))
 }
 
 fn types(schema: &Schema) -> Vec<&'static str> {
@@ -493,6 +547,7 @@ fn multiple(number: GoNumber, factor: f64) -> Option<bool> {
             (factor > 0).then(|| int % factor == 0)
         }
         GoNumber::Float(float) => {
+            // `validate/values.go` multiplies by the inverse of a small factor, which rounds differently.
             let times = if factor < 1.0 { 1.0 / factor * float } else { float / factor };
             (factor > 0.0).then(|| is_whole(times))
         }

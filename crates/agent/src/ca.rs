@@ -1,6 +1,9 @@
 //! The cluster's CA bundle, which goes into every Secret beside the token.
 
-use crate::calls::{CallError, CallErrorKind, Calls, Side};
+use crate::{
+    calls::{CallError, CallErrorKind, Calls},
+    side::Side,
+};
 use std::{path::PathBuf, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 

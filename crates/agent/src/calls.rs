@@ -4,8 +4,10 @@
 //! cannot parse, and these contain tokens.
 
 use crate::{
+    decide::TokenRequestSpec,
     health::Health,
-    observe::{Account, Projection, Service},
+    observe::{self, Account, Secret, ServiceAccount},
+    side::Side,
     token::Token,
 };
 use fleetpass_api::{ManagedServiceAccount, names};
@@ -14,7 +16,7 @@ use k8s_openapi::{
     ByteString,
     api::{
         authentication::v1::{TokenRequest, TokenReview},
-        core::v1::{ConfigMap, Secret, ServiceAccount},
+        core::v1,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
@@ -27,41 +29,22 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
-/// The two API servers that an agent stands between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Where the accounts and the Secrets are.
-    Hub,
-    /// Where the ServiceAccounts are.
-    Cluster,
-}
-
-impl Side {
-    /// The side as a metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hub => "hub",
-            Self::Cluster => "cluster",
-        }
-    }
-}
-
 /// A request that did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call} on the {}: {kind}", side.as_str())]
-pub struct CallError {
+pub(crate) struct CallError {
     /// Whom it was sent to.
-    pub side: Side,
+    pub(crate) side: Side,
     /// Which request, for people.
-    pub call: &'static str,
+    pub(crate) call: &'static str,
     /// What went wrong.
-    pub kind: CallErrorKind,
+    pub(crate) kind: CallErrorKind,
 }
 
 /// What went wrong with a request. No variant holds anything that a Secret or token could have leaked into:
 /// messages of the server are kept for requests without either only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallErrorKind {
+pub(crate) enum CallErrorKind {
     /// No answer, or one that says that the server is not able to give one now (429, 5xx).
     #[error("no answer ({0})")]
     Unavailable(String),
@@ -122,19 +105,19 @@ impl Calls {
         }
     }
 
-    pub(crate) async fn service_account(&self, name: &str) -> Result<Option<Service>, CallError> {
-        let request = path::<ServiceAccount>(&self.agent_namespace).get(name, &GetParams::default());
+    pub(crate) async fn service_account(&self, name: &str) -> Result<Option<ServiceAccount>, CallError> {
+        let request = path::<v1::ServiceAccount>(&self.agent_namespace).get(name, &GetParams::default());
         let call = "GET ServiceAccount";
-        match self.send::<ServiceAccount>(Side::Cluster, call, request, Sensitive::No, Some(name)).await {
+        match self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, Some(name)).await {
             Ok(account) => Ok(Some(account.into())),
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    pub(crate) async fn secret(&self, name: &str) -> Result<Option<Projection>, CallError> {
-        let request = path::<Secret>(&self.cluster).get(name, &GetParams::default());
-        match self.send::<Secret>(Side::Hub, "GET Secret", request, Sensitive::Yes, Some(name)).await {
+    pub(crate) async fn secret(&self, name: &str) -> Result<Option<Secret>, CallError> {
+        let request = path::<v1::Secret>(&self.cluster).get(name, &GetParams::default());
+        match self.send::<v1::Secret>(Side::Hub, "GET Secret", request, Sensitive::Yes, Some(name)).await {
             Ok(secret) => Ok(Some(secret.into())),
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(error) => Err(error),
@@ -144,9 +127,9 @@ impl Calls {
     /// The CA bundle that kube-controller-manager keeps in every namespace.
     pub(crate) async fn root_ca(&self) -> Result<Vec<u8>, CallError> {
         let name = names::ROOT_CA_CONFIG_MAP;
-        let request = path::<ConfigMap>(&self.agent_namespace).get(name, &GetParams::default());
+        let request = path::<v1::ConfigMap>(&self.agent_namespace).get(name, &GetParams::default());
         let call = "GET ConfigMap kube-root-ca.crt";
-        let map: ConfigMap = self.send(Side::Cluster, call, request, Sensitive::No, Some(name)).await?;
+        let map: v1::ConfigMap = self.send(Side::Cluster, call, request, Sensitive::No, Some(name)).await?;
         let bundle = map.data.and_then(|mut data| data.remove(names::SECRET_KEY_CA));
         bundle.filter(|bundle| !bundle.is_empty()).map(String::into_bytes).ok_or(CallError {
             side: Side::Cluster,
@@ -155,7 +138,7 @@ impl Calls {
         })
     }
 
-    pub(crate) async fn create_service_account(&self, name: &str) -> Result<Service, CallError> {
+    pub(crate) async fn create_service_account(&self, name: &str) -> Result<ServiceAccount, CallError> {
         let body = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {
@@ -164,9 +147,9 @@ impl Calls {
             },
         });
         let request =
-            path::<ServiceAccount>(&self.agent_namespace).create(&PostParams::default(), bytes(&body));
+            path::<v1::ServiceAccount>(&self.agent_namespace).create(&PostParams::default(), bytes(&body));
         let call = "POST ServiceAccount";
-        Ok(self.send::<ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
+        Ok(self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
     }
 
     /// A token for the ServiceAccount with this UID. The UID is no part of the request (the API has no such
@@ -174,13 +157,13 @@ impl Calls {
     pub(crate) async fn request_token(
         &self,
         name: &str,
-        wish: &crate::decide::Wish,
+        wanted: &TokenRequestSpec,
     ) -> Result<Token, CallError> {
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-            "spec": {"audiences": wish.audiences, "expirationSeconds": wish.expiration_seconds},
+            "spec": {"audiences": wanted.audiences, "expirationSeconds": wanted.expiration_seconds},
         });
-        let request = path::<ServiceAccount>(&self.agent_namespace).create_subresource(
+        let request = path::<v1::ServiceAccount>(&self.agent_namespace).create_subresource(
             "token",
             name,
             &PostParams::default(),
@@ -222,24 +205,24 @@ impl Calls {
         &self,
         name: &str,
         content: &Content<'_>,
-        present: Option<&Projection>,
-    ) -> Result<Projection, CallError> {
+        present: Option<&Secret>,
+    ) -> Result<Secret, CallError> {
         let secret = content.secret(name, &self.cluster, present.map(|secret| &secret.metadata));
-        let request = path::<Secret>(&self.cluster);
+        let request = path::<v1::Secret>(&self.cluster);
         let (call, request) = match present {
             None => ("POST Secret", request.create(&PostParams::default(), bytes(&secret))),
             Some(_) => ("PUT Secret", request.replace(name, &PostParams::default(), bytes(&secret))),
         };
-        Ok(self.send::<Secret>(Side::Hub, call, request, Sensitive::Yes, None).await?.into())
+        Ok(self.send::<v1::Secret>(Side::Hub, call, request, Sensitive::Yes, None).await?.into())
     }
 
     pub(crate) async fn delete_secret(&self, name: &str, uid: &str) -> Result<(), CallError> {
-        let request = path::<Secret>(&self.cluster).delete(name, &only(uid));
+        let request = path::<v1::Secret>(&self.cluster).delete(name, &only(uid));
         self.gone(Side::Hub, "DELETE Secret", request, Sensitive::Yes).await
     }
 
     pub(crate) async fn delete_service_account(&self, name: &str, uid: &str) -> Result<(), CallError> {
-        let request = path::<ServiceAccount>(&self.agent_namespace).delete(name, &only(uid));
+        let request = path::<v1::ServiceAccount>(&self.agent_namespace).delete(name, &only(uid));
         self.gone(Side::Cluster, "DELETE ServiceAccount", request, Sensitive::No).await
     }
 
@@ -350,7 +333,7 @@ pub(crate) struct Content<'a> {
 impl Content<'_> {
     /// The Secret, whole. Labels, annotations, owners and finalizers that others put on the present one stay;
     /// data of others does not.
-    fn secret(&self, name: &str, namespace: &str, present: Option<&ObjectMeta>) -> Secret {
+    fn secret(&self, name: &str, namespace: &str, present: Option<&ObjectMeta>) -> v1::Secret {
         let mut metadata = present.cloned().unwrap_or_default();
         metadata.managed_fields = None;
         metadata.name = Some(name.to_owned());
@@ -360,7 +343,7 @@ impl Content<'_> {
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(names::ANNOTATION_TOKEN_REQUEST.to_owned(), self.record.to_owned());
         let owners = metadata.owner_references.get_or_insert_default();
-        owners.retain(|owner| !crate::observe::refers_to(owner, name));
+        owners.retain(|owner| !observe::refers_to(owner, name));
         owners.push(OwnerReference {
             api_version: ManagedServiceAccount::api_version(&()).into_owned(),
             kind: names::KIND.to_owned(),
@@ -372,11 +355,11 @@ impl Content<'_> {
             (names::SECRET_KEY_CA.to_owned(), ByteString(self.ca.to_vec())),
             (names::SECRET_KEY_TOKEN.to_owned(), ByteString(self.token.expose().as_bytes().to_vec())),
         ];
-        Secret {
+        v1::Secret {
             metadata,
             data: Some(data.into()),
             type_: Some(names::SECRET_TYPE_OPAQUE.to_owned()),
-            ..Secret::default()
+            ..v1::Secret::default()
         }
     }
 }

@@ -4,13 +4,33 @@
 //! [`Observed`], and asks again, until there is nothing left to do. So every intermediate state is one that the
 //! rules know, and a crash between two steps is an ordinary start.
 //!
-//! Guarantees, checked as properties in the tests:
+//! # The order of the steps, and what a crash after each leaves
+//!
+//! An account that exists:
+//!
+//! 1. *Create the ServiceAccount.* It is created with our label, so the next start knows it as ours, even if the
+//!    ManagedServiceAccount was deleted meanwhile: the watch of labelled ServiceAccounts shows it, and it is deleted.
+//! 2. *Request a token.* It is in memory only until it is projected. Lost in a crash it does no harm: nobody else has
+//!    it, it expires, and the token in the Secret stays good, because a cluster does not revoke a token when it issues
+//!    another. The next start requests one more.
+//! 3. *Write the Secret.* Token, CA, owner and record change in one write, so a reader never sees a token beside the
+//!    CA of another. A crash before the next step leaves a good Secret and an old status.
+//! 4. *Patch the status.* It comes last because it is derived from the Secret: it never announces a token that is not
+//!    there yet.
+//!
+//! An account that is gone or going: *delete the ServiceAccount*, which revokes all its tokens, also copies of the
+//! Secret's; only then *delete the Secret*. A crash in between leaves a Secret whose token is worthless; the next
+//! start, or the hub's garbage collector, removes it.
+//!
+//! # Guarantees
+//!
+//! Checked as properties in the tests:
 //! - an object without our label is never minted for, overwritten or deleted;
 //! - a good token is not replaced before 80 % of its lifetime and is replaced before it ends;
 //! - taking the steps ends in a state that asks for no further step.
 
 use crate::{
-    observe::{Account, Minted, Observed, Projection, Service},
+    observe::{Account, Minted, Observed, Secret, ServiceAccount},
     report::{self, Held, Verdict},
     token::{Claims, Token},
 };
@@ -19,35 +39,37 @@ use jiff::Timestamp;
 
 /// What the rules depend on besides the objects.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// The cluster: its namespace on the hub.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// Where the ServiceAccounts live on the cluster.
-    pub agent_namespace: String,
+    pub(crate) agent_namespace: String,
     /// Audiences to request; empty for the cluster's default.
-    pub audiences: Vec<String>,
-    /// Seconds between two questions to the cluster whether a token is still good.
-    pub review_seconds: i64,
-    /// Seconds between two looks at an object that is in the way and that no watch shows.
-    pub obstacle_seconds: i64,
+    pub(crate) audiences: Vec<String>,
+    /// Seconds between two TokenReviews of one token: how long a token that the cluster no longer accepts (its signing
+    /// key was replaced, say) may stay in a Secret unnoticed.
+    pub(crate) review_seconds: i64,
+    /// Seconds between two looks at an object that is in the way. The watches select by our label, so none of them
+    /// tells when an object of somebody else goes.
+    pub(crate) obstacle_seconds: i64,
 }
 
 /// The next step, and when to look again if nothing happens.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What to do now; `None` when all is as it should be, or must wait.
-    pub step: Option<Step>,
+    pub(crate) step: Option<Step>,
     /// When to look again without being told; `None`: only when something changes.
-    pub next: Option<Timestamp>,
+    pub(crate) next: Option<Timestamp>,
 }
 
 /// One change to the world.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Create the ServiceAccount, with our label.
     CreateServiceAccount,
     /// Ask the cluster for a token.
-    RequestToken(Wish, Cause),
+    RequestToken(TokenRequestSpec, Cause),
     /// Ask the cluster whether the token in the Secret is still good.
     ReviewToken,
     /// Create or replace the Secret.
@@ -68,7 +90,7 @@ pub enum Step {
 
 /// Which token to write into the Secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// The one that was just issued, and why.
     Minted(Cause),
     /// The one that is there: only what surrounds it is wrong.
@@ -77,7 +99,7 @@ pub enum Source {
 
 /// Why a token is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The Secret does not exist.
     SecretMissing,
     /// The Secret holds something that was not projected there.
@@ -94,7 +116,7 @@ pub enum Cause {
 
 impl Cause {
     /// The cause as a metric label.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::SecretMissing => "secret_missing",
             Self::SecretAltered => "secret_altered",
@@ -106,24 +128,27 @@ impl Cause {
     }
 }
 
-/// The token that is wanted.
+/// The token that is wanted: `spec` of a TokenRequest, as far as the agent sets it. (It never binds a token to an
+/// object: the Secret is on another cluster than the token's issuer.)
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub(crate) struct TokenRequestSpec {
     /// Lifetime to ask for; the cluster may shorten it.
-    pub expiration_seconds: i64,
+    pub(crate) expiration_seconds: i64,
     /// Audiences; empty for the cluster's default.
-    pub audiences: Vec<String>,
+    pub(crate) audiences: Vec<String>,
 }
 
-impl Wish {
-    /// The wish as the Secret's annotation records it.
-    pub fn record(&self) -> String {
+impl TokenRequestSpec {
+    /// The request as the Secret's annotation records it. It is compared as text, so it must stay the same from one
+    /// version of the agent to the next: another text means a new token for every account.
+    pub(crate) fn record(&self) -> String {
         serde_json::json!({"audiences": self.audiences, "expirationSeconds": self.expiration_seconds})
             .to_string()
     }
 
-    /// Whether a token that carries no record may be taken for an answer to this wish: as long as wanted, give or
-    /// take a minute, and for the audiences that were named.
+    /// Whether a token without a record, as the upstream addon's agent leaves them, may be taken for an answer to this
+    /// request: as long as wanted, give or take a minute, and for the audiences that were named. So the agent takes
+    /// over from upstream's without renewing every token.
     fn is_met_by(&self, claims: &Claims) -> bool {
         let close = (claims.lifetime_seconds() - self.expiration_seconds).abs() <= 60;
         close && (self.audiences.is_empty() || self.audiences == claims.audiences)
@@ -139,103 +164,125 @@ const DUE_PER_MYRIAD: i64 = 8_000;
 const SPREAD_PER_MYRIAD: u64 = 200;
 
 /// The next step for the account `name`, as it was `seen`, at `now`.
-pub fn decide(name: &str, seen: &Observed, policy: &Policy, now: Timestamp) -> Plan {
-    let account = match &seen.account {
-        Some(account) if !account.terminating => account,
-        _ => return clear_away(name, seen),
-    };
-    let report = |verdict: Verdict, next| Plan {
-        step: report::status(name, account, &verdict, now).map(Step::PatchStatus),
-        next,
-    };
-    let later = after(now, policy.obstacle_seconds);
-    if let Some(message) = conflict(name, seen, policy) {
-        return report(Verdict::conflict(held(seen, now), message), Some(later));
-    }
-    let wish = match wish(account, policy) {
-        Ok(wish) => wish,
-        Err(message) => {
-            return report(Verdict::invalid_validity(held(seen, now), message), None);
-        }
-    };
-    let service = match &seen.service_account {
-        None => return Plan { step: Some(Step::CreateServiceAccount), next: None },
-        Some(service) if service.terminating => {
-            return report(Verdict::service_account_terminating(held(seen, now)), Some(later));
-        }
-        Some(service) => service,
-    };
-    match token_step(name, account, service, &wish, seen, policy, now) {
-        TokenStep::Take(step) => Plan { step: Some(step), next: None },
-        TokenStep::Wait => Plan { step: None, next: Some(later) },
-        TokenStep::Good { expires_at, refreshed_at, next } => {
-            report(Verdict::reported(expires_at, refreshed_at), Some(next))
-        }
-    }
+pub(crate) fn decide(name: &str, seen: &Observed, policy: &Policy, now: Timestamp) -> Plan {
+    Context { name, seen, policy, now }.decide()
 }
 
 /// The status after a step failed: what a user should know while the agent tries again. `None` when there is
 /// nothing new to say, or nobody to say it to.
-pub fn after_failure(
+pub(crate) fn after_failure(
     name: &str,
     seen: &Observed,
     policy: &Policy,
     (reason, message): (&'static str, &str),
     now: Timestamp,
 ) -> Option<Status> {
+    let context = Context { name, seen, policy, now };
     let account = seen.account.as_ref().filter(|account| !account.terminating)?;
-    if conflict(name, seen, policy).is_some() {
+    // The conflict is what the user has to do something about; it was reported when it was seen.
+    if context.conflict().is_some() {
         return None;
     }
-    let verdict = Verdict::failing(held(seen, now), reason, message);
+    let verdict = Verdict::failing(context.held(), reason, message);
     report::status(name, account, &verdict, now)
 }
 
-/// The account is gone or going: its token is revoked by deleting the ServiceAccount, then the Secret goes.
-fn clear_away(name: &str, seen: &Observed) -> Plan {
-    let service = seen.service_account.as_ref().filter(|service| service.managed && !service.terminating);
-    let secret = ours(seen).filter(|secret| secret.owned_by_name(name) && !secret.terminating());
-    let step = match (service, secret) {
-        (Some(service), _) => Some(Step::DeleteServiceAccount { uid: service.uid.clone() }),
-        (None, Some(secret)) => Some(Step::DeleteSecret { uid: secret.uid().to_owned() }),
-        (None, None) => None,
-    };
-    Plan { step, next: None }
+/// One account at one moment, and what the rules depend on besides: the arguments of [`decide`].
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    name: &'a str,
+    seen: &'a Observed,
+    policy: &'a Policy,
+    now: Timestamp,
 }
 
-/// Who stands in the way, if anybody. The upstream addon mints for any ServiceAccount of that name, so that
-/// whoever may create a ManagedServiceAccount owns every account in the agent's namespace; not so here.
-fn conflict(name: &str, seen: &Observed, policy: &Policy) -> Option<String> {
-    let label = names::LABEL_IS_MANAGED;
-    if seen.service_account.as_ref().is_some_and(|service| !service.managed) {
-        let namespace = &policy.agent_namespace;
-        return Some(format!(
-            "ServiceAccount {namespace}/{name} of the cluster is not labelled {label}=true"
-        ));
+impl<'a> Context<'a> {
+    fn decide(self) -> Plan {
+        let account = match &self.seen.account {
+            Some(account) if !account.terminating => account,
+            _ => return self.clean_up(),
+        };
+        let report = |verdict: Verdict, next| Plan {
+            step: report::status(self.name, account, &verdict, self.now).map(Step::PatchStatus),
+            next,
+        };
+        let later = after(self.now, self.policy.obstacle_seconds);
+        // Before anything is created: a conflict on one side must leave nothing behind on the other.
+        if let Some(message) = self.conflict() {
+            return report(Verdict::conflict(self.held(), message), Some(later));
+        }
+        let wanted = match wanted_request(account, self.policy) {
+            Ok(wanted) => wanted,
+            // Only an edit of the account can help, and the watch shows that.
+            Err(message) => return report(Verdict::invalid_validity(self.held(), message), None),
+        };
+        let service_account = match &self.seen.service_account {
+            None => return Plan { step: Some(Step::CreateServiceAccount), next: None },
+            Some(service_account) if service_account.terminating => {
+                return report(Verdict::service_account_terminating(self.held()), Some(later));
+            }
+            Some(service_account) => service_account,
+        };
+        let token = TokenContext { context: self, account, service_account, wanted: &wanted };
+        match token.decide() {
+            TokenStep::Take(step) => Plan { step: Some(step), next: None },
+            TokenStep::Wait => Plan { step: None, next: Some(later) },
+            TokenStep::Good { expires_at, refreshed_at, next } => {
+                report(Verdict::reported(expires_at, refreshed_at), Some(next))
+            }
+        }
     }
-    if seen.secret.as_ref().is_some_and(|secret| !secret.managed) {
-        let namespace = &policy.cluster;
-        return Some(format!(
-            "Secret {namespace}/{name} of the hub is not of type Opaque with the label {label}=true"
-        ));
+
+    /// The account is gone or going: its token is revoked by deleting the ServiceAccount, then the Secret goes.
+    fn clean_up(self) -> Plan {
+        // What is terminating already is left to its finalizers: a second deletion would change nothing.
+        let service_account = self.seen.service_account.as_ref();
+        let service_account = service_account.filter(|found| found.managed && !found.terminating);
+        // Owned by the name, whatever the UID: a Secret of an earlier account of this name has to go too.
+        let secret = self.our_secret().filter(|found| found.owned_by_name(self.name) && !found.terminating());
+        let step = match (service_account, secret) {
+            (Some(found), _) => Some(Step::DeleteServiceAccount { uid: found.uid.clone() }),
+            (None, Some(secret)) => Some(Step::DeleteSecret { uid: secret.uid().to_owned() }),
+            (None, None) => None,
+        };
+        Plan { step, next: None }
     }
-    None
+
+    /// Who stands in the way, if anybody. The upstream addon mints for any ServiceAccount of that name, so that
+    /// whoever may create a ManagedServiceAccount owns every account in the agent's namespace; not so here.
+    fn conflict(self) -> Option<String> {
+        let (name, label) = (self.name, names::LABEL_IS_MANAGED);
+        if self.seen.service_account.as_ref().is_some_and(|found| !found.managed) {
+            let namespace = &self.policy.agent_namespace;
+            return Some(format!(
+                "ServiceAccount {namespace}/{name} of the cluster is not labelled {label}=true"
+            ));
+        }
+        if self.seen.secret.as_ref().is_some_and(|secret| !secret.managed) {
+            let namespace = &self.policy.cluster;
+            return Some(format!(
+                "Secret {namespace}/{name} of the hub is not of type Opaque with the label {label}=true"
+            ));
+        }
+        None
+    }
+
+    /// The Secret, if it is ours.
+    fn our_secret(self) -> Option<&'a Secret> {
+        self.seen.secret.as_ref().filter(|secret| secret.managed)
+    }
+
+    /// What the hub holds of ours.
+    fn held(self) -> Held {
+        let secret = self.our_secret();
+        let claims = secret.and_then(|secret| secret.token.as_ref()?.claims());
+        let good_until = claims.map(|claims| claims.expires_at).filter(|expires_at| *expires_at > self.now);
+        Held { exists: secret.is_some(), good_until }
+    }
 }
 
-/// The Secret, if it is ours.
-fn ours(seen: &Observed) -> Option<&Projection> {
-    seen.secret.as_ref().filter(|secret| secret.managed)
-}
-
-/// What the hub holds of ours.
-fn held(seen: &Observed, now: Timestamp) -> Held {
-    let secret = ours(seen);
-    let claims = secret.and_then(|secret| secret.token.as_ref()?.claims());
-    let good_until = claims.map(|claims| claims.expires_at).filter(|expires_at| *expires_at > now);
-    Held { exists: secret.is_some(), good_until }
-}
-
-fn wish(account: &Account, policy: &Policy) -> Result<Wish, String> {
+/// The token that the account asks for; why no cluster grants it otherwise.
+fn wanted_request(account: &Account, policy: &Policy) -> Result<TokenRequestSpec, String> {
     let validity: GoDuration =
         account.validity.parse().map_err(|error| format!("spec.rotation.validity: {error}"))?;
     let expiration_seconds = validity.as_secs();
@@ -244,161 +291,185 @@ fn wish(account: &Account, policy: &Policy) -> Result<Wish, String> {
             "spec.rotation.validity: {validity} is {expiration_seconds} s; a token lives {SHORTEST} to {LONGEST} s"
         ));
     }
-    Ok(Wish { expiration_seconds, audiences: policy.audiences.clone() })
+    Ok(TokenRequestSpec { expiration_seconds, audiences: policy.audiences.clone() })
 }
 
 /// The record of the token that is wanted; `None` when the account asks for what no cluster grants.
 pub(crate) fn wanted_record(seen: &Observed, policy: &Policy) -> Option<String> {
-    wish(seen.account.as_ref()?, policy).ok().map(|wish| wish.record())
+    wanted_request(seen.account.as_ref()?, policy).ok().map(|wanted| wanted.record())
 }
 
+/// What the rules about the token come to.
 enum TokenStep {
     Take(Step),
+    /// The Secret is on its way out: look again later.
     Wait,
-    Good { expires_at: Timestamp, refreshed_at: Timestamp, next: Timestamp },
+    /// All is well until `next`.
+    Good {
+        expires_at: Timestamp,
+        refreshed_at: Timestamp,
+        next: Timestamp,
+    },
 }
 
-/// The rules about the token and its Secret, once nothing stands in the way.
-fn token_step(
-    name: &str,
-    account: &Account,
-    service: &Service,
-    wish: &Wish,
-    seen: &Observed,
-    policy: &Policy,
-    now: Timestamp,
-) -> TokenStep {
-    if seen.secret.as_ref().is_some_and(Projection::terminating) {
-        return TokenStep::Wait;
-    }
-    let judged = judge(name, account, service, wish, seen, policy, now);
-    let write = |source| match &seen.secret {
-        Some(secret) if secret.immutable => Step::DeleteSecret { uid: secret.uid().to_owned() },
-        _ => Step::WriteSecret(source),
-    };
-    match judged {
-        Err(cause) => {
-            let minted = seen.memory.minted.as_ref();
-            let usable = minted.is_some_and(|minted| is_usable(minted, name, service, wish, policy, now));
-            TokenStep::Take(if usable {
-                write(Source::Minted(cause))
-            } else {
-                Step::RequestToken(wish.clone(), cause)
-            })
-        }
-        Ok(Good { secret, .. }) if !is_tidy(secret, name, account, wish, &seen.ca) => {
-            TokenStep::Take(write(Source::Present))
-        }
-        Ok(Good { token, claims, due, refreshed_at, .. }) => {
-            let spread = spread(&[name, &account.uid, "review"], 1_000) as i64;
-            let interval = policy.review_seconds - policy.review_seconds * spread / 10_000;
-            let reviewed = seen.memory.review.filter(|review| review.token == token.fingerprint());
-            match reviewed.map(|review| (review.at, after(review.at, interval))) {
-                Some((at, again)) if at <= now && now < again => {
-                    TokenStep::Good { expires_at: claims.expires_at, refreshed_at, next: due.min(again) }
-                }
-                _ => TokenStep::Take(Step::ReviewToken),
-            }
-        }
-    }
+/// A [`Context`] in which nothing stands in the way of a token: the account wants one that a cluster can grant, and
+/// its ServiceAccount is there and ours.
+#[derive(Clone, Copy)]
+struct TokenContext<'a> {
+    context: Context<'a>,
+    account: &'a Account,
+    service_account: &'a ServiceAccount,
+    wanted: &'a TokenRequestSpec,
 }
 
-struct Good<'a> {
-    secret: &'a Projection,
+/// A token in the Secret that may stay.
+struct GoodToken<'a> {
+    secret: &'a Secret,
     token: &'a Token,
     claims: &'a Claims,
+    /// When it is to be replaced.
     due: Timestamp,
+    /// When it was projected, as far as that is known.
     refreshed_at: Timestamp,
 }
 
-/// Whether the token in the Secret may stay, or why it must be replaced.
-fn judge<'a>(
-    name: &str,
-    account: &Account,
-    service: &Service,
-    wish: &Wish,
-    seen: &'a Observed,
-    policy: &Policy,
-    now: Timestamp,
-) -> Result<Good<'a>, Cause> {
-    let secret = seen.secret.as_ref().ok_or(Cause::SecretMissing)?;
-    let token = secret.token.as_ref().ok_or(Cause::SecretAltered)?;
-    if seen.memory.projected.is_some_and(|(projected, _)| projected != token.fingerprint()) {
-        return Err(Cause::SecretAltered);
+impl<'a> TokenContext<'a> {
+    fn decide(self) -> TokenStep {
+        let Context { name, seen, policy, now } = self.context;
+        if seen.secret.as_ref().is_some_and(Secret::terminating) {
+            return TokenStep::Wait;
+        }
+        // An immutable Secret cannot be mended: it is deleted, and the next step creates it. A token that waits for it
+        // in memory survives that; a crash in between costs one more token.
+        let write = |source| match &seen.secret {
+            Some(secret) if secret.immutable => Step::DeleteSecret { uid: secret.uid().to_owned() },
+            _ => Step::WriteSecret(source),
+        };
+        match self.check() {
+            Err(cause) => {
+                // A write that failed is tried again with the token that is there: a hub that refuses writes must not
+                // make the cluster issue a token for each attempt.
+                let minted = seen.memory.minted.as_ref();
+                TokenStep::Take(if minted.is_some_and(|minted| self.is_usable(minted)) {
+                    write(Source::Minted(cause))
+                } else {
+                    Step::RequestToken(self.wanted.clone(), cause)
+                })
+            }
+            Ok(GoodToken { secret, .. }) if !self.is_tidy(secret) => TokenStep::Take(write(Source::Present)),
+            Ok(GoodToken { token, claims, due, refreshed_at, .. }) => {
+                // Up to a tenth earlier, so that the reviews of many accounts do not come in one moment.
+                let spread = spread(&[name, &self.account.uid, "review"], 1_000) as i64;
+                let interval = policy.review_seconds - policy.review_seconds * spread / 10_000;
+                let reviewed = seen.memory.review.filter(|review| review.token == token.fingerprint());
+                match reviewed.map(|review| (review.at, after(review.at, interval))) {
+                    // A review from the future was made before the clock was set back: it says nothing about when the
+                    // next one is due.
+                    Some((at, again)) if at <= now && now < again => {
+                        TokenStep::Good { expires_at: claims.expires_at, refreshed_at, next: due.min(again) }
+                    }
+                    _ => TokenStep::Take(Step::ReviewToken),
+                }
+            }
+        }
     }
-    let claims = made_for(token, name, service, policy)?;
-    if seen.memory.review.is_some_and(|review| review.token == token.fingerprint() && !review.accepted) {
-        return Err(Cause::Rejected);
+
+    /// Whether the token in the Secret may stay, or why it must be replaced. The order matters to metrics and logs
+    /// only: they name the first cause that holds.
+    fn check(self) -> Result<GoodToken<'a>, Cause> {
+        let Context { name, seen, policy, now } = self.context;
+        let secret = seen.secret.as_ref().ok_or(Cause::SecretMissing)?;
+        let token = secret.token.as_ref().ok_or(Cause::SecretAltered)?;
+        // Somebody put another token there. It may even be a good one of this ServiceAccount; but what the agent did
+        // not project it does not vouch for. After a restart it cannot tell: then claims and TokenReview have to do.
+        if seen.memory.projected.is_some_and(|(projected, _)| projected != token.fingerprint()) {
+            return Err(Cause::SecretAltered);
+        }
+        let claims = made_for(token, name, self.service_account, policy)?;
+        if seen.memory.review.is_some_and(|review| review.token == token.fingerprint() && !review.accepted) {
+            return Err(Cause::Rejected);
+        }
+        // The record, not the claims: a cluster may grant less than was asked for, and asking again and again would
+        // not change its mind.
+        let as_wanted = match secret.record() {
+            Some(record) => record == self.wanted.record(),
+            None => self.wanted.is_met_by(claims),
+        };
+        if !as_wanted {
+            return Err(Cause::RequestChanged);
+        }
+        let projected_at = projected_at(token, seen);
+        let due = due(claims, projected_at, now, spread(&[name, &self.account.uid], SPREAD_PER_MYRIAD + 1));
+        if now >= due {
+            return Err(Cause::Due);
+        }
+        let refreshed_at = projected_at.unwrap_or_else(|| self.reported_refresh(claims));
+        Ok(GoodToken { secret, token, claims, due, refreshed_at })
     }
-    let wanted = match secret.record() {
-        Some(record) => record == wish.record(),
-        None => wish.is_met_by(claims),
-    };
-    if !wanted {
-        return Err(Cause::RequestChanged);
+
+    /// Whether a token that waits to be projected still is the one to project: it has half of its life before it.
+    fn is_usable(self, minted: &Minted) -> bool {
+        let Context { name, policy, now, .. } = self.context;
+        let fresh =
+            |claims: &Claims| minted.at <= now && now < after(minted.at, claims.lifetime_seconds() / 2);
+        minted.record == self.wanted.record()
+            && made_for(&minted.token, name, self.service_account, policy).is_ok_and(fresh)
     }
-    let projected_at = projected_at(token, seen);
-    let due = due(claims, projected_at, now, spread(&[name, &account.uid], SPREAD_PER_MYRIAD + 1));
-    if now >= due {
-        return Err(Cause::Due);
+
+    /// When the token was last renewed, as it was reported or as the token says itself. Only for an agent that does
+    /// not remember: if its former life crashed between Secret and status, this is the time of the token before, until
+    /// the next renewal.
+    fn reported_refresh(self, claims: &Claims) -> Timestamp {
+        let reported = self.account.status.token_secret_ref.as_ref();
+        let reported = reported.filter(|reference| reference.name == self.context.name);
+        reported.map_or(claims.issued_at, |reference| reference.last_refresh_timestamp.0)
     }
-    let refreshed_at = projected_at.unwrap_or_else(|| reported_refresh(name, account, claims));
-    Ok(Good { secret, token, claims, due, refreshed_at })
+
+    /// Whether all that surrounds the token in the Secret is as it should be.
+    fn is_tidy(self, secret: &Secret) -> bool {
+        secret.ca.as_deref() == Some(self.context.seen.ca.as_slice())
+            && !secret.extra_keys
+            && secret.owned_by(self.context.name, &self.account.uid)
+            && secret.record() == Some(self.wanted.record().as_str())
+    }
 }
 
 /// The claims of a token that was made for this very ServiceAccount.
 fn made_for<'a>(
     token: &'a Token,
     name: &str,
-    service: &Service,
+    service_account: &ServiceAccount,
     policy: &Policy,
 ) -> Result<&'a Claims, Cause> {
     let claims = token.claims().ok_or(Cause::SecretAltered)?;
     if claims.subject != names::service_account_user(&policy.agent_namespace, name) {
         return Err(Cause::SecretAltered);
     }
-    if claims.account_uid != service.uid {
+    // A token is bound to the UID: the cluster refuses it after the ServiceAccount was created anew under its name.
+    if claims.account_uid != service_account.uid {
         return Err(Cause::ServiceAccountRecreated);
     }
     Ok(claims)
 }
 
-/// Why a token that the cluster just issued cannot be used, if it cannot.
+/// Why a token that the cluster just issued cannot be used, if it cannot. A TokenRequest has no precondition on the
+/// UID: between the look and the request the ServiceAccount may have become another, perhaps somebody else's.
 pub(crate) fn refuse_issued(
     token: &Token,
     name: &str,
-    service: &Service,
+    service_account: &ServiceAccount,
     policy: &Policy,
 ) -> Option<&'static str> {
-    match made_for(token, name, service, policy) {
+    match made_for(token, name, service_account, policy) {
         Ok(_) => None,
         Err(Cause::ServiceAccountRecreated) => Some("the token is of another ServiceAccount of that name"),
         Err(_) => Some("the token is no service-account token for this account"),
     }
 }
 
-/// Whether a token that waits to be projected still is the one to project: it has half of its life before it.
-fn is_usable(
-    minted: &Minted,
-    name: &str,
-    service: &Service,
-    wish: &Wish,
-    policy: &Policy,
-    now: Timestamp,
-) -> bool {
-    let fresh = |claims: &Claims| minted.at <= now && now < after(minted.at, claims.lifetime_seconds() / 2);
-    minted.record == wish.record() && made_for(&minted.token, name, service, policy).is_ok_and(fresh)
-}
-
 /// When this agent projected this very token, if it did and remembers.
 fn projected_at(token: &Token, seen: &Observed) -> Option<Timestamp> {
     seen.memory.projected.filter(|(projected, _)| *projected == token.fingerprint()).map(|(_, at)| at)
-}
-
-/// When the token was last renewed, as it was reported or as the token says itself.
-fn reported_refresh(name: &str, account: &Account, claims: &Claims) -> Timestamp {
-    let reported = account.status.token_secret_ref.as_ref().filter(|reference| reference.name == name);
-    reported.map_or(claims.issued_at, |reference| reference.last_refresh_timestamp.0)
 }
 
 /// When a token is to be replaced.
@@ -414,21 +485,17 @@ fn due(
 ) -> Timestamp {
     let lifetime = claims.lifetime_seconds();
     let share = DUE_PER_MYRIAD + spread_per_myriad as i64;
+    // In 128 bits, because a forged token may claim any lifetime.
     let regular = after(claims.issued_at, (i128::from(lifetime) * i128::from(share) / 10_000) as i64);
     match projected_at {
+        // Only of the past: a projection from the future was made before the clock was set back, and would put off the
+        // renewal for as long as it was set back.
         Some(at) if at <= now => regular.max(after(at, lifetime / 10)),
         _ => regular,
     }
 }
 
-/// Whether all that surrounds the token in the Secret is as it should be.
-fn is_tidy(secret: &Projection, name: &str, account: &Account, wish: &Wish, ca: &[u8]) -> bool {
-    secret.ca.as_deref() == Some(ca)
-        && !secret.extra_keys
-        && secret.owned_by(name, &account.uid)
-        && secret.record() == Some(wish.record().as_str())
-}
-
+/// `seconds` after `time`; as late, or as early, as a timestamp can be where that overflows.
 fn after(time: Timestamp, seconds: i64) -> Timestamp {
     Timestamp::from_second(time.as_second().saturating_add(seconds)).unwrap_or(if seconds < 0 {
         Timestamp::MIN

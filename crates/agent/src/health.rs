@@ -1,6 +1,6 @@
 //! Which side answers, for probes, metrics and for knowing when to hurry.
 
-use crate::calls::Side;
+use crate::side::{Kind, Side};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::sync::Notify;
 
@@ -15,26 +15,6 @@ pub struct Health {
     listed: AtomicU8,
     /// Woken when a side answers again.
     pub(crate) recovered: Notify,
-}
-
-/// The kinds that the agent watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    Account = 0,
-    Secret = 1,
-    ServiceAccount = 2,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Account, Self::Secret, Self::ServiceAccount];
-
-    pub(crate) fn side(self) -> Side {
-        match self {
-            Self::Account | Self::Secret => Side::Hub,
-            Self::ServiceAccount => Side::Cluster,
-        }
-    }
 }
 
 impl Health {
@@ -88,7 +68,7 @@ impl Health {
     }
 
     /// Whether the side answered last time it was asked. True before it was asked at all.
-    pub fn answers(&self, side: Side) -> bool {
+    pub(crate) fn answers(&self, side: Side) -> bool {
         !self.away(side).load(Ordering::Relaxed)
     }
 

@@ -15,12 +15,9 @@
 //! other; a side that is away costs nothing that was there. Caveats: the agent acts as long as it runs and may
 //! reach both sides; a Secret without our label is seen only when an account's turn comes.
 
-pub mod decide;
-pub mod observe;
-pub mod token;
-
 mod ca;
 mod calls;
+mod decide;
 #[cfg(test)]
 mod fake;
 mod health;
@@ -28,15 +25,17 @@ mod lease;
 mod manifests;
 mod metrics;
 mod news;
+mod observe;
 mod reconcile;
 mod report;
 mod run;
 mod serve;
+mod side;
+mod token;
 mod watch;
 
 pub use ca::CaSource;
-pub use calls::{CallError, CallErrorKind, Side};
 pub use health::Health;
-pub use manifests::{InCluster, SERVICE_ACCOUNT, spoke_manifests};
+pub use manifests::{InCluster, spoke_manifests};
 pub use run::{Agent, Error, Handle, Options};
 pub use serve::{Endpoint, Observed, serve};

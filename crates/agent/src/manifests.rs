@@ -59,7 +59,7 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
 }
 
 /// The ServiceAccount of an agent that runs in a pod of its cluster.
-pub const SERVICE_ACCOUNT: &str = "managed-serviceaccount";
+const SERVICE_ACCOUNT: &str = "managed-serviceaccount";
 /// The Deployment of such an agent.
 const DEPLOYMENT: &str = "fleetpass-agent";
 /// Where its pod finds the kubeconfig of the hub.

@@ -1,9 +1,10 @@
 //! What the agent counts, in Prometheus' text format.
 
 use crate::{
-    calls::{CallError, CallErrorKind, Side},
+    calls::{CallError, CallErrorKind},
     decide::Cause,
     health::Health,
+    side::Side,
 };
 use fleetpass_api::clock::SharedClock;
 use jiff::Timestamp;

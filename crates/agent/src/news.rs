@@ -8,7 +8,7 @@
 //! all there is here: it is told what happened, and says whose turn it makes. When that is, and how long a failed
 //! account waits, is for the work queue ([`fleetpass_workqueue`]), into which the run loop puts the names.
 
-use crate::{decide::spread, health::Kind, observe::Memory};
+use crate::{decide::spread, observe::Memory, side::Kind};
 use fleetpass_workqueue::{Backoff, Next};
 use std::{
     collections::{HashMap, HashSet},
@@ -133,11 +133,6 @@ impl News {
     pub(crate) fn listed(&mut self, kind: Kind, names: &HashSet<Name>) -> Vec<Name> {
         let missing: Vec<Name> = self.0.keys().filter(|name| !names.contains(*name)).cloned().collect();
         missing.into_iter().filter(|name| self.notify(name, kind, Change::Gone(None))).collect()
-    }
-
-    /// The accounts of which something is known.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
-        self.0.keys()
     }
 
     /// A reconcile of the account begins, with this memory.
@@ -266,7 +261,7 @@ mod tests {
         agent.listed(Kind::Account, &HashSet::new());
         assert!(agent.begin(now).is_some());
         agent.end(&name, Outcome::Settled { versions: versions(0, 0, 0), wait: None }, now);
-        assert_eq!(agent.news.names().count(), 0, "an account that is gone is forgotten");
+        assert_eq!(agent.news.0.len(), 0, "an account that is gone is forgotten");
         assert!(agent.queue.is_empty());
     }
 

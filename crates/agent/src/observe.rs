@@ -4,101 +4,101 @@ use crate::token::{Fingerprint, Token};
 use fleetpass_api::{ManagedServiceAccount, account::Status, names};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Secret, ServiceAccount},
+    api::core::v1,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
 /// Everything about one account, read live.
 #[derive(Debug, Clone, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The ManagedServiceAccount; `None` only when the hub said that it does not exist.
-    pub account: Option<Account>,
+    pub(crate) account: Option<Account>,
     /// The ServiceAccount of that name on the cluster.
-    pub service_account: Option<Service>,
+    pub(crate) service_account: Option<ServiceAccount>,
     /// The Secret of that name on the hub.
-    pub secret: Option<Projection>,
+    pub(crate) secret: Option<Secret>,
     /// The cluster's CA bundle, PEM.
-    pub ca: Vec<u8>,
+    pub(crate) ca: Vec<u8>,
     /// What the agent remembers.
-    pub memory: Memory,
+    pub(crate) memory: Memory,
 }
 
 /// What the agent remembers of one account between reconciles. Losing it costs one TokenReview.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// A token that the cluster issued and that is not in the Secret yet.
-    pub minted: Option<Minted>,
+    pub(crate) minted: Option<Minted>,
     /// What the agent wrote into the Secret last, and when.
-    pub projected: Option<(Fingerprint, Timestamp)>,
+    pub(crate) projected: Option<(Fingerprint, Timestamp)>,
     /// What the cluster said about a token last.
-    pub review: Option<Review>,
+    pub(crate) review: Option<Review>,
 }
 
 /// A token fresh from the cluster.
 #[derive(Debug, Clone)]
-pub struct Minted {
+pub(crate) struct Minted {
     /// The token.
-    pub token: Token,
-    /// The request that it answers, see [`crate::decide::Wish::record`].
-    pub record: String,
+    pub(crate) token: Token,
+    /// The request that it answers, see [`crate::decide::TokenRequestSpec::record`].
+    pub(crate) record: String,
     /// When it came, by the agent's clock.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 /// What the cluster said about a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Review {
+pub(crate) struct Review {
     /// Which token.
-    pub token: Fingerprint,
+    pub(crate) token: Fingerprint,
     /// Whether it authenticates as the account's ServiceAccount.
-    pub accepted: bool,
+    pub(crate) accepted: bool,
     /// When it was asked.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
 }
 
 /// A ManagedServiceAccount, as far as it matters here.
 #[derive(Debug, Clone, Default)]
-pub struct Account {
+pub(crate) struct Account {
     /// Its UID.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The version that was read.
-    pub resource_version: String,
+    pub(crate) resource_version: String,
     /// Whether it is being deleted.
-    pub terminating: bool,
+    pub(crate) terminating: bool,
     /// `spec.rotation.validity`, unchecked.
-    pub validity: String,
+    pub(crate) validity: String,
     /// What was reported so far.
-    pub status: Status,
+    pub(crate) status: Status,
 }
 
 /// A ServiceAccount on the cluster.
 #[derive(Debug, Clone, Default)]
-pub struct Service {
+pub(crate) struct ServiceAccount {
     /// Its UID.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The version that was read.
-    pub resource_version: String,
+    pub(crate) resource_version: String,
     /// Whether it carries our label.
-    pub managed: bool,
+    pub(crate) managed: bool,
     /// Whether it is being deleted.
-    pub terminating: bool,
+    pub(crate) terminating: bool,
 }
 
 /// A Secret on the hub.
 #[derive(Debug, Clone, Default)]
-pub struct Projection {
+pub(crate) struct Secret {
     /// Its metadata: what a replacement keeps.
-    pub metadata: ObjectMeta,
+    pub(crate) metadata: ObjectMeta,
     /// Whether it carries our label and is of our type.
-    pub managed: bool,
+    pub(crate) managed: bool,
     /// Whether its data can no longer be changed.
-    pub immutable: bool,
+    pub(crate) immutable: bool,
     /// The token in it.
-    pub token: Option<Token>,
+    pub(crate) token: Option<Token>,
     /// The CA bundle in it.
-    pub ca: Option<Vec<u8>>,
+    pub(crate) ca: Option<Vec<u8>>,
     /// Whether it has keys other than ours.
-    pub extra_keys: bool,
+    pub(crate) extra_keys: bool,
 }
 
 fn has_our_label(metadata: &ObjectMeta) -> bool {
@@ -124,8 +124,8 @@ impl From<ManagedServiceAccount> for Account {
     }
 }
 
-impl From<ServiceAccount> for Service {
-    fn from(account: ServiceAccount) -> Self {
+impl From<v1::ServiceAccount> for ServiceAccount {
+    fn from(account: v1::ServiceAccount) -> Self {
         Self {
             managed: has_our_label(&account.metadata),
             terminating: account.metadata.deletion_timestamp.is_some(),
@@ -135,8 +135,8 @@ impl From<ServiceAccount> for Service {
     }
 }
 
-impl From<Secret> for Projection {
-    fn from(secret: Secret) -> Self {
+impl From<v1::Secret> for Secret {
+    fn from(secret: v1::Secret) -> Self {
         let mut data = secret.data.unwrap_or_default();
         let token = data.remove(names::SECRET_KEY_TOKEN).and_then(|bytes| String::from_utf8(bytes.0).ok());
         let ca = data.remove(names::SECRET_KEY_CA).map(|bytes| bytes.0);
@@ -152,19 +152,19 @@ impl From<Secret> for Projection {
     }
 }
 
-impl Projection {
+impl Secret {
     /// Its UID.
-    pub fn uid(&self) -> &str {
+    pub(crate) fn uid(&self) -> &str {
         self.metadata.uid.as_deref().unwrap_or_default()
     }
 
     /// Whether it is being deleted.
-    pub fn terminating(&self) -> bool {
+    pub(crate) fn terminating(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
 
     /// The request that its token answers, as recorded when it was projected.
-    pub fn record(&self) -> Option<&str> {
+    pub(crate) fn record(&self) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(names::ANNOTATION_TOKEN_REQUEST).map(String::as_str)
     }
 
@@ -173,12 +173,12 @@ impl Projection {
     }
 
     /// Whether a ManagedServiceAccount of this name owns it, whichever.
-    pub fn owned_by_name(&self, name: &str) -> bool {
+    pub(crate) fn owned_by_name(&self, name: &str) -> bool {
         self.owners().iter().any(|owner| refers_to(owner, name))
     }
 
     /// Whether exactly this ManagedServiceAccount owns it, and no earlier one of its name.
-    pub fn owned_by(&self, name: &str, uid: &str) -> bool {
+    pub(crate) fn owned_by(&self, name: &str, uid: &str) -> bool {
         let mut ours = self.owners().iter().filter(|owner| refers_to(owner, name)).peekable();
         ours.peek().is_some() && ours.all(|owner| owner.uid == uid)
     }

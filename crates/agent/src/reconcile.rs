@@ -2,12 +2,13 @@
 
 use crate::{
     ca::CaBundle,
-    calls::{CallError, CallErrorKind, Calls, Content, Side},
+    calls::{CallError, CallErrorKind, Calls, Content},
     decide::{Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
     metrics::Metrics,
     news::{Outcome, Versions},
     observe::{Memory, Minted, Observed, Review},
     report,
+    side::Side,
 };
 use fleetpass_api::{clock::SharedClock, names};
 use std::sync::Arc;
@@ -116,17 +117,17 @@ impl Context {
                 seen.service_account = Some(self.calls.create_service_account(name).await?);
                 tracing::info!(account = name, "created the ServiceAccount");
             }
-            Step::RequestToken(wish, _) => {
-                let token = self.calls.request_token(name, &wish).await?;
+            Step::RequestToken(wanted, _) => {
+                let token = self.calls.request_token(name, &wanted).await?;
                 if let Some(problem) = seen
                     .service_account
                     .as_ref()
-                    .and_then(|service| refuse_issued(&token, name, service, &self.policy))
+                    .and_then(|found| refuse_issued(&token, name, found, &self.policy))
                 {
                     let kind = CallErrorKind::Unusable(problem);
                     return Err(CallError { side: Side::Cluster, call: "POST ServiceAccount/token", kind });
                 }
-                seen.memory.minted = Some(Minted { token, record: wish.record(), at: now });
+                seen.memory.minted = Some(Minted { token, record: wanted.record(), at: now });
             }
             Step::ReviewToken => {
                 let Some(token) = seen.secret.as_ref().and_then(|secret| secret.token.as_ref()) else {

@@ -1,16 +1,16 @@
 //! The agent as a service: its options, its loop, and a handle on it.
 
 use crate::{
-    Side,
     ca::{CaBundle, CaSource},
     calls::Calls,
     decide::Policy,
-    health::{Health, Kind},
+    health::Health,
     lease,
     metrics::Metrics,
     news::{self, End, Failed, Name, News, Outcome},
     observe::Memory,
     reconcile::Context,
+    side::{Kind, Side},
     watch::{Signal, probe, watch},
 };
 use fleetpass_api::{ManagedServiceAccount, clock::SharedClock, names};
@@ -21,10 +21,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// What an agent is told.
@@ -87,7 +84,6 @@ pub enum Error {
 pub struct Agent {
     context: Arc<Context>,
     health: Arc<Health>,
-    poke: Arc<Notify>,
     options: Options,
 }
 
@@ -96,7 +92,6 @@ pub struct Agent {
 pub struct Handle {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    poke: Arc<Notify>,
 }
 
 impl Handle {
@@ -108,11 +103,6 @@ impl Handle {
     /// The agent's metrics as OpenMetrics text.
     pub fn metrics(&self) -> String {
         self.metrics.text()
-    }
-
-    /// Have the agent look at every account now, as if its time had come: after the clock was set.
-    pub fn resync(&self) {
-        self.poke.notify_one();
     }
 }
 
@@ -142,7 +132,6 @@ impl Agent {
         }
         let health = Arc::new(Health::default());
         let metrics = Arc::new(Metrics::new(options.clock.clone(), health.clone()));
-        let poke = Arc::new(Notify::new());
         let context = Arc::new(Context {
             calls: Calls {
                 hub,
@@ -163,8 +152,8 @@ impl Agent {
             clock: options.clock.clone(),
             metrics: metrics.clone(),
         });
-        let handle = Handle { metrics, health: health.clone(), poke: poke.clone() };
-        Ok((Self { context, health, poke, options }, handle))
+        let handle = Handle { metrics, health: health.clone() };
+        Ok((Self { context, health, options }, handle))
     }
 
     /// Works until shut down; reconciles under way then have [`Options::shutdown_grace`] to end.
@@ -196,7 +185,6 @@ impl Agent {
                 () = shutdown.cancelled() => return,
                 Some(signal) = signals.recv() => turns.accept(signal),
                 () = self.health.recovered.notified() => turns.queue.hurry(),
-                () = self.poke.notified() => turns.all(),
             }
         }
     }
@@ -251,11 +239,6 @@ impl Turns {
                 self.news().listed(kind, &names).into_iter().for_each(|name| self.queue.add(name));
             }
         }
-    }
-
-    /// Has a look at every account, whether or not something is known to have happened to it.
-    fn all(&self) {
-        self.news().names().for_each(|name| self.queue.add(name.clone()));
     }
 
     /// One reconcile of one account. It is a task: accounts are worked on by all threads, and one whose reconcile

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 /// A service-account token. `Debug` shows its claims at most.
 #[derive(Debug, Clone)]
-pub struct Token {
+pub(crate) struct Token {
     secret: SecretString,
     fingerprint: Fingerprint,
     claims: Option<Claims>,
@@ -19,26 +19,26 @@ pub struct Token {
 
 /// Tells tokens apart without keeping them: a keyless 64-bit hash, only ever compared within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(u64);
+pub(crate) struct Fingerprint(u64);
 
 /// What a service-account token says about itself (k8s.io/kubernetes, `pkg/serviceaccount/claims.go`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// `iat`.
-    pub issued_at: Timestamp,
+    pub(crate) issued_at: Timestamp,
     /// `exp`, later than `iat`.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
     /// `sub`: `system:serviceaccount:NAMESPACE:NAME`.
-    pub subject: String,
+    pub(crate) subject: String,
     /// `kubernetes.io`, `serviceaccount`, `uid`.
-    pub account_uid: String,
+    pub(crate) account_uid: String,
     /// `aud`.
-    pub audiences: Vec<String>,
+    pub(crate) audiences: Vec<String>,
 }
 
 impl Token {
     /// Takes a token in; text that is no service-account token is kept, with no claims.
-    pub fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let claims = read_claims(&text);
@@ -46,12 +46,12 @@ impl Token {
     }
 
     /// The claims, unless the text is no service-account token.
-    pub fn claims(&self) -> Option<&Claims> {
+    pub(crate) fn claims(&self) -> Option<&Claims> {
         self.claims.as_ref()
     }
 
     /// What to compare tokens by.
-    pub fn fingerprint(&self) -> Fingerprint {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
@@ -63,7 +63,7 @@ impl Token {
 
 impl Claims {
     /// Seconds between `iat` and `exp`; at least 1.
-    pub fn lifetime_seconds(&self) -> i64 {
+    pub(crate) fn lifetime_seconds(&self) -> i64 {
         self.expires_at.as_second() - self.issued_at.as_second()
     }
 }

@@ -1,9 +1,9 @@
 //! What happens on both sides, as news. Metadata only: no token passes through a watch.
 
 use crate::{
-    Side,
-    health::{Health, Kind},
+    health::Health,
     news::{Change, Name},
+    side::{Kind, Side},
 };
 use fleetpass_api::names;
 use futures::StreamExt as _;

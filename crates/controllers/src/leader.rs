@@ -1,14 +1,14 @@
 //! One of several candidates does the work: whoever holds a Lease.
 //!
 //! # Flow
-//! Every candidate tries to take the Lease every [`Timing::retry`]; whoever has it renews it as often. It is free when
+//! Every candidate tries to take the Lease once per retry period of its [`Timing`]; whoever has it renews it as often. It is free when
 //! nobody holds it, or when it was not renewed for its duration as this candidate saw it: times of other machines'
 //! clocks are never compared. (`client-go/tools/leaderelection`.) Those who wait also watch it, so that one that is
 //! given up is taken at once.
 //!
 //! # Guarantees
-//! A leader that could not renew for [`Timing::renew_within`] stops working before another candidate can take the
-//! Lease, as long as clocks run at the same speed. One that stops in order gives the Lease up.
+//! A leader that could not renew until its renew deadline stops working before another candidate can take the Lease,
+//! as long as clocks run at the same speed. One that stops in order gives the Lease up.
 //!
 //! # Caveats
 //! A request that was sent before leadership was lost may arrive after it: writes carry preconditions for that.

@@ -11,16 +11,14 @@ use std::hash::Hash;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The delay after the first failure of a key.
-pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(50);
-/// The longest delay between two attempts.
-const LAST_RETRY: Duration = Duration::from_secs(300);
+/// How long what failed waits before it is tried again, in queues and in sweeps.
+pub(crate) const RETRY: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(300));
 /// After this time a run counts as failed, so that a server that never answers cannot take all workers away.
 const LONGEST_RUN: Duration = Duration::from_secs(120);
 
 /// A new queue.
 pub(crate) fn queue<K: Clone + Eq + Hash>() -> (Queue<K>, Backlog<K>) {
-    fleetpass_workqueue::queue(Backoff::new(FIRST_RETRY, LAST_RETRY))
+    fleetpass_workqueue::queue(RETRY)
 }
 
 /// Works off `backlog` until `stop`, on `workers` keys at once; `name` is for the log. Runs under way when `stop`

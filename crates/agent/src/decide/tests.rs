@@ -30,10 +30,10 @@ fn token(uid: &str, iat: i64, exp: i64, id: u64) -> Token {
 }
 
 fn record(seconds: i64) -> String {
-    Wish { expiration_seconds: seconds, audiences: Vec::new() }.record()
+    TokenRequestSpec { expiration_seconds: seconds, audiences: Vec::new() }.record()
 }
 
-fn secret(token: Option<Token>, record: Option<&str>) -> Projection {
+fn secret(token: Option<Token>, record: Option<&str>) -> Secret {
     let owner = OwnerReference {
         api_version: "authentication.open-cluster-management.io/v1beta1".into(),
         kind: names::KIND.into(),
@@ -42,7 +42,7 @@ fn secret(token: Option<Token>, record: Option<&str>) -> Projection {
         ..OwnerReference::default()
     };
     let annotations = record.map(|record| (names::ANNOTATION_TOKEN_REQUEST.to_owned(), record.to_owned()));
-    Projection {
+    Secret {
         metadata: ObjectMeta {
             uid: Some("secret".into()),
             resource_version: Some("1".into()),
@@ -69,7 +69,11 @@ fn settled() -> Observed {
             validity: "1h".into(),
             ..Account::default()
         }),
-        service_account: Some(Service { uid: "service".into(), managed: true, ..Service::default() }),
+        service_account: Some(ServiceAccount {
+            uid: "service".into(),
+            managed: true,
+            ..ServiceAccount::default()
+        }),
         secret: Some(secret(Some(token), Some(&record(HOUR)))),
         ca: CA.to_vec(),
         memory: Memory { review: Some(review), ..Memory::default() },
@@ -317,17 +321,20 @@ impl World {
         match step {
             Step::CreateServiceAccount => {
                 assert!(self.seen.service_account.is_none());
-                self.seen.service_account =
-                    Some(Service { uid: format!("service-{now}"), managed: true, ..Service::default() });
+                self.seen.service_account = Some(ServiceAccount {
+                    uid: format!("service-{now}"),
+                    managed: true,
+                    ..ServiceAccount::default()
+                });
             }
-            Step::RequestToken(wish, _) => {
+            Step::RequestToken(wanted, _) => {
                 let service = self.seen.service_account.as_ref().unwrap();
                 assert!(service.managed && !service.terminating);
                 assert!(self.seen.secret.as_ref().is_none_or(|secret| secret.managed));
                 self.tokens += 1;
-                let lifetime = wish.expiration_seconds.min(self.longest);
+                let lifetime = wanted.expiration_seconds.min(self.longest);
                 let token = token(&service.uid, now, now + lifetime, 1_000 + self.tokens);
-                self.seen.memory.minted = Some(Minted { token, record: wish.record(), at: at(now) });
+                self.seen.memory.minted = Some(Minted { token, record: wanted.record(), at: at(now) });
             }
             Step::ReviewToken => {
                 let token = self.seen.secret.as_ref().unwrap().token.as_ref().unwrap().fingerprint();
@@ -396,14 +403,14 @@ fn any_account() -> impl Strategy<Value = Option<Account>> {
     prop::option::weighted(0.85, account)
 }
 
-fn any_service() -> impl Strategy<Value = Option<Service>> {
+fn any_service() -> impl Strategy<Value = Option<ServiceAccount>> {
     let service =
         (prop::bool::weighted(0.8), prop::bool::weighted(0.1), prop::sample::select(vec!["service", "old"]))
-            .prop_map(|(managed, terminating, uid)| Service {
+            .prop_map(|(managed, terminating, uid)| ServiceAccount {
                 uid: uid.into(),
                 managed,
                 terminating,
-                ..Service::default()
+                ..ServiceAccount::default()
             });
     prop::option::weighted(0.8, service)
 }
@@ -422,7 +429,7 @@ fn any_token() -> impl Strategy<Value = Option<Token>> + Clone {
     ]
 }
 
-fn any_secret() -> impl Strategy<Value = Option<Projection>> {
+fn any_secret() -> impl Strategy<Value = Option<Secret>> {
     let records = vec![None, Some(record(HOUR)), Some(record(600)), Some("else".to_owned())];
     let secret = (
         any_token(),
@@ -438,7 +445,7 @@ fn any_secret() -> impl Strategy<Value = Option<Projection>> {
             if !owned {
                 secret.metadata.owner_references = None;
             }
-            Projection { managed, immutable, extra_keys, ca: ca.then(|| CA.to_vec()), ..secret }
+            Secret { managed, immutable, extra_keys, ca: ca.then(|| CA.to_vec()), ..secret }
         });
     prop::option::weighted(0.8, secret)
 }

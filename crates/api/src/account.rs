@@ -14,8 +14,8 @@ use std::borrow::Cow;
 /// The manifest of the CustomResourceDefinition (JSON), both versions.
 pub const CRD_JSON: &str = include_str!("../crds/managedserviceaccounts.json");
 
-/// Lifetime that the CRD's default asks for.
-pub const DEFAULT_VALIDITY: &str = "8640h0m0s";
+/// Lifetime that the CRD's default asks for: 360 days.
+const DEFAULT_VALIDITY: &str = "8640h0m0s";
 
 /// A wish for a fresh token of a ServiceAccount on the cluster whose namespace it lies in.
 ///
@@ -58,6 +58,8 @@ pub struct Rotation {
     pub validity: String,
 }
 
+// What the CRD's schema says under `default`, for objects that no server has defaulted: those of tests, and those that
+// are about to be created.
 fn enabled() -> bool {
     true
 }
@@ -94,6 +96,7 @@ pub struct Status {
     pub token_secret_ref: Option<SecretRef>,
 }
 
+/// Go reads `null` as an empty list, and so does this.
 fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -129,6 +132,7 @@ impl ManagedServiceAccount {
     }
 }
 
+// By hand, because apiVersion and kind are constants of the type and no fields of it; kube's clients need them in bodies.
 impl Serialize for ManagedServiceAccount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct(names::KIND, 5)?;

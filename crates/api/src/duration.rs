@@ -31,7 +31,10 @@ pub enum ParseError {
     },
 }
 
+/// How many nanoseconds a negative duration may have; a positive one has one less. Sums are taken without a sign first,
+/// as in Go, so that the smallest duration can be read too.
 const LIMIT: u64 = 1 << 63;
+/// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
 impl GoDuration {
@@ -69,6 +72,7 @@ impl FromStr for GoDuration {
             Some(b'+') => (false, &text[1..]),
             _ => (false, text),
         };
+        // The only number that needs no unit.
         if rest == "0" {
             return Ok(Self { nanos: 0 });
         }
@@ -100,9 +104,11 @@ fn component<'a>(rest: &'a str, text: &str) -> Result<(u64, &'a str), ParseError
         point = true;
         (fraction, after) = tail.split_at(digits(tail));
     }
+    // Digits on either side of the point are enough: "5.s" and ".5s" are durations, ".s" is none.
     if whole.is_empty() && (!point || fraction.is_empty()) {
         return Err(invalid());
     }
+    // The unit is whatever stands before the next number, known or not: the error quotes it.
     let unit_end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
     let (unit, after) = after.split_at(unit_end);
     if unit.is_empty() {
@@ -110,6 +116,7 @@ fn component<'a>(rest: &'a str, text: &str) -> Result<(u64, &'a str), ParseError
     }
     let scale = match unit {
         "ns" => 1,
+        // Two characters look the same: the micro sign and the Greek letter mu.
         "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
         "ms" => 1_000_000,
         "s" => SECOND,
@@ -154,6 +161,8 @@ impl fmt::Display for GoDuration {
         if self.nanos < 0 {
             f.write_str("-")?;
         }
+        // Below a second in the largest unit that has a digit before the point; from there on hours, minutes and seconds,
+        // the smaller ones also when they are zero: 8640h0m0s.
         match nanos {
             0..1_000 => write!(f, "{nanos}ns"),
             1_000..1_000_000 => write!(f, "{}\u{b5}s", Decimal(nanos, 3)),

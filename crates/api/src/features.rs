@@ -32,6 +32,7 @@ impl std::str::FromStr for FeatureGates {
     /// Reads `Name=true,Other=false`. Booleans as Go's `strconv.ParseBool` reads them.
     fn from_str(text: &str) -> Result<Self, FeatureError> {
         let mut gates = Self::default();
+        // Of a feature that is named twice the last value counts, and empty items are passed over, as in Go.
         for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             let Some((name, value)) = item.split_once('=').map(|(n, v)| (n.trim(), v.trim())) else {
                 return Err(FeatureError::MissingValue(item.to_owned()));

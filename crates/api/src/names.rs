@@ -18,7 +18,7 @@ pub const PLURAL: &str = "managedserviceaccounts";
 /// Name of the addon: also the name of the Lease that an agent renews.
 pub const ADDON_NAME: &str = "managed-serviceaccount";
 /// Name of the agent within the addon, as its client certificate carries it.
-pub const AGENT_NAME: &str = "addon-agent";
+const AGENT_NAME: &str = "addon-agent";
 /// Group of the addon's agents of all clusters, an organisation of their client certificates.
 pub const ADDON_GROUP: &str = "system:open-cluster-management:addon:managed-serviceaccount";
 /// Namespace of the agent, and of the ServiceAccounts that it keeps, on a managed cluster.
@@ -29,6 +29,8 @@ pub const DEFAULT_AGENT_NAMESPACE: &str = "open-cluster-management-agent-addon";
 pub const LABEL_IS_MANAGED: &str = "authentication.open-cluster-management.io/is-managed-serviceaccount";
 /// The one value of [`LABEL_IS_MANAGED`] that counts.
 pub const LABEL_IS_MANAGED_VALUE: &str = "true";
+
+// Everything below `fleetpass.io/` is ours: the upstream addon does not know it and has to work without it.
 
 /// Annotation of a projected Secret: the request (lifetime, audiences) that its token answers, so that a
 /// changed request is seen even where the cluster shortens lifetimes. Written by Fleetpass only.
@@ -47,6 +49,8 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 pub const CONDITION_SECRET_CREATED: &str = "SecretCreated";
 /// Condition: the Secret holds a token that the cluster accepts.
 pub const CONDITION_TOKEN_REPORTED: &str = "TokenReported";
+
+// Reasons are part of what users see and scripts compare: they are added to, and not renamed.
 
 /// Reason of `SecretCreated` when it is True.
 pub const REASON_SECRET_CREATED: &str = "SecretCreated";

@@ -1,4 +1,4 @@
-//! The namespaces and Deployments that our parts live in on a Kubernetes.
+//! The namespaces and Deployments in which agent and manager run on a Kubernetes.
 
 use serde_json::{Value, json};
 
@@ -51,6 +51,8 @@ impl Workload<'_> {
     /// who is nobody.
     pub fn deployment(&self) -> Value {
         let labels = json!({"app.kubernetes.io/name": self.name});
+        // Agents elect no leader. Two of them side by side would each rotate the same tokens, so the old pod ends first,
+        // and for a moment there is none: tokens are renewed long before they end.
         let (replicas, strategy) = match self.replicas {
             Replicas::One => (1, "Recreate"),
             Replicas::Elected(replicas) => (replicas, "RollingUpdate"),
@@ -82,6 +84,8 @@ impl Workload<'_> {
         let mut arguments = self.arguments.clone();
         arguments.push(format!("--metrics-bind-address=:{METRICS_PORT}"));
         arguments.push(format!("--health-probe-bind-address=:{PROBES_PORT}"));
+        // `/healthz` tells that the process works, `/readyz` that it has reached its API servers: one that waits for them
+        // is not restarted.
         let probe = |path| json!({"httpGet": {"path": path, "port": "probes"}});
         let mut container = json!({
             "name": "fleetpass", "image": self.image, "args": arguments,
@@ -90,6 +94,8 @@ impl Workload<'_> {
                 {"name": "probes", "containerPort": PROBES_PORT, "protocol": "TCP"},
             ],
             "livenessProbe": probe("/healthz"), "readinessProbe": probe("/readyz"),
+            // No limits: what a fleet needs depends on its size, and a limit that is too low kills the agent when there is
+            // most to do.
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
             "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,

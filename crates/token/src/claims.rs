@@ -1,5 +1,5 @@
 //! What a token says: the claims that kube-apiserver 1.36 writes (`pkg/serviceaccount/claims.go`, and `legacy.go` for
-//! the tokens that live in Secrets), and how the answer to a TokenRequest follows from the request
+//! the tokens that live in Secrets), and how the claims follow from a TokenRequest
 //! (`pkg/registry/core/serviceaccount/storage/token.go`).
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,23 +8,27 @@ use uuid::Uuid;
 
 /// The issuer of tokens that live in Secrets.
 pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
-/// The lifetime, in seconds, that a kubelet asks for when the pod did not say how long.
-pub const WARN_ONLY_EXPIRATION_SECONDS: i64 = 3607;
-/// What such a token gets instead, in seconds: a year, with a warning after the time that was asked for.
-pub const EXTENDED_EXPIRATION_SECONDS: i64 = 365 * 24 * 60 * 60;
+/// The lifetime, in seconds, that a kubelet asks for when the pod did not say how long: `WarnOnlyBoundTokenExpirationSeconds`
+/// in `pkg/serviceaccount/claims.go`. The odd seven seconds tell such a request from one that a user wrote.
+const WARN_ONLY_EXPIRATION_SECONDS: i64 = 3607;
+/// What such a token gets instead, in seconds: a year (`ExpirationExtensionSeconds` in the same file), with a warning after
+/// the time that was asked for.
+const EXTENDED_EXPIRATION_SECONDS: i64 = 365 * 24 * 60 * 60;
 /// By how much clocks may differ (`jwt.DefaultLeeway` of go-jose).
 pub const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// Claims that a key can sign: this crate's own types only.
-pub trait Encodable: Serialize + sealed::Sealed {}
+pub trait SignableClaims: Serialize + sealed::Sealed {}
 
+// A key that signs whatever it is given would sign tokens of any issuer. With a sealed trait the types here are the
+// only ones, so what can be signed is reviewed in this file.
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Claims {}
     impl Sealed for super::LegacyClaims {}
 }
-impl Encodable for Claims {}
-impl Encodable for LegacyClaims {}
+impl SignableClaims for Claims {}
+impl SignableClaims for LegacyClaims {}
 
 /// An object that a token names.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -189,15 +193,13 @@ pub enum Binding {
 pub struct Lifetimes {
     /// `--service-account-max-token-expiration`, in seconds; longer requests are shortened, with a warning.
     pub max_seconds: Option<i64>,
-    /// `--service-account-extend-token-expiration`: kubelets' default requests get [`Lifetimes::extended_seconds`].
+    /// `--service-account-extend-token-expiration`: the token of a kubelet's default request lives for a year.
     pub extend: bool,
-    /// The extended lifetime, in seconds.
-    pub extended_seconds: i64,
 }
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { max_seconds: None, extend: true, extended_seconds: EXTENDED_EXPIRATION_SECONDS }
+        Self { max_seconds: None, extend: true }
     }
 }
 
@@ -239,16 +241,21 @@ pub fn grant(
 ) -> Grant {
     let mut seconds = request.expiration_seconds;
     let mut warning = None;
+    // First the maximum, then the extension, as in Go: a maximum below 3607 seconds also switches the extension off, and
+    // an extended token may outlive the maximum.
     if let Some(max) = lifetimes.max_seconds.filter(|max| *max > 0 && *max < seconds) {
         warning = Some(format!("requested expiration of {seconds} seconds shortened to {max} seconds"));
         seconds = max;
     }
+    // Programs from before bound tokens read their token once. They may go on for a year, and `warnafter` shows which
+    // tokens should have been read again. Only for the API server itself: for other audiences nobody could warn.
     let extended = lifetimes.extend
         && seconds == WARN_ONLY_EXPIRATION_SECONDS
         && matches!(request.binding, Binding::Pod { .. })
         && request.audiences.iter().all(|audience| api_audiences.contains(audience));
+    // NumericDate is in whole seconds here, cut as `time.Unix()` cuts them. `nbf` equals `iat`: verifiers allow a leeway.
     let issued = now.as_second();
-    let lifetime = if extended { lifetimes.extended_seconds } else { seconds };
+    let lifetime = if extended { EXTENDED_EXPIRATION_SECONDS } else { seconds };
     let (pod, secret, node) = match request.binding {
         Binding::Account => (None, None, None),
         Binding::Pod { pod, node } => (Some(pod), None, node),
@@ -272,6 +279,7 @@ pub fn grant(
         nbf: Some(issued),
         sub: request.account.user_name(),
     };
+    // Of an extended token too the client is told the time that it asked for: it is to come back then.
     let expires = Timestamp::from_second(issued.saturating_add(seconds)).unwrap_or(Timestamp::MAX);
     Grant { claims, expiration_seconds: seconds, expires, warning }
 }

@@ -12,6 +12,8 @@ pub const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
 /// The path of the key set on the API server.
 pub const JWKS_PATH: &str = "/openid/v1/jwks";
 
+/// One key of the set. The order of the fields is that of go-jose's `rawJSONWebKey`, and is visible: the documents are
+/// compared byte for byte with kube-apiserver's.
 #[derive(Serialize)]
 struct Jwk<'a> {
     #[serde(rename = "use")]
@@ -84,6 +86,7 @@ pub fn configuration<'a>(
         subject_types_supported: [&'static str; 1],
         id_token_signing_alg_values_supported: Vec<&'static str>,
     }
+    // Sorted and without duplicates, as `sets.List` in Go gives them.
     let algorithms: BTreeSet<&str> = keys.into_iter().map(|key| key.algorithm().name()).collect();
     to_json(&Configuration {
         issuer,

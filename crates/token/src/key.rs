@@ -4,7 +4,7 @@
 //! A private key never leaves its [`SigningKey`]: it cannot be printed or exported, the PEM and DER buffers that it
 //! was read from are wiped here, and the cryptographic library wipes its own copy when it is dropped.
 
-use crate::claims::Encodable;
+use crate::claims::SignableClaims;
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -147,8 +147,9 @@ impl Numbers {
     }
 }
 
-/// A public key, parsed once.
+/// A public key, parsed once: every request with a token is verified with it.
 pub struct VerifyingKey {
+    /// The `kid`. Shared, as every verified token carries it.
     id: Arc<str>,
     algorithm: Algorithm,
     numbers: Numbers,
@@ -188,7 +189,7 @@ impl VerifyingKey {
     }
 
     /// From a SubjectPublicKeyInfo (PKIX) in DER.
-    pub fn from_public_key_info(der: &[u8]) -> Result<Self, KeyError> {
+    pub(crate) fn from_public_key_info(der: &[u8]) -> Result<Self, KeyError> {
         let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::Unsupported)?;
         let algorithm = Algorithm::of_keys(&info.algorithm).ok_or(KeyError::Unsupported)?;
         let key = Self::new(algorithm, &info.subject_public_key.data)?;
@@ -201,6 +202,8 @@ impl VerifyingKey {
     fn new(algorithm: Algorithm, key: &[u8]) -> Result<Self, KeyError> {
         let numbers = Numbers::read(algorithm, key).ok_or(KeyError::Unsupported)?;
         let parsed = ParsedPublicKey::new(algorithm.verification(), key).map_err(|_| KeyError::Rejected)?;
+        // The library checks the size of an RSA key when it verifies. Checked here as well, a key that can never verify
+        // stops the start and does not refuse tokens later.
         if let Numbers::Rsa { n, .. } = &numbers
             && !(256..=1024).contains(&n.len())
         {
@@ -240,16 +243,16 @@ enum Private {
     Ec(EcdsaKeyPair),
 }
 
-/// The longest signature: RSA with 8192 bits.
+/// The longest signature, in bytes: RSA with 8192 bits.
 const MAX_SIGNATURE: usize = 1024;
-/// The longest signature of an ECDSA key: two numbers of 66 bytes, on P-521.
+/// The longest signature of an ECDSA key, in bytes: two numbers of 66 bytes, on P-521.
 const MAX_EC_SIGNATURE: usize = 2 * 66;
 
 /// A private key with all that signing needs, computed once. Prints as its key ID only.
 pub struct SigningKey {
     private: Private,
     public: Arc<VerifyingKey>,
-    /// `base64url({"alg":…,"kid":…}).`
+    /// `base64url({"alg":…,"kid":…}).`, with the point. The same in every token of the key.
     header: String,
 }
 
@@ -287,6 +290,8 @@ impl SigningKey {
             let public = VerifyingKey::new(Algorithm::Rs256, pair.public_key().as_ref())?;
             return Ok(Self::new(Private::Rsa(pair), public));
         }
+        // Only the library parses these documents, and it refuses a key on another curve than it was told: at most one of
+        // the three fits.
         for (algorithm, signing) in [
             (Algorithm::Es256, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
             (Algorithm::Es384, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
@@ -320,6 +325,7 @@ impl SigningKey {
         let body = Zeroizing::new(STANDARD.encode(&*der));
         let mut pem = String::with_capacity(body.len() + body.len() / 64 + 64);
         pem.push_str("-----BEGIN PRIVATE KEY-----\n");
+        // The capacity above covers the line breaks: a string that grows leaves a copy of what it held behind.
         let mut rest: &str = &body;
         while !rest.is_empty() {
             let (line, after) = rest.split_at(rest.len().min(64));
@@ -346,15 +352,17 @@ impl SigningKey {
     ///
     /// # Errors
     /// [`KeyError::Crypto`] if the cryptographic library fails.
-    pub fn sign(&self, claims: &impl Encodable) -> Result<SecretString, KeyError> {
+    pub fn sign(&self, claims: &impl SignableClaims) -> Result<SecretString, KeyError> {
         let mut payload = Vec::with_capacity(512);
         serde_json::to_writer(&mut payload, claims).map_err(|_| KeyError::Crypto)?;
         let encoded = |bytes: usize| (bytes * 4).div_ceil(3);
+        // On the stack and large enough for every key: no allocation for it on the way of a TokenRequest.
         let mut signature = [0; MAX_SIGNATURE];
         let signature_len = match &self.private {
             Private::Rsa(pair) => pair.public_modulus_len(),
             Private::Ec(_) => MAX_EC_SIGNATURE,
         };
+        // Never less than the token needs, so that it does not grow.
         let capacity = self.header.len() + encoded(payload.len()) + 1 + encoded(signature_len);
         let mut token = String::with_capacity(capacity);
         token.push_str(&self.header);

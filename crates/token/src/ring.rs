@@ -1,8 +1,18 @@
 //! Which key signs, and which keys verify, at a given moment.
 //!
-//! A ring carries the times of a rotation as data: a new key is published first, signs once verifiers have had time to
-//! fetch it, and the old key verifies until the last token that it signed has expired. The ring answers for any moment;
-//! whoever serves it only asks again, and stores the ring that [`KeyRing::rotate`] or [`KeyRing::prune`] leaves.
+//! A ring carries the times of a rotation as data:
+//!
+//! ```text
+//!            rotate(new)          + publish_for                    + longest_token + leeway
+//!  old key   signs, verifies ───► verifies only ─────────────────► forgotten (prune)
+//!  new key   verifies ──────────► signs, verifies ───────────────────────────────────────►
+//! ```
+//!
+//! A new key is published first, signs once verifiers have had time to fetch it, and the old key verifies until the last
+//! token that it signed has expired. The ring answers for any moment: whoever serves it asks it for the present one.
+//!
+//! Nothing in Fleetpass rotates by a schedule yet: keys come from the files of `--service-account-key-file`, which have no
+//! end. The rules of a rotation are here, with their tests, because they are part of what a ring is.
 
 use crate::claims::LEEWAY;
 use crate::key::{KeyError, SigningKey, VerifyingKey};
@@ -12,12 +22,14 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 struct Signer {
     key: Arc<SigningKey>,
+    /// It signs from this moment on, until the next signer's.
     from: Timestamp,
 }
 
 #[derive(Debug, Clone)]
 struct Verifier {
     key: Arc<VerifyingKey>,
+    /// The last moment at which it verifies; `None`: it has no end.
     until: Option<Timestamp>,
 }
 
@@ -34,9 +46,10 @@ pub struct Rotation {
 /// Signing and verifying keys. Cheap to clone: keys are shared.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRing {
-    /// In the order in which they take over.
+    /// In the order in which they take over, `from` ascending: the last one that has begun signs. Each has its public
+    /// half among the verifiers.
     signers: Vec<Signer>,
-    /// In the order in which they are published.
+    /// In the order in which they are published; no two with the same ID.
     verifiers: Vec<Verifier>,
 }
 
@@ -66,7 +79,7 @@ impl KeyRing {
     }
 
     /// Adds a key that verifies, without an end. A key that is there already stays as it is.
-    pub fn add_verifying_key(&mut self, key: Arc<VerifyingKey>) {
+    pub(crate) fn add_verifying_key(&mut self, key: Arc<VerifyingKey>) {
         if !self.verifiers.iter().any(|verifier| verifier.key.id() == key.id()) {
             self.verifiers.push(Verifier { key, until: None });
         }
@@ -82,10 +95,13 @@ impl KeyRing {
         for verifier in &mut self.verifiers {
             let id = verifier.key.id();
             if id == key.public().id() {
+                // A key that was retired comes back.
                 verifier.until = None;
             } else if Some(id) == current.as_ref() {
                 // It signs until the new key does, however soon an earlier rotation meant to retire it.
                 verifier.until = Some(until);
+            // What signed earlier keeps the end that its own rotation gave it. A key from a file that never signed here
+            // has no end: another server may sign with it.
             } else if verifier.until.is_none() && self.signers.iter().any(|s| s.key.public().id() == id) {
                 verifier.until = Some(until);
             }
@@ -99,18 +115,12 @@ impl KeyRing {
     /// Forgets keys whose time is over at `now`. Says whether any was.
     pub fn prune(&mut self, now: Timestamp) -> bool {
         let before = (self.signers.len(), self.verifiers.len());
+        // Signers before the present one; those to come stay.
         if let Some(current) = self.signers.iter().rposition(|signer| signer.from <= now) {
             self.signers.drain(..current);
         }
         self.verifiers.retain(|verifier| verifier.until.is_none_or(|until| now <= until));
         before != (self.signers.len(), self.verifiers.len())
-    }
-
-    /// The next moment after `now` at which this ring answers differently; `None` if it stays as it is.
-    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let takeovers = self.signers.iter().map(|signer| signer.from);
-        let ends = self.verifiers.iter().filter_map(|verifier| verifier.until);
-        takeovers.chain(ends).filter(|at| *at > now).min()
     }
 
     /// The key that signs at `now`; `None` only in a ring that was given no signing key.
@@ -150,7 +160,6 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let hours = |n| now + SignedDuration::from_hours(n);
         let mut ring = KeyRing::new(old);
-        assert_eq!(ring.next_change(now), None);
         ring.rotate(
             new,
             now,
@@ -160,8 +169,6 @@ mod tests {
             },
         );
         let end = hours(25) + LEEWAY;
-        assert_eq!(ring.next_change(now), Some(hours(1)));
-        assert_eq!(ring.next_change(hours(1)), Some(end));
         let second = SignedDuration::from_secs(1);
         for (at, signer, published) in [
             (now, &old_id, vec![&old_id, &new_id]),

@@ -95,6 +95,8 @@ pub struct VerifiedToken {
     pub key_id: Arc<str>,
 }
 
+/// What is read of a JWS header before the signature was verified. `alg` is any JSON, so that a wrong type is a bad
+/// signature, as it is for go-jose, and not somebody else's token.
 #[derive(Deserialize)]
 struct Header<'a> {
     #[serde(default)]
@@ -105,6 +107,7 @@ struct Header<'a> {
     crit: Option<Value>,
 }
 
+/// The only claim that is read before the signature was verified: it decides whose token this is.
 #[derive(Deserialize)]
 struct Issuer<'a> {
     #[serde(borrow, default)]
@@ -127,6 +130,8 @@ pub fn verify(
     };
     let signed = &token[..header.len() + 1 + payload.len()];
     let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::NotOurs);
+    // The issuer first: a token that is not ours (an OIDC provider's, say) has to cost little and be left to others,
+    // whatever is wrong with it besides. The signature is verified before any other claim is read.
     let payload = decode(payload)?;
     let issuer: Issuer<'_> = serde_json::from_slice(&payload).map_err(|_| VerifyError::NotOurs)?;
     let issuer = issuer.iss.unwrap_or_default();
@@ -138,6 +143,7 @@ pub fn verify(
     let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| VerifyError::NotOurs)?;
     let signature = decode(signature)?;
 
+    // Without a `kid` every key is tried, as in Go: tokens of Secrets that were signed by old servers have none.
     let wanted = header.kid.as_deref().unwrap_or_default();
     let mut candidates =
         ring.verifying_keys(now).filter(|key| wanted.is_empty() || **key.id() == *wanted).peekable();
@@ -146,6 +152,8 @@ pub fn verify(
     }
     // An extension that must be understood is one that we do not understand (RFC 7515, 4.1.11).
     let key = candidates
+        // The key says the algorithm and the header has to agree, never the other way round: a header that says "none",
+        // or HMAC with the public key as its secret, must not choose how it is verified.
         .find(|key| {
             header.crit.is_none()
                 && header.alg == key.algorithm().name()
@@ -169,6 +177,7 @@ pub fn check_audiences(
 ) -> Result<Vec<String>, VerifyError> {
     let token = if token.is_empty() { api } else { token };
     let common = intersect(token, requested);
+    // A server without audiences of its own does not check them (`pkg/serviceaccount/jwt.go`, `AuthenticateToken`).
     if common.is_empty() && !api.is_empty() {
         return Err(VerifyError::Audience { token: token.to_vec(), target: requested.to_vec() });
     }
@@ -182,6 +191,7 @@ pub fn intersect(have: &[String], requested: &[String]) -> Vec<String> {
 
 /// Whether the token is valid at `now`, give or take [`LEEWAY`], in the order in which go-jose asks.
 pub fn check_time(claims: &Claims, now: Timestamp) -> Result<(), VerifyError> {
+    // The clocks of issuer and verifier differ: `nbf` and `iat` may lie this much ahead, `exp` this much behind.
     let early = now.saturating_add(LEEWAY).unwrap_or(Timestamp::MAX);
     let late = now.saturating_sub(LEEWAY).unwrap_or(Timestamp::MIN);
     // Compared by seconds: a claim may lie outside of what a Timestamp can hold.

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: builds the programs that are measured and the one that measures, and runs it.
 
 use crate::Workspace;
-use crate::conformance::{leftovers, programs};
+use crate::conformance::leftovers;
+use crate::conformance::programs::{self, Profile};
 use crate::steps::in_steps;
 use anyhow::{Context as _, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -22,14 +23,16 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
-/// Builds everything with optimisation, and measures.
+/// Builds everything as it is shipped, and measures.
 ///
 /// # Errors
 ///
 /// A program cannot be built (without Go: how to get it), or something that is measured fails.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    // A quick run takes what `cargo xtask conformance` has built.
+    let profile = if arguments.quick { Profile::Release } else { Profile::Dist };
     in_steps(|steps| {
-        let folder = steps.run("programs", || programs::build(workspace, false))?;
+        let folder = steps.run("programs", || programs::build(workspace, profile))?;
         let bench = steps.run("build of the benchmark", || build(workspace, arguments.quick))?;
         steps.run("benchmark", || measure(workspace, arguments, &folder, &bench))
     })

@@ -8,6 +8,7 @@ mod suites;
 use crate::Workspace;
 use crate::steps::in_steps;
 use anyhow::{Result, ensure};
+use programs::Profile;
 use std::num::NonZero;
 use std::path::Path;
 use std::time::Instant;
@@ -41,8 +42,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let known = suites::find(workspace)?;
     let build_only = arguments.suites == ["build"];
     let chosen = suites::choose(&known, if build_only { &[] } else { &arguments.suites })?;
+    let profile = if arguments.dev { Profile::Dev } else { Profile::Release };
     in_steps(|steps| {
-        let folder = steps.run("programs", || programs::build(workspace, arguments.dev))?;
+        let folder = steps.run("programs", || programs::build(workspace, profile))?;
         if chosen.iter().any(|suite| suite == languages::SUITE) {
             steps.run("clients in other languages", || languages::prepare(workspace, arguments.complete))?;
         }

@@ -37,15 +37,37 @@ const NO_GO: &str = "Go is not installed. kube-apiserver, etcd, kubectl and the 
     Fleetpass against, are built with it. Get Go 1.26 or newer from https://go.dev/dl/ (or as the package `golang` \
     or `go` of your system), see that `go version` works, and run this again.";
 
+/// How `fleetpass` is built: the profiles of the workspace's Cargo.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Builds fast, runs slowly.
+    Dev,
+    /// As `cargo run --release` does.
+    Release,
+    /// As it is shipped, and so what a figure is about.
+    Dist,
+}
+
+impl Profile {
+    /// The name that cargo knows it by, and the folder in which it leaves programs.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Dev => ("dev", "debug"),
+            Self::Release => ("release", "release"),
+            Self::Dist => ("dist", "dist"),
+        }
+    }
+}
+
 /// Builds everything into one folder, and gives the folder.
-pub(crate) fn build(workspace: &Workspace, dev: bool) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     let go = go_version()?;
     let folder = workspace.target("conformance/bin");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for program in &PROGRAMS {
         build_go(workspace, &folder, &go, program)?;
     }
-    build_fleetpass(workspace, &folder, dev)?;
+    build_fleetpass(workspace, &folder, profile)?;
     Ok(folder)
 }
 
@@ -120,16 +142,13 @@ fn kubernetes_version(go_mod: &str) -> Option<&str> {
 }
 
 /// Builds `fleetpass` and puts it beside the others.
-fn build_fleetpass(workspace: &Workspace, folder: &Path, dev: bool) -> Result<()> {
-    let profile = if dev { "debug" } else { "release" };
+fn build_fleetpass(workspace: &Workspace, folder: &Path, profile: Profile) -> Result<()> {
+    let (profile, built) = profile.names();
     println!("building fleetpass ({profile})");
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--locked", "--quiet", "--package", "fleetpass"]);
-    if !dev {
-        cargo.arg("--release");
-    }
+    cargo.args(["build", "--locked", "--quiet", "--package", "fleetpass", "--profile", profile]);
     ensure!(cargo.status().context("cannot run cargo")?.success(), "cargo cannot build fleetpass: see above");
-    let from = workspace.target(profile).join("fleetpass");
+    let from = workspace.target(built).join("fleetpass");
     let to = folder.join("fleetpass");
     // Beside it and renamed, so that one that runs still is not written to.
     let fresh = folder.join(".fleetpass.new");

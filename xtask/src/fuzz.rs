@@ -1,6 +1,7 @@
 //! `cargo xtask fuzz`: the targets of `crates/fuzz-targets` under libFuzzer, one after the other.
 
 use crate::Workspace;
+use crate::steps::in_steps;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,17 +39,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     }
     check_tools()?;
     let seeds = workspace.target("fuzz-seeds");
-    write_seeds(workspace, &seeds)?;
-    for target in known.iter().filter(|t| arguments.targets.is_empty() || arguments.targets.contains(t)) {
-        println!("--- {target}");
-        let places = Places::new(workspace, &seeds, target)?;
-        if arguments.keep {
-            places.keep(workspace, target)?;
-        } else {
-            places.fuzz(workspace, target, arguments.minutes)?;
+    in_steps(|steps| {
+        steps.run("seeds", || write_seeds(workspace, &seeds))?;
+        for target in known.iter().filter(|t| arguments.targets.is_empty() || arguments.targets.contains(t)) {
+            steps.run(target, || {
+                let places = Places::new(workspace, &seeds, target)?;
+                if arguments.keep {
+                    places.keep(workspace, target)
+                } else {
+                    places.fuzz(workspace, target, arguments.minutes)
+                }
+            })?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The programs in `fuzz/fuzz_targets`.

@@ -1,14 +1,18 @@
 //! What the repository's developers run: `cargo xtask`.
 //!
+//! `cargo xtask check` is for before a commit, and `cargo xtask structure` a part of it that compilers do not do;
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
-//! `cargo xtask fuzz` fuzzes the decoders.
-//! `cargo xtask bench` measures Fleetpass beside them.
+//! `cargo xtask fuzz` fuzzes the decoders;
+//! `cargo xtask bench` measures Fleetpass beside the real programs.
 #![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
-#![allow(clippy::disallowed_methods)] // It measures how long suites take.
+#![allow(clippy::disallowed_methods)] // It measures how long steps take.
 
 mod bench;
+mod check;
 mod conformance;
 mod fuzz;
+mod steps;
+mod structure;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -23,6 +27,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Check what has to hold before a commit, in a few minutes.
+    Check,
+    /// Check how the repository is built up: the length of files, the layers of crates, what is public.
+    Structure(structure::Arguments),
     /// Run Fleetpass against real Kubernetes, real etcd, the upstream addon and kubectl.
     Conformance(conformance::Arguments),
     /// Send the decoders of untrusted bytes what nobody would send (needs a nightly compiler and cargo-fuzz).
@@ -33,10 +41,13 @@ enum Task {
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
+    let workspace = Workspace::new(root);
     match Cli::parse().task {
-        Task::Conformance(arguments) => conformance::run(&Workspace::new(root), &arguments),
-        Task::Fuzz(arguments) => fuzz::run(&Workspace::new(root), &arguments),
-        Task::Bench(arguments) => bench::run(&Workspace::new(root), &arguments),
+        Task::Check => check::run(&workspace),
+        Task::Structure(arguments) => structure::run(&workspace, &arguments),
+        Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
+        Task::Bench(arguments) => bench::run(&workspace, &arguments),
     }
 }
 

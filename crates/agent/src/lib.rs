@@ -5,10 +5,10 @@
 //! that name on the hub. The rules are in [`decide`]; the rest fetches, calls them, and carries their answer out.
 //!
 //! ```text
-//!   hub: watch accounts, Secrets ──┐                       ┌─► cluster: ServiceAccount, TokenRequest, TokenReview
-//!   cluster: watch ServiceAccounts ┴► queue ─► reconcile ──┤
-//!                                    (by name)  ▲   │      └─► hub: Secret, status
-//!                                               └ decide
+//!   hub: watch accounts, Secrets ──┐                              ┌─► cluster: ServiceAccount, TokenRequest, TokenReview
+//!   cluster: watch ServiceAccounts ┴► news ─► queue ─► reconcile ─┤
+//!                                           (by name)  ▲   │      └─► hub: Secret, status
+//!                                                      └ decide
 //! ```
 //!
 //! Guarantees: one reconcile per account at a time, different accounts side by side; a failing account delays no
@@ -27,7 +27,7 @@ mod health;
 mod lease;
 mod manifests;
 mod metrics;
-mod queue;
+mod news;
 mod reconcile;
 mod report;
 mod run;

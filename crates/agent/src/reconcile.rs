@@ -5,8 +5,8 @@ use crate::{
     calls::{CallError, CallErrorKind, Calls, Content, Side},
     decide::{Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
     metrics::Metrics,
+    news::{Outcome, Versions},
     observe::{Memory, Minted, Observed, Review},
-    queue::{Outcome, Versions},
     report,
 };
 use fleetpass_api::{clock::SharedClock, names};

@@ -8,20 +8,24 @@ use crate::{
     health::{Health, Kind},
     lease,
     metrics::Metrics,
-    queue::{Name, Outcome, Queue},
+    news::{self, End, Failed, Name, News, Outcome},
+    observe::Memory,
     reconcile::Context,
     watch::{Signal, probe, watch},
 };
 use fleetpass_api::{ManagedServiceAccount, clock::SharedClock, names};
+use fleetpass_workqueue::{Next, Queue, queue};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::{Api, Client};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, mpsc},
-    task::{Id, JoinSet},
-    time::Instant,
+    task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// What an agent is told.
 #[derive(Clone)]
@@ -165,41 +169,36 @@ impl Agent {
 
     /// Works until shut down; reconciles under way then have [`Options::shutdown_grace`] to end.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut helpers = JoinSet::new();
-        let mut signals = self.start_watches(&mut helpers);
-        let mut queue = Queue::default();
-        let mut running = Running::default();
+        let (queue, backlog) = queue(news::BACKOFF);
+        let turns = Turns { news: Mutex::default(), queue };
         tracing::info!(cluster = self.options.cluster, "agent started");
-        loop {
-            while running.tasks.len() < self.options.concurrency
-                && let Some((name, memory)) = queue.pop(Instant::now())
-            {
-                running.start(self.context.clone(), name, memory);
-            }
-            let idle = running.tasks.len() < self.options.concurrency;
-            let due = queue.next_due().filter(|_| idle);
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                Some(signal) = signals.recv() => {
-                    accept(&mut queue, signal);
-                    while let Ok(signal) = signals.try_recv() {
-                        accept(&mut queue, signal);
-                    }
-                }
-                Some((name, memory, outcome)) = running.next() => {
-                    queue.finished(&name, memory, outcome, Instant::now());
-                }
-                () = self.health.recovered.notified() => queue.hurry(),
-                () = self.poke.notified() => queue.force_all(),
-                () = sleep_until(due) => {}
-            }
-        }
-        drop(helpers);
-        let drained = async { while running.next().await.is_some() {} };
-        if tokio::time::timeout(self.options.shutdown_grace, drained).await.is_err() {
+        let options = fleetpass_workqueue::Options {
+            jitter: news::jitter,
+            grace: self.options.shutdown_grace,
+            ..fleetpass_workqueue::Options::workers(self.options.concurrency)
+        };
+        // A reconcile has told of its failure itself, with more than the queue knows.
+        let work =
+            backlog.work(options, shutdown.clone(), |name| turns.take(name, self.context.clone()), |_, _| ());
+        let (unfinished, ()) = tokio::join!(work, self.listen(&turns, shutdown));
+        if unfinished > 0 {
             tracing::warn!("some accounts were still being worked on at the end of the shutdown's grace");
         }
         tracing::info!(cluster = self.options.cluster, "agent stopped");
+    }
+
+    /// Puts into the queue whoever something happened to, until shut down. The watches end with it.
+    async fn listen(&self, turns: &Turns, shutdown: CancellationToken) {
+        let mut helpers = JoinSet::new();
+        let mut signals = self.start_watches(&mut helpers);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(signal) = signals.recv() => turns.accept(signal),
+                () = self.health.recovered.notified() => turns.queue.hurry(),
+                () = self.poke.notified() => turns.all(),
+            }
+        }
     }
 
     #[cfg(test)]
@@ -229,50 +228,53 @@ impl Agent {
     }
 }
 
-fn accept(queue: &mut Queue, signal: Signal) {
-    match signal {
-        Signal::Changed(name, kind, change) => queue.notify(&name, kind, change),
-        Signal::Listed(kind, names) => queue.listed(kind, &names),
+/// Whose turn it is: what happened, and the queue of those to whom it matters.
+struct Turns {
+    /// A std mutex: nothing awaits while it is held.
+    news: Mutex<News>,
+    queue: Queue<Name>,
+}
+
+impl Turns {
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+    fn accept(&self, signal: Signal) {
+        match signal {
+            Signal::Changed(name, kind, change) => {
+                if self.news().notify(&name, kind, change) {
+                    self.queue.add(name);
+                }
+            }
+            Signal::Listed(kind, names) => {
+                self.news().listed(kind, &names).into_iter().for_each(|name| self.queue.add(name));
+            }
+        }
     }
-}
 
-type Memory = Box<crate::observe::Memory>;
+    /// Has a look at every account, whether or not something is known to have happened to it.
+    fn all(&self) {
+        self.news().names().for_each(|name| self.queue.add(name.clone()));
+    }
 
-/// The reconciles under way.
-#[derive(Default)]
-struct Running {
-    tasks: JoinSet<(Memory, Outcome)>,
-    names: HashMap<Id, Name>,
-}
-
-impl Running {
-    fn start(&mut self, context: Arc<Context>, name: Name, mut memory: Memory) {
+    /// One reconcile of one account. It is a task: accounts are worked on by all threads, and one whose reconcile
+    /// panics has failed and is tried again, as if the agent had just started.
+    async fn take(&self, name: Name, context: Arc<Context>) -> Result<Next, Failed> {
+        let mut memory = self.news().begin(&name);
         let account = name.clone();
-        let task = self.tasks.spawn(async move {
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let outcome = context.reconcile(&account, &mut memory).await;
             (memory, outcome)
+        }));
+        let (memory, outcome) = task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a reconcile ended in a panic");
+            (Box::<Memory>::default(), Outcome::Failed { versions: None })
         });
-        self.names.insert(task.id(), name);
-    }
-
-    /// The next one that ends; `None` when there is none. One that panicked has failed: it is tried again, as if
-    /// the agent had just started.
-    async fn next(&mut self) -> Option<(Name, Memory, Outcome)> {
-        let (id, memory, outcome) = match self.tasks.join_next_with_id().await? {
-            Ok((id, (memory, outcome))) => (id, memory, outcome),
-            Err(error) => {
-                tracing::error!(%error, "a reconcile ended in a panic");
-                (error.id(), Memory::default(), Outcome::Failed { versions: None })
-            }
-        };
-        let name = self.names.remove(&id)?;
-        Some((name, memory, outcome))
+        let End { result, again } = self.news().end(&name, memory, outcome);
+        if again {
+            self.queue.add(name);
+        }
+        result
     }
 }

@@ -1,9 +1,9 @@
-//! What happens on both sides, as news for the queue. Metadata only: no token passes through a watch.
+//! What happens on both sides, as news. Metadata only: no token passes through a watch.
 
 use crate::{
     Side,
     health::{Health, Kind},
-    queue::{Change, Name},
+    news::{Change, Name},
 };
 use fleetpass_api::names;
 use futures::StreamExt as _;
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// What a watch tells the queue.
+/// What a watch tells.
 #[derive(Debug)]
 pub(crate) enum Signal {
     /// One object changed.
@@ -161,24 +161,23 @@ fn brief(error: &watcher::Error) -> String {
     }
 }
 
-/// Waits between attempts to take up a watch: from a tenth of a second, doubling, to ten seconds.
-#[derive(Debug)]
-struct Reconnect {
-    next: Duration,
-}
+/// Waits between attempts to take up a watch. kube's own begin at 0.8 and end at 30 seconds: too long for an agent that
+/// is to be back at work soon after its hub is.
+const RECONNECT: fleetpass_workqueue::Backoff =
+    fleetpass_workqueue::Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
-impl Default for Reconnect {
-    fn default() -> Self {
-        Self { next: Duration::from_millis(100) }
-    }
+/// [`RECONNECT`] as kube wants it.
+#[derive(Debug, Default)]
+struct Reconnect {
+    failures: u32,
 }
 
 impl Iterator for Reconnect {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = self.next;
-        self.next = (wait * 2).min(Duration::from_secs(10));
+        let wait = RECONNECT.delay(self.failures);
+        self.failures = self.failures.saturating_add(1);
         Some(wait)
     }
 }

@@ -132,7 +132,7 @@ impl ManagedServiceAccount {
 impl Serialize for ManagedServiceAccount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct(names::KIND, 5)?;
-        object.serialize_field("apiVersion", &<Self as kube::Resource>::api_version(&()))?;
+        object.serialize_field("apiVersion", &<Self as kube_core::Resource>::api_version(&()))?;
         object.serialize_field("kind", names::KIND)?;
         object.serialize_field("metadata", &self.metadata)?;
         object.serialize_field("spec", &self.spec)?;
@@ -144,7 +144,7 @@ impl Serialize for ManagedServiceAccount {
     }
 }
 
-impl kube::Resource for ManagedServiceAccount {
+impl kube_core::Resource for ManagedServiceAccount {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 

@@ -23,6 +23,11 @@ pub struct GvkRef<'a> {
 }
 
 impl GroupVersionKind {
+    /// A kind; `group` is empty for core.
+    pub fn new(group: &str, version: &str, kind: &str) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
+    }
+
     /// `group/version`, or the version alone for the core group.
     pub fn api_version(&self) -> String {
         api_version(&self.group, &self.version)
@@ -98,11 +103,7 @@ mod tests {
     #[test]
     fn what_a_body_leaves_out_is_as_expected() {
         let expected = GvkRef { group: "apps", version: "v1", kind: "Deployment" };
-        let gvk = |group: &str, version: &str, kind: &str| GroupVersionKind {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        };
+        let gvk = GroupVersionKind::new;
         for (given, want) in [
             (gvk("", "", ""), gvk("apps", "v1", "Deployment")),
             (gvk("apps", "", "Pod"), gvk("apps", "v1", "Pod")),

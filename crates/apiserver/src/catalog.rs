@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A row with what the registry asks of it again and again.
-pub struct Row {
+pub(crate) struct Row {
     /// The row itself.
     pub resource: Resource,
     /// Where its objects are stored: `/registry/secrets`, `/registry/example.com/widgets`.
-    pub storage_prefix: String,
+    pub(crate) storage_prefix: String,
 }
 
 impl std::fmt::Debug for Row {
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Row {
 
 impl Row {
     /// A row of the table.
-    pub fn new(resource: Resource) -> Self {
+    pub(crate) fn new(resource: Resource) -> Self {
         let storage_prefix = match &resource.view {
             Some(view) => {
                 let (group, plural) = view.stored_as();
@@ -37,32 +37,32 @@ impl Row {
     }
 
     /// The served version of that name.
-    pub fn version(&self, name: &str) -> Option<&Version> {
+    pub(crate) fn version(&self, name: &str) -> Option<&Version> {
         self.resource.versions.iter().find(|v| v.name == name)
     }
 
     /// The strategy of a stored kind.
-    pub fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
+    pub(crate) fn strategy(&self) -> Option<&Arc<dyn Strategy>> {
         self.resource.strategy()
     }
 
     /// Group and plural, as messages print them.
-    pub fn gr(&self) -> GroupResource<'_> {
+    pub(crate) fn gr(&self) -> GroupResource<'_> {
         GroupResource { group: &self.resource.group, resource: &self.resource.plural }
     }
 
     /// Whether an object written at `revision` is stored in the form in which it is shown.
-    pub fn is_uniform(&self, revision: fleetpass_store::Revision) -> bool {
+    pub(crate) fn is_uniform(&self, revision: fleetpass_store::Revision) -> bool {
         revision >= self.resource.uniform_since
     }
 
     /// The subresource of that name, if that version has it.
-    pub fn subresource(&self, name: &str, version: &str) -> Option<&Subresource> {
+    pub(crate) fn subresource(&self, name: &str, version: &str) -> Option<&Subresource> {
         self.resource.subresources.iter().find(|s| s.name == name && s.is_in(version))
     }
 
     /// `apiVersion` in the storage version.
-    pub fn storage_api_version(&self) -> String {
+    pub(crate) fn storage_api_version(&self) -> String {
         match &self.resource.view {
             Some(_) => "v1".into(),
             None => {
@@ -74,7 +74,7 @@ impl Row {
 
 /// Where a resource is stored, as kube-apiserver lays out etcd (`/registry/...`): kinds of the groups that are
 /// compiled in lie directly below, custom kinds and CRDs below their group.
-pub fn storage_prefix(group: &str, plural: &str) -> String {
+pub(crate) fn storage_prefix(group: &str, plural: &str) -> String {
     let by_group = group.contains('.') && (!group.ends_with(".k8s.io") || group == "apiextensions.k8s.io");
     match (by_group, plural) {
         (true, _) => format!("/registry/{group}/{plural}"),
@@ -83,68 +83,68 @@ pub fn storage_prefix(group: &str, plural: &str) -> String {
     }
 }
 
-/// All rows at one moment.
+/// All kinds at one moment.
 #[derive(Default)]
-pub struct Table {
+pub(crate) struct Kinds {
     rows: BTreeMap<(String, String), Arc<Row>>,
 }
 
-impl Table {
+impl Kinds {
     /// The row of a resource.
-    pub fn get(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
+    pub(crate) fn get(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
         // Two lookups of short strings; a borrowed pair key is not worth its code.
         self.rows.get(&(group.to_string(), plural.to_string()))
     }
 
     /// All rows, by group and plural.
-    pub fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
         self.rows.values()
     }
 
     /// The rows of a group.
-    pub fn group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Arc<Row>> {
+    pub(crate) fn group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Arc<Row>> {
         self.rows.values().filter(move |row| row.resource.group == group)
     }
 
     /// Whether a group is compiled in (it has a row that no CRD made).
-    pub fn is_builtin_group(&self, group: &str) -> bool {
+    pub(crate) fn is_builtin_group(&self, group: &str) -> bool {
         self.group(group).any(|row| !row.resource.custom)
     }
 }
 
 /// The table of kinds, for many readers; CRDs replace it as a whole.
-pub struct Catalog {
+pub(crate) struct Catalog {
     builtin: Vec<Arc<Row>>,
-    table: ArcSwap<Table>,
+    kinds: ArcSwap<Kinds>,
 }
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.table.load().rows()).finish()
+        f.debug_list().entries(self.kinds.load().rows()).finish()
     }
 }
 
 impl Catalog {
     /// A table of the built-in rows alone.
-    pub fn new(builtin: Vec<Resource>) -> Self {
+    pub(crate) fn new(builtin: Vec<Resource>) -> Self {
         let builtin: Vec<_> = builtin.into_iter().map(|r| Arc::new(Row::new(r))).collect();
-        let catalog = Self { builtin, table: ArcSwap::default() };
+        let catalog = Self { builtin, kinds: ArcSwap::default() };
         catalog.set_custom(Vec::new());
         catalog
     }
 
     /// Replaces the rows that come from CRDs. A CRD can never shadow a built-in kind.
-    pub fn set_custom(&self, custom: Vec<Resource>) {
+    pub(crate) fn set_custom(&self, custom: Vec<Resource>) {
         let mut rows = BTreeMap::new();
         let custom = custom.into_iter().map(|r| Arc::new(Row::new(r)));
         for row in custom.chain(self.builtin.iter().cloned()) {
             rows.insert((row.resource.group.clone(), row.resource.plural.clone()), row);
         }
-        self.table.store(Arc::new(Table { rows }));
+        self.kinds.store(Arc::new(Kinds { rows }));
     }
 
     /// The table as it is now.
-    pub fn table(&self) -> Arc<Table> {
-        self.table.load_full()
+    pub(crate) fn kinds(&self) -> Arc<Kinds> {
+        self.kinds.load_full()
     }
 }

@@ -8,8 +8,8 @@ use crate::resources::customresourcedefinitions::{
     CLEANUP_FINALIZER, GROUP, deletion_in_progress, naming_conditions,
 };
 use crate::resources::customresources;
-use crate::server::system_user;
 use crate::strategy::Resource;
+use crate::system_user::system_user;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_store::Revision;
@@ -123,7 +123,7 @@ impl Definitions {
         definitions: &[Value],
     ) -> Result<(), Status> {
         let missing = || {
-            let table = registry.catalog().table();
+            let table = registry.catalog().kinds();
             definitions.iter().find(|definition| {
                 let spec = &definition["spec"];
                 table.get(meta::text(spec, &["group"]), meta::text(spec, &["names", "plural"])).is_none()
@@ -195,7 +195,7 @@ impl Definitions {
         }
         let spec = &definition["spec"];
         let (group, plural) = (meta::text(spec, &["group"]), meta::text(spec, &["names", "plural"]));
-        let row = registry.catalog().table().get(group, plural).cloned();
+        let row = registry.catalog().kinds().get(group, plural).cloned();
         if let Some(row) = row.filter(|row| row.resource.custom)
             && registry.delete_all(&row, &user).await? > 0
         {

@@ -1,7 +1,7 @@
 //! Discovery documents: which groups, versions and resources there are, plain and aggregated.
 //! (`k8s.io/apiserver/pkg/endpoints/discovery`). No I/O.
 
-use crate::catalog::{Row, Table};
+use crate::catalog::{Kinds, Row};
 use crate::resources::customresources::compare_versions;
 use base64::Engine;
 use fleetpass_apimachinery::gvk::api_version;
@@ -21,9 +21,9 @@ const GROUP_ORDER: &[&str] = &[
 ];
 
 /// The groups of a table in discovery's order, each with its versions, the preferred one first.
-fn groups(table: &Table) -> Vec<(String, Vec<String>)> {
+fn groups(kinds: &Kinds) -> Vec<(String, Vec<String>)> {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for row in table.rows() {
+    for row in kinds.rows() {
         let name = &row.resource.group;
         let at = groups.iter().position(|(group, _)| group == name).unwrap_or_else(|| {
             groups.push((name.clone(), Vec::new()));
@@ -44,21 +44,21 @@ fn groups(table: &Table) -> Vec<(String, Vec<String>)> {
 }
 
 /// `/api`.
-pub fn core_versions(server_address: &str) -> Value {
+pub(crate) fn core_versions(server_address: &str) -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"],
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}]})
 }
 
 /// `/apis`.
-pub fn group_list(table: &Table) -> Value {
+pub(crate) fn group_list(kinds: &Kinds) -> Value {
     let groups: Vec<Value> =
-        groups(table).iter().filter(|(name, _)| !name.is_empty()).map(|(n, v)| group_members(n, v)).collect();
+        groups(kinds).iter().filter(|(name, _)| !name.is_empty()).map(|(n, v)| group_members(n, v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`; `None` if there is no such group.
-pub fn group(table: &Table, name: &str) -> Option<Value> {
-    let groups = groups(table);
+pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Value> {
+    let groups = groups(kinds);
     let (name, versions) = groups.iter().find(|(group, _)| group == name)?;
     let mut out = group_members(name, versions);
     out["kind"] = "APIGroup".into();
@@ -75,8 +75,8 @@ fn group_members(name: &str, versions: &[String]) -> Value {
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` if nothing is served there.
-pub fn resource_list(table: &Table, group: &str, version: &str) -> Option<Value> {
-    let rows: Vec<_> = table.group(group).filter(|row| row.version(version).is_some()).collect();
+pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+    let rows: Vec<_> = kinds.group(group).filter(|row| row.version(version).is_some()).collect();
     if rows.is_empty() {
         return None;
     }
@@ -128,8 +128,8 @@ fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
 }
 
 /// The aggregated discovery document (`apidiscovery.k8s.io/v2`) of `/api` (core) or of `/apis` (all others).
-pub fn aggregated(table: &Table, core: bool) -> Value {
-    let items: Vec<Value> = groups(table)
+pub(crate) fn aggregated(kinds: &Kinds, core: bool) -> Value {
+    let items: Vec<Value> = groups(kinds)
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
         .map(|(name, versions)| {
@@ -137,15 +137,15 @@ pub fn aggregated(table: &Table, core: bool) -> Value {
             if !name.is_empty() {
                 metadata.insert("name".into(), name.clone().into());
             }
-            let versions: Vec<Value> = versions.iter().map(|v| aggregated_version(table, name, v)).collect();
+            let versions: Vec<Value> = versions.iter().map(|v| aggregated_version(kinds, name, v)).collect();
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn aggregated_version(table: &Table, group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = table
+fn aggregated_version(kinds: &Kinds, group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = kinds
         .group(group)
         .filter(|row| row.version(version).is_some())
         .map(|row| aggregated_resource(row, version))

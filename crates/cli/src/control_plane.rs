@@ -5,7 +5,7 @@ use fleetpass_api::clock::SharedClock;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
-use fleetpass_apiserver::server::{ApiServer, Options, RequestLimits};
+use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
 use fleetpass_auth::authn::{ServiceAccounts, TokenFile};
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};

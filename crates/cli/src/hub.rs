@@ -7,8 +7,8 @@ use crate::plane::{self, AuditLog, CertificateFiles, Plane, Settings};
 use crate::signals::stop_on_signal;
 use crate::storage::{EtcdServers, Storage};
 use fleetpass_api::clock;
+use fleetpass_apiserver::RequestLimits;
 use fleetpass_apiserver::audit::Rotation;
-use fleetpass_apiserver::server::RequestLimits;
 use std::time::Duration;
 
 /// Runs the hub until a signal.

@@ -18,7 +18,7 @@ use fleetpass_agent::{Options, spoke_manifests};
 use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::{ManagedServiceAccount, names};
-use fleetpass_apiserver::server::RequestLimits;
+use fleetpass_apiserver::RequestLimits;
 use fleetpass_hub::join;
 use kube::api::PostParams;
 use kube::{Api, Client};

@@ -7,9 +7,9 @@ use fleetpass_apimachinery::field::go_quote;
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef, parse_group_version};
 use fleetpass_apimachinery::json::{self, Numbers, Raw};
 use fleetpass_apimachinery::status::Status;
-use fleetpass_schema::Schema;
 use fleetpass_schema::openapi::{self, OBJECT_META};
-use fleetpass_schema::typed::{self, Typed};
+use fleetpass_schema::typed::{self, StrictError, Typed};
+use fleetpass_schema::{Schema, go};
 use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -192,10 +192,10 @@ impl Source<'_> {
     /// The object in the form in which Go prints it, without `apiVersion` and `kind` if it is protobuf.
     pub(super) fn decode(&self, gvk: &GroupVersionKind, schema: &Arc<Schema>) -> Result<Typed, String> {
         match self {
-            Source::Text(parsed) => typed::decode(&parsed.raw, schema).map_err(|e| e.to_string()),
+            Source::Text(parsed) => typed::decode(&parsed.raw, schema).map_err(|e| go::Words(&e).to_string()),
             Source::Protobuf(envelope) => {
                 let value = protobuf::decode(gvk, envelope.raw).map_err(|e| e.to_string())?;
-                typed::normalise(&value, schema).map_err(|e| e.to_string())
+                typed::normalise(&value, schema).map_err(|e| go::Words(&e).to_string())
             }
         }
     }
@@ -352,10 +352,11 @@ fn coerce_object(
 /// The `metadata` of a custom resource as `ObjectMeta` prints it, and the paths of its unknown fields
 /// (`apiserver/schema/objectmeta/coerce.go`). Errors: Go's, as of a value of its own.
 fn custom_metadata(metadata: &Value) -> Result<(Value, Vec<String>), String> {
-    let typed = typed::normalise(metadata, &openapi::builtin(OBJECT_META)).map_err(|e| e.to_string())?;
+    let typed =
+        typed::normalise(metadata, &openapi::builtin(OBJECT_META)).map_err(|e| go::Words(&e).to_string())?;
     let unknown = typed.strict.iter().filter_map(|objection| match objection {
-        typed::Strict::Unknown(path) => Some(format!("metadata.{path}")),
-        typed::Strict::Duplicate(_) => None,
+        StrictError::UnknownField(path) => Some(format!("metadata.{path}")),
+        StrictError::DuplicateField(_) => None,
     });
     let unknown = unknown.collect();
     Ok((typed.value, unknown))

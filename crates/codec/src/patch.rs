@@ -5,8 +5,7 @@ use crate::body::{self, FieldValidation, Format};
 use crate::yaml;
 use fleetpass_apimachinery::field::go_quote;
 use fleetpass_apimachinery::json::Numbers;
-use fleetpass_apimachinery::status::Status;
-use fleetpass_apply::{PatchKind, malformed};
+use fleetpass_apply::{Error, Found, PatchKind, PatchPart};
 use serde_json::Value;
 
 /// The document of a patch, read without knowing the object.
@@ -25,18 +24,23 @@ impl std::fmt::Debug for Document {
     }
 }
 
-/// Reads the body of a patch: YAML for an apply, else JSON. Errors: 400 with kube-apiserver's text.
-pub fn read(kind: PatchKind, bytes: &[u8], validation: FieldValidation) -> Result<Document, Status> {
+/// Reads the body of a patch: YAML for an apply, else JSON.
+///
+/// # Errors
+/// [`Error::Malformed`] for bytes that are no document; for an apply also [`Error::NotAPatch`] if it is no object, and
+/// [`Error::DuplicateFields`] under [`FieldValidation::Strict`].
+pub fn read(kind: PatchKind, bytes: &[u8], validation: FieldValidation) -> Result<Document, Error> {
     let validated = validation != FieldValidation::Ignore;
     let format = if kind == PatchKind::Apply { Format::Yaml } else { Format::Json };
-    let refuse = |why: &str| match kind {
-        PatchKind::Apply => {
-            Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}"))
-        }
-        _ => malformed(kind, validated, why),
+    let refuse = |why: String| {
+        let why = match format {
+            Format::Yaml => format!("error converting YAML to JSON: {why}"),
+            _ => why,
+        };
+        Error::Malformed { kind, validated, why }
     };
-    let parsed = body::parse(bytes, format).map_err(|why| refuse(&why))?;
-    let value = parsed.raw.to_value(Numbers::Go).map_err(|e| refuse(&e.to_string()))?;
+    let parsed = body::parse(bytes, format).map_err(refuse)?;
+    let value = parsed.raw.to_value(Numbers::Go).map_err(|why| refuse(why.to_string()))?;
     // Duplicates in JSON are only collected: whether they are an error is decided when the patched object has been decoded.
     // Those of an apply are refused here, before the object is looked at, as in Go.
     if kind != PatchKind::Apply {
@@ -45,17 +49,11 @@ pub fn read(kind: PatchKind, bytes: &[u8], validation: FieldValidation) -> Resul
         return Ok(Document { value, duplicates });
     }
     if !matches!(value, Value::Object(_) | Value::Null) {
-        return Err(Status::bad_request(format!(
-            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go \
-             value of type map[string]interface {{}}",
-            parsed.raw.type_name()
-        )));
+        return Err(Error::NotAPatch { kind, validated, part: PatchPart::Object, found: Found(value) });
     }
     if validation == FieldValidation::Strict && !parsed.yaml_duplicates.is_empty() {
-        return Err(Status::bad_request(format!(
-            "error strict decoding YAML: error converting YAML to JSON: {}",
-            yaml::unmarshal_errors(&parsed.yaml_duplicates)
-        )));
+        let why = yaml::unmarshal_errors(&parsed.yaml_duplicates);
+        return Err(Error::DuplicateFields { why: format!("error converting YAML to JSON: {why}") });
     }
     Ok(Document { value, duplicates: parsed.yaml_duplicates })
 }

@@ -2,7 +2,7 @@
 //!
 //! kube-apiserver prints the object that a JSON or merge patch gave and decodes the text; here the tree is decoded as it is.
 
-use fleetpass_schema::{Schema, custom, typed};
+use fleetpass_schema::{Schema, custom_resource, go, typed};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use std::sync::Arc;
 /// What does not decode, in Go's words.
 pub fn redecode(object: &mut Value, schema: &Arc<Schema>, is_custom: bool) -> Result<Vec<String>, String> {
     if is_custom {
-        let unknown = custom::decode(object, schema)?;
+        let unknown = custom_resource::decode(object, schema).map_err(|e| go::Words(&e).to_string())?;
         return Ok(unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect());
     }
     // The identity is not part of what a schema normalises: it is what the request says it is.
     let identity = ["apiVersion", "kind"].map(|key| (key, object.get(key).cloned()));
-    let decoded = typed::normalise(object, schema).map_err(|e| e.to_string())?;
+    let decoded = typed::normalise(object, schema).map_err(|e| go::Words(&e).to_string())?;
     *object = decoded.value;
     if let Some(members) = object.as_object_mut() {
         for (key, value) in identity {

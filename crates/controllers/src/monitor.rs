@@ -14,7 +14,7 @@
 //! Resources are observed independently: a change of one can be seen before an earlier change of another.
 
 use crate::discovery::{Discovered, ResourceType, discover};
-use crate::queue::LAST_RETRY;
+use fleetpass_workqueue::Backoff;
 use futures::StreamExt;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -30,6 +30,8 @@ const REDISCOVER: Duration = Duration::from_secs(600);
 /// A new definition is announced before it is served: discovery runs at these delays after a change.
 const AFTER_CHANGE: [Duration; 3] =
     [Duration::from_millis(30), Duration::from_millis(500), Duration::from_secs(5)];
+/// When discovery that failed is tried again.
+const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 /// How long discovery may take; changes wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How many watch events may wait for the observers.
@@ -233,8 +235,8 @@ impl Due {
     }
 
     fn failed(&mut self) {
-        self.failures = (self.failures + 1).min(16);
-        self.plan(Duration::from_millis(100).saturating_mul(1 << self.failures).min(LAST_RETRY / 10));
+        self.plan(AFTER_FAILURE.delay(self.failures));
+        self.failures = self.failures.saturating_add(1);
     }
 
     fn succeeded(&mut self, complete: bool) {

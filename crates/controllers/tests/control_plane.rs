@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_apiserver::server::{ApiServer, Options as ServerOptions, RequestLimits};
+use fleetpass_apiserver::{ApiServer, Options as ServerOptions, RequestLimits};
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::Options;
 use fleetpass_store::MemoryStore;

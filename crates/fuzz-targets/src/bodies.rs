@@ -7,7 +7,7 @@ use fleetpass_apimachinery::json::{self as reader, MAX_KEPT_DEPTH, Numbers, Raw}
 use fleetpass_apimachinery::status::Status;
 use fleetpass_codec::body::{Decoded, FieldValidation, Format, decode_builtin, decode_custom, interpret};
 use fleetpass_codec::{protobuf as wire, yaml as reader_of_yaml};
-use fleetpass_schema::{custom, typed};
+use fleetpass_schema::{custom_resource, go, typed};
 use serde_json::Value;
 
 /// A body in JSON.
@@ -220,7 +220,7 @@ fn decode_as(
     let (schema, is_custom) = schema_of(gvk).expect("the kind is known");
     if is_custom {
         return decode_custom(data, format, target(gvk), validation, |value, _| {
-            custom::decode(value, &schema)
+            custom_resource::decode(value, &schema).map_err(|e| go::Words(&e).to_string())
         });
     }
     let decoded = decode_builtin(data, format, target(gvk), &schema, validation)?;

@@ -9,7 +9,7 @@ use fleetpass_apiserver::resources::customresourcedefinitions::{self, naming_con
 use fleetpass_apiserver::resources::customresources;
 use fleetpass_apiserver::strategy::Strategy;
 use fleetpass_codec::body::{FieldValidation, Format, decode_builtin, decode_custom};
-use fleetpass_schema::{custom, openapi};
+use fleetpass_schema::{custom_resource, go, openapi};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 
@@ -34,7 +34,7 @@ pub fn definitions(data: &[u8]) {
     let mut old: Option<Value> = None;
     for document in documents.take(2) {
         let decoded = decode_custom(document, Format::Json, target, FieldValidation::Warn, |value, _| {
-            custom::decode(value, &version.schema)
+            custom_resource::decode(value, &version.schema).map_err(|e| go::Words(&e).to_string())
         });
         let Ok(decoded) = decoded else { continue };
         let mut object = decoded.value;
@@ -43,7 +43,7 @@ pub fn definitions(data: &[u8]) {
             continue;
         }
         let mut again = object.clone();
-        assert_eq!(custom::decode(&mut again, &version.schema), Ok(Vec::new()));
+        assert_eq!(custom_resource::decode(&mut again, &version.schema), Ok(Vec::new()));
         assert_eq!(again, object);
         strategy.default(&mut object);
         // As the registry has it of an object that exists.

@@ -2,13 +2,12 @@
 
 use crate::check_refusal;
 use crate::kinds::{GROUP, NOW, schema_of};
-use fleetpass_apimachinery::gvk::GroupVersionKind;
+use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
 use fleetpass_apiserver::strategy::Version;
-use fleetpass_apply::apply::{self, Target};
-use fleetpass_apply::fields::Set;
-use fleetpass_apply::{Body, PatchKind, apply_patch};
+use fleetpass_apply::fieldpath::Set;
+use fleetpass_apply::{Body, Error, FieldManager, PatchKind, patch};
 use fleetpass_codec::body::FieldValidation;
-use fleetpass_codec::patch::{self, Document};
+use fleetpass_codec::patch::{Document, read};
 use fleetpass_codec::redecode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -81,12 +80,12 @@ impl Kind {
             b'a' | b'f' => PatchKind::Apply,
             _ => return,
         };
-        let read = |validation| patch::read(kind, bytes, validation);
+        let read = |validation| read(kind, bytes, validation);
         let document = match read(FieldValidation::Warn) {
             Ok(document) => document,
-            Err(status) => {
-                assert_eq!(status.code, 400);
-                check_refusal(&status.message, bytes.len());
+            Err(error) => {
+                assert!(matches!(error, Error::Malformed { .. } | Error::NotAPatch { .. }), "{error:?}");
+                check_refusal(&error.to_string(), bytes.len());
                 return assert!(read(FieldValidation::Strict).is_err());
             }
         };
@@ -100,51 +99,69 @@ impl Kind {
         }
     }
 
-    fn target<T>(&self, act: impl FnOnce(&Target<'_>) -> T) -> T {
+    fn manager<T>(&self, name: &str, act: impl FnOnce(&FieldManager<'_>) -> T) -> T {
         let (reset, known) = (Set::of(&["status"]), [self.gvk.api_version()]);
-        act(&Target {
+        let GroupVersionKind { group, version, kind } = &self.gvk;
+        act(&FieldManager {
+            name,
             schema: &self.version.schema,
-            group: &self.gvk.group,
-            version: &self.gvk.version,
-            kind: &self.gvk.kind,
+            kind: GvkRef { group, version, kind },
             subresource: "",
-            reset: &reset,
-            known: &known.each_ref().map(String::as_str),
+            reset_fields: &reset,
+            known_versions: &known.each_ref().map(String::as_str),
             now: NOW,
         })
     }
 
     fn apply(&self, document: &Document, manager: &str, force: bool) -> Option<Value> {
         let apply = |live: Option<&Value>, force| {
-            self.target(|target| apply::apply(target, live, &document.value, manager, force))
+            self.manager(manager, |manager| manager.apply(live, &document.value, force))
         };
         let from_nothing = apply(None, force);
         let applied = match apply(Some(&self.live), force) {
             Ok(applied) => applied,
-            Err(status) => {
-                assert!(matches!(status.code, 400 | 409 | 500), "{}", status.code);
-                assert!(!(force && status.code == 409), "{}", status.message);
+            Err(error) => {
+                let is_conflict = matches!(error, Error::Conflicts(_));
+                assert!(!(force && is_conflict), "{error}");
+                let is_of_apply = matches!(
+                    error,
+                    Error::NotAPatch { .. }
+                        | Error::WrongKind(_)
+                        | Error::ManagedFieldsGiven
+                        | Error::ManagedFields(_)
+                        | Error::DoesNotFit(_)
+                        | Error::Untracked(_)
+                        | Error::Unmergeable(_)
+                );
+                assert!(is_conflict || is_of_apply, "{error:?}");
                 return None;
             }
         };
         assert!(from_nothing.is_ok() && applied.is_object());
         // Once more changes nothing and conflicts with nobody.
         let again = apply(Some(&applied), false);
-        assert_eq!(again.as_ref().map_err(|status| &status.message), Ok(&applied));
+        assert_eq!(again.as_ref().map_err(ToString::to_string), Ok(&applied));
         Some(applied)
     }
 
     fn change(&self, kind: PatchKind, document: &Document) -> Option<Value> {
         let apply = |validated| {
             let body = Body { value: &document.value, duplicates: &document.duplicates, validated };
-            apply_patch(kind, &self.live, &body, &self.version.schema)
+            patch(kind, &self.live, &body, &self.version.schema)
         };
         let patched = match apply(true) {
             Ok(patched) => patched.object,
-            Err(status) => {
-                assert!(matches!(status.code, 400 | 413 | 422 | 500), "{} {}", status.code, status.message);
+            Err(error) => {
+                let is_of_patch = matches!(
+                    (kind, &error),
+                    (_, Error::NotAPatch { .. })
+                        | (PatchKind::Json, Error::TooManyOperations { .. })
+                        | (PatchKind::Json, Error::DoesNotApply { .. } | Error::GrowsTooMuch)
+                        | (PatchKind::Strategic, Error::Strategic(_))
+                );
+                assert!(is_of_patch, "{error:?}");
                 check_refusal(
-                    &status.message,
+                    &error.to_string(),
                     document.value.to_string().len() + self.live.to_string().len(),
                 );
                 return None;
@@ -182,7 +199,7 @@ impl Kind {
         }
         if !tracked {
             let old = self.live.clone();
-            self.target(|target| apply::update(target, Some(&old), &mut object, "u"));
+            self.manager("u", |manager| manager.update(Some(&old), &mut object));
         }
         self.live = object;
     }

@@ -4,7 +4,7 @@ use crate::check_refusal;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, Query, RequestInfo};
 use fleetpass_apiserver::alias::{self, Alias};
-use fleetpass_apply::{PatchKind, manager};
+use fleetpass_apply::{PatchKind, manager_name};
 use fleetpass_codec::body::Format;
 use fleetpass_codec::negotiate::{self, Endpoint, MediaType, TargetKind};
 use fleetpass_codec::options::{self, Write};
@@ -141,8 +141,10 @@ fn check_headers(method: &str, query: &Query, accept: Option<&str>, content_type
             Ok(output) => assert_ne!(output.media, MediaType::Yaml),
             Err(status) => assert_eq!(status.code, 406),
         }
-        if let Err(status) = PatchKind::from_content_type(content_type, custom) {
-            assert_eq!(status.code, 415);
+        match PatchKind::from_content_type(content_type, custom) {
+            Ok(kind) => assert!(content_type.is_some_and(|header| header.starts_with(kind.media_type()))),
+            // A strategic merge patch is for built-in kinds only.
+            Err(refused) => assert_eq!(refused.accepted.contains(&PatchKind::Strategic), !custom),
         }
     }
     negotiate::output_status(accept);
@@ -153,6 +155,6 @@ fn check_headers(method: &str, query: &Query, accept: Option<&str>, content_type
         Ok(_) => {}
         Err(status) => assert_eq!(status.code, 415),
     }
-    let name = manager(query.get("fieldManager").unwrap_or_default(), agent);
+    let name = manager_name(query.get("fieldManager").unwrap_or_default(), agent);
     assert!(!name.is_empty());
 }

@@ -6,8 +6,7 @@ use fleetpass_apimachinery::json::{self, Numbers};
 use fleetpass_apimachinery::validation::names;
 use fleetpass_schema::cel::{self as rules, Rules};
 use fleetpass_schema::jsonpath::{self, JsonPath};
-use fleetpass_schema::validation::{Pattern, Rule, ValueValidation};
-use fleetpass_schema::{Schema, Type, formats, quantity, time, typed};
+use fleetpass_schema::{Pattern, Schema, Type, ValidationRule, ValueValidation, formats, go, quantity, time};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ pub fn cel(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.split('\0');
     let mut next = || parts.next().unwrap_or_default();
-    let rule = Rule { rule: next().into(), message_expression: next().into(), ..rule() };
+    let rule = ValidationRule { rule: next().into(), message_expression: next().into(), ..rule() };
     let values = [next(), next()].map(|text| json::parse(text.as_bytes()).ok()?.to_value(Numbers::Go).ok());
     let mut spec: Schema = (*THING.properties["spec"]).clone();
     spec.validation = Some(Box::new(ValueValidation { rules: vec![rule], ..ValueValidation::default() }));
@@ -43,8 +42,8 @@ pub fn cel(data: &[u8]) {
     rules.validate(&new, old.as_ref());
 }
 
-fn rule() -> Rule {
-    Rule {
+fn rule() -> ValidationRule {
+    ValidationRule {
         rule: String::new(),
         message: String::new(),
         message_expression: String::new(),
@@ -69,12 +68,12 @@ pub fn texts(data: &[u8]) {
                 assert_eq!(canonical_form(&canonical), Ok(Some(canonical.clone())), "{text}")
             }
             Ok(None) => {}
-            Err(error) => check_refusal(&error, text.len()),
+            Err(error) => check_refusal(&go::Words(&error).to_string(), text.len()),
         }
     }
-    match typed::decode_base64(text) {
+    match go::decode_base64(text) {
         Ok(bytes) => assert!(bytes.len() <= text.len()),
-        Err(error) => check_refusal(&error, text.len()),
+        Err(error) => check_refusal(&go::Words(&error).to_string(), text.len()),
     }
     let pattern = Pattern::new(text);
     if pattern.error().is_none() {
@@ -132,7 +131,7 @@ const FORMATS: [&str; 25] = [
 fn path(text: &str) {
     let path = match JsonPath::parse(text) {
         Ok(path) => path,
-        Err(error) => return check_refusal(&error, text.len()),
+        Err(error) => return check_refusal(&error.to_string(), text.len()),
     };
     let object = json!({"metadata": {"name": "a", "labels": {"a.b/c": "d"}}, "spec": {"list": [{"type": "x", "n": 1},
         {"type": "y", "n": 2.5, "deep": {"type": [1, 2, [3]]}}], "a": {"a": {"a": null}}}, "status": {"ok": true}});

@@ -1,45 +1,75 @@
 //! Running a reconciler over all objects of one kind.
 
-use futures::StreamExt as _;
+use fleetpass_workqueue::{Backoff, Cause, Failure, Next, Options, queue};
+use futures::{FutureExt as _, StreamExt as _};
 use kube::{
     Api, Resource,
-    runtime::{
-        WatchStreamExt as _, applier,
-        controller::{Action, Config, trigger_self},
-        reflector, watcher,
-    },
+    runtime::{WatchStreamExt as _, reflector, reflector::ObjectRef, watcher},
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, future::Future, sync::Arc};
+use std::{fmt::Debug, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// Has `reconcile` look at each object when it changes and when its [`Action`] says so; after an error, when
-/// `after_error` says so. Runs until shut down, without waiting for what is due later.
+/// Has `reconcile` look at each object when it is seen first, when it changes, and when its [`Next`] says so; after an
+/// error, which `failed` is told, after `retry`. Runs until shut down, without waiting for what is due later. All
+/// objects that are due run at once.
 ///
-/// It is kube's controller, except that it keeps no labels, annotations and managed fields: of a whole fleet, they would
+/// The watch fills a store, and a change puts a reference to the object into a work queue; what runs is given the
+/// object as the store has it then. Labels, annotations and managed fields are not kept: of a whole fleet, they would
 /// be most of the memory.
-pub(crate) async fn control<K, C, F>(
+pub(crate) async fn control<K, F>(
     api: Api<K>,
     select: watcher::Config,
-    reconcile: impl Fn(Arc<K>, Arc<C>) -> F,
-    after_error: impl Fn(Arc<K>, &kube::Error, Arc<C>) -> Action,
-    context: C,
+    retry: Duration,
+    reconcile: impl Fn(Arc<K>) -> F,
+    failed: impl Fn(&ObjectRef<K>, &kube::Error),
     shutdown: CancellationToken,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    F: Future<Output = Result<Action, kube::Error>> + Send + 'static,
-    C: 'static,
+    F: Future<Output = Result<Next, kube::Error>>,
 {
     let (kept, writer) = reflector::store();
-    let objects = watcher(api, select).default_backoff().modify(|object| {
+    let (queue, backlog) = queue(Backoff::constant(retry));
+    let events = watcher(api, select).default_backoff().modify(|object| {
         let metadata = object.meta_mut();
         (metadata.labels, metadata.annotations, metadata.managed_fields) = (None, None, None);
     });
-    let changed = trigger_self(reflector(writer, objects).applied_objects(), ());
-    let reconcile = move |object, context| Box::pin(reconcile(object, context));
-    applier(reconcile, after_error, Arc::new(context), kept, changed, Config::default())
-        // Not the controller's own way to end: that waits for what is queued for later, which may be hours away.
-        .take_until(shutdown.cancelled_owned())
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let watch = async {
+        let mut events = pin!(events.reflect(writer));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Apply(object)) => queue.add(key(&object)),
+                // The store takes over a list only when it is complete.
+                Ok(watcher::Event::InitDone) => kept.state().iter().for_each(|object| queue.add(key(object))),
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_) | watcher::Event::Delete(_)) => {}
+                Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted"),
+            }
+        }
+    };
+    let reconcile = |key: Arc<ObjectRef<K>>| match kept.get(&key) {
+        Some(object) => reconcile(object).left_future(),
+        // It was deleted while it waited.
+        None => std::future::ready(Ok(Next::Wait)).right_future(),
+    };
+    let failed = |key: &Arc<ObjectRef<K>>, failure: &Failure<kube::Error>| {
+        if let Cause::Error(error) = &failure.cause {
+            failed(key, error);
+        }
+    };
+    let work = backlog.work(Options::workers(usize::MAX), shutdown, reconcile, failed);
+    tokio::select! {
+        () = watch => {}
+        _ = work => {}
+    }
 }
+
+/// What the queue holds of an object. Shared, because the queue needs it at several places at once; without the UID and
+/// the version of the object, which would differ from one change to the next.
+fn key<K: Resource<DynamicType = ()>>(object: &K) -> Arc<ObjectRef<K>> {
+    let mut key = ObjectRef::from_obj(object);
+    key.extra = Default::default();
+    Arc::new(key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,13 @@
 
 use crate::{Scope, control::control};
 use fleetpass_api::{ManagedServiceAccount, names};
+use fleetpass_workqueue::Next;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Preconditions},
     core::{ObjectMeta, PartialObjectMeta},
-    runtime::{controller::Action, watcher},
+    runtime::{reflector::ObjectRef, watcher},
 };
 use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
@@ -39,22 +40,23 @@ struct Context {
 pub async fn run(client: Client, scope: Scope, deleted: Counter, shutdown: CancellationToken) {
     let labels = format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE);
     let api: Api<SecretMeta> = scope.api(client.clone());
-    let retry = |secret: Arc<SecretMeta>, error: &kube::Error, _| {
-        tracing::warn!(secret = secret.name_any(), %error, "could not tell whether a Secret is an orphan");
-        Action::requeue(RETRY)
+    let failed = |secret: &ObjectRef<_>, error: &kube::Error| {
+        tracing::warn!(secret = secret.name, %error, "could not tell whether a Secret is an orphan");
     };
     let select = watcher::Config::default().labels(&labels);
-    control(api, select, reconcile, retry, Context { client, deleted }, shutdown).await;
+    let context = Arc::new(Context { client, deleted });
+    let reconcile = |secret| reconcile(secret, context.clone());
+    control(api, select, RETRY, reconcile, failed, shutdown).await;
 }
 
-async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Action, kube::Error> {
+async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Next, kube::Error> {
     let metadata = &secret.metadata;
     let Some(owner) = owner(metadata).filter(|_| metadata.deletion_timestamp.is_none()) else {
-        return Ok(Action::await_change());
+        return Ok(Next::Wait);
     };
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     if owner_lives(&context.client, &namespace, owner).await? {
-        return Ok(Action::requeue(INTERVAL));
+        return Ok(Next::After(INTERVAL));
     }
     let api = Api::<SecretMeta>::namespaced(context.client.clone(), &namespace);
     let same =
@@ -68,7 +70,7 @@ async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Act
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => return Err(error),
     }
-    Ok(Action::requeue(INTERVAL))
+    Ok(Next::After(INTERVAL))
 }
 
 /// Whether the very account that owns the Secret exists. A 404 that is not about the account itself, such as that of

@@ -3,11 +3,12 @@
 
 use crate::{Scope, control::control};
 use fleetpass_api::{ManagedServiceAccount, clock::SharedClock};
+use fleetpass_workqueue::Next;
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{DeleteParams, Preconditions},
-    runtime::{controller::Action, watcher},
+    runtime::{reflector::ObjectRef, watcher},
 };
 use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
@@ -50,21 +51,18 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let api: Api<ManagedServiceAccount> = scope.api(client.clone());
-    let retry = |account: Arc<ManagedServiceAccount>, error: &kube::Error, _| {
-        tracing::warn!(account = account.name_any(), %error, "an expired account could not be deleted");
-        Action::requeue(RETRY)
+    let failed = |account: &ObjectRef<_>, error: &kube::Error| {
+        tracing::warn!(account = account.name, %error, "an expired account could not be deleted");
     };
-    let context = Context { client, clock, deleted };
-    control(api, watcher::Config::default(), reconcile, retry, context, shutdown).await;
+    let context = Arc::new(Context { client, clock, deleted });
+    let reconcile = |account| reconcile(account, context.clone());
+    control(api, watcher::Config::default(), RETRY, reconcile, failed, shutdown).await;
 }
 
-async fn reconcile(
-    account: Arc<ManagedServiceAccount>,
-    context: Arc<Context>,
-) -> Result<Action, kube::Error> {
-    let Some(wait) = remaining(&account, context.clock.now()) else { return Ok(Action::await_change()) };
+async fn reconcile(account: Arc<ManagedServiceAccount>, context: Arc<Context>) -> Result<Next, kube::Error> {
+    let Some(wait) = remaining(&account, context.clock.now()) else { return Ok(Next::Wait) };
     if !wait.is_zero() {
-        return Ok(Action::requeue(wait.min(LONGEST_WAIT)));
+        return Ok(Next::After(wait.min(LONGEST_WAIT)));
     }
     let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
     let api = Api::<ManagedServiceAccount>::namespaced(context.client.clone(), &namespace);
@@ -78,7 +76,7 @@ async fn reconcile(
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => return Err(error),
     }
-    Ok(Action::await_change())
+    Ok(Next::Wait)
 }
 
 #[cfg(test)]

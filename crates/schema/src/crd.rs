@@ -2,8 +2,9 @@
 //! `NewStructural` (`apiextensions-apiserver/pkg/apiserver/schema/convert.go`) and of
 //! `ConvertJSONSchemaProps` (`pkg/apiserver/validation/validation.go`).
 
-use super::validation::{Pattern, Rule, ValueValidation};
-use super::{About, ListType, Schema, Type, formats};
+use crate::formats;
+use crate::json_type::Type;
+use crate::model::{Documentation, ListType, Pattern, Schema, ValidationRule, ValueValidation};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub fn schema(props: &Value) -> Schema {
     let Some(props) = props.as_object() else { return Schema::default() };
     let mut out = Schema {
-        kind: text(props, "type").and_then(|t| kind(&t)),
+        kind: text(props, "type").and_then(|t| Type::from_name(&t)),
         nullable: flag(props, "nullable"),
         required: strings(props, "required"),
         default: props.get("default").filter(|v| !v.is_null()).cloned(),
@@ -45,16 +46,16 @@ pub fn schema(props: &Value) -> Schema {
     if !validation.is_empty() {
         out.validation = Some(Box::new(validation));
     }
-    let about = about(props, &out);
-    if about != About::default() {
-        out.about = Some(Box::new(about));
+    let documentation = documentation(props, &out);
+    if documentation != Documentation::default() {
+        out.documentation = Some(Box::new(documentation));
     }
     out
 }
 
-fn about(props: &Map<String, Value>, schema: &Schema) -> About {
+fn documentation(props: &Map<String, Value>, schema: &Schema) -> Documentation {
     let get = |key: &str| text(props, key).unwrap_or_default();
-    About {
+    Documentation {
         title: get("title"),
         description: get("description"),
         format: if schema.format.is_none() { get("format") } else { String::new() },
@@ -100,9 +101,9 @@ fn value_validation(props: &Map<String, Value>) -> ValueValidation {
     }
 }
 
-fn rule(rule: &Map<String, Value>) -> Rule {
+fn rule(rule: &Map<String, Value>) -> ValidationRule {
     let get = |key: &str| text(rule, key).unwrap_or_default();
-    Rule {
+    ValidationRule {
         rule: get("rule"),
         message: get("message"),
         message_expression: get("messageExpression"),
@@ -110,18 +111,6 @@ fn rule(rule: &Map<String, Value>) -> Rule {
         field_path: get("fieldPath"),
         optional_old_self: rule.get("optionalOldSelf").and_then(Value::as_bool),
     }
-}
-
-fn kind(name: &str) -> Option<Type> {
-    Some(match name {
-        "object" => Type::Object,
-        "array" => Type::Array,
-        "string" => Type::String,
-        "integer" => Type::Integer,
-        "number" => Type::Number,
-        "boolean" => Type::Boolean,
-        _ => return None,
-    })
 }
 
 fn list_type(props: &Map<String, Value>) -> ListType {

@@ -1,44 +1,47 @@
 //! Paths in rules and columns of a CRD, such as `.spec.a` or `.spec['a.b']`.
 
 use crate::Schema;
+use crate::error::FieldPathError;
 use fleetpass_apimachinery::field::Path;
 
 /// A path such as `.spec.a` or `.spec['a.b']` below a schema: its printed form and the schema it leads to
 /// (`ValidFieldPath` in `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`); `brackets` allows the second form.
 ///
 /// # Errors
-/// Go's words for a path that cannot be read, or that leads to no field of the schema.
-pub fn field_path<'a>(path: &str, schema: &'a Schema, brackets: bool) -> Result<(Path, &'a Schema), String> {
+/// The path cannot be read, or leads to no field of the schema.
+pub fn field_path<'a>(
+    path: &str,
+    schema: &'a Schema,
+    brackets: bool,
+) -> Result<(Path, &'a Schema), FieldPathError> {
     let mut tokens = tokenize(path).into_iter();
     let (mut at, mut schema) = (Path::default(), schema);
-    let end = || "unexpected end of JSON path".to_string();
-    let nowhere = || "does not refer to a valid field".to_string();
     while let Some(token) = tokens.next() {
         let name = match token.as_str() {
-            "[" if !brackets => return Err("array notation is not allowed".into()),
+            "[" if !brackets => return Err(FieldPathError::BracketsNotAllowed),
             "[" => {
-                let quoted = tokens.next().ok_or_else(end)?;
+                let quoted = tokens.next().ok_or(FieldPathError::UnexpectedEnd)?;
                 let name = quoted.strip_prefix('\'').and_then(|q| q.strip_suffix('\''));
                 let Some(name) = name.filter(|_| quoted.len() > 1) else {
-                    return Err(format!("expected single quoted string but got {quoted}"));
+                    return Err(FieldPathError::NotQuoted(quoted));
                 };
                 let name = name.replace("\\'", "'").replace("\\\\", "\\");
-                match tokens.next().ok_or_else(end)?.as_str() {
+                match tokens.next().ok_or(FieldPathError::UnexpectedEnd)?.as_str() {
                     "]" => name,
-                    other => return Err(format!("expected ] but got {other}")),
+                    other => return Err(FieldPathError::NotClosed(other.into())),
                 }
             }
-            "." => tokens.next().ok_or_else(end)?,
-            other => return Err(format!("expected [ or . but got: {other}")),
+            "." => tokens.next().ok_or(FieldPathError::UnexpectedEnd)?,
+            other => return Err(FieldPathError::NotAStep(other.into())),
         };
         if !schema.properties.is_empty() {
             at = at.child(&name);
-            schema = schema.properties.get(&name).ok_or_else(nowhere)?;
+            schema = schema.properties.get(&name).ok_or(FieldPathError::NoSuchField)?;
         } else if let Some(additional) = &schema.additional {
             at = at.key(&name);
             schema = additional;
         } else {
-            return Err(nowhere());
+            return Err(FieldPathError::NoSuchField);
         }
     }
     Ok((at, schema))

@@ -1,7 +1,8 @@
 //! The string formats that custom resources may use (`apiextensions-apiserver/pkg/apiserver/validation/formats.go`,
 //! `kube-openapi/pkg/validation/strfmt`).
 
-use super::{Type, goregexp};
+use crate::Type;
+use crate::go::regexp;
 use regex::Regex;
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -56,7 +57,7 @@ pub fn is_string_format(format: &str) -> bool {
 
 /// A constant expression; `None` would be a mistake in this file, which the tests would find.
 fn expression(source: &str) -> Option<Regex> {
-    goregexp::compile(source).ok()
+    regexp::compile(source).ok()
 }
 
 macro_rules! matches_pattern {

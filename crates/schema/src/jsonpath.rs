@@ -2,6 +2,8 @@
 //! fields and scale: members, indexes, slices, wildcards, filters and unions of names. Missing members give
 //! no result.
 
+use crate::error::JsonPathError;
+use crate::go::number::{GoNumber, print_float};
 use serde_json::Value;
 use std::cmp::Ordering;
 
@@ -43,12 +45,14 @@ enum Operator {
 
 impl JsonPath {
     /// Parses a path without braces, such as `.spec.list[0]` or `.status.conditions[?(@.type=="Ready")].status`.
-    /// Errors: what is wrong with it; also filters that are nested too deeply to be read on any stack.
-    pub fn parse(path: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// What is wrong with it; also filters that are nested too deeply to be read on any stack.
+    pub fn parse(path: &str) -> Result<Self, JsonPathError> {
         let mut parser = Parser { chars: path.chars().collect(), at: 0, filters: 0 };
         let steps = parser.steps()?;
         if parser.at < parser.chars.len() {
-            return Err(format!("unrecognized character in path: {}", parser.rest()));
+            return Err(JsonPathError::UnrecognizedCharacter(parser.rest()));
         }
         Ok(Self(steps))
     }
@@ -172,7 +176,7 @@ impl Parser {
         }
     }
 
-    fn steps(&mut self) -> Result<Vec<Step>, String> {
+    fn steps(&mut self) -> Result<Vec<Step>, JsonPathError> {
         let mut steps = Vec::new();
         while let Some(c) = self.peek() {
             match c {
@@ -190,7 +194,7 @@ impl Parser {
                         Some(_) => {
                             let name = self.name();
                             if name.is_empty() {
-                                return Err(format!("unrecognized character in path: {}", self.rest()));
+                                return Err(JsonPathError::UnrecognizedCharacter(self.rest()));
                             }
                             steps.push(if recursive { Step::Descend(name) } else { Step::Member(name) });
                         }
@@ -223,7 +227,7 @@ impl Parser {
         name
     }
 
-    fn bracket(&mut self) -> Result<Step, String> {
+    fn bracket(&mut self) -> Result<Step, JsonPathError> {
         self.at += 1;
         self.spaces();
         let step = match self.peek() {
@@ -257,22 +261,22 @@ impl Parser {
         Ok(step)
     }
 
-    fn close(&mut self, bracket: char) -> Result<(), String> {
+    fn close(&mut self, bracket: char) -> Result<(), JsonPathError> {
         if self.peek() != Some(bracket) {
-            return Err("unterminated array".into());
+            return Err(JsonPathError::UnterminatedArray);
         }
         self.at += 1;
         Ok(())
     }
 
-    fn quoted(&mut self) -> Result<String, String> {
+    fn quoted(&mut self) -> Result<String, JsonPathError> {
         let Some(quote) = self.peek().filter(|c| matches!(c, '\'' | '"')) else {
-            return Err(format!("unrecognized character in path: {}", self.rest()));
+            return Err(JsonPathError::UnrecognizedCharacter(self.rest()));
         };
         self.at += 1;
         let mut text = String::new();
         loop {
-            let Some(c) = self.peek() else { return Err("unterminated quoted string".into()) };
+            let Some(c) = self.peek() else { return Err(JsonPathError::UnterminatedQuotes) };
             self.at += 1;
             match c {
                 '\\' => {
@@ -286,12 +290,12 @@ impl Parser {
     }
 
     /// At `?` of `[?(left operator right)]`.
-    fn filter(&mut self) -> Result<Step, String> {
+    fn filter(&mut self) -> Result<Step, JsonPathError> {
         self.at += 1;
-        self.close('(').map_err(|_| "unterminated filter".to_string())?;
+        self.close('(').map_err(|_| JsonPathError::UnterminatedFilter)?;
         self.filters += 1;
         if self.filters > MOST_FILTERS {
-            return Err("filters are nested too deeply".into());
+            return Err(JsonPathError::TooManyFilters);
         }
         let left = self.operand()?;
         self.spaces();
@@ -308,20 +312,20 @@ impl Parser {
             "<=" => Some(Operator::LessOrEqual),
             ">" => Some(Operator::Greater),
             ">=" => Some(Operator::GreaterOrEqual),
-            other => return Err(format!("unrecognized filter operator {other}")),
+            other => return Err(JsonPathError::UnrecognizedOperator(other.into())),
         };
         let test = match operator {
             Some(operator) => Some((operator, self.operand()?)),
             None => None,
         };
         self.spaces();
-        self.close(')').map_err(|_| "unterminated filter".to_string())?;
+        self.close(')').map_err(|_| JsonPathError::UnterminatedFilter)?;
         self.close(']')?;
         self.filters -= 1;
         Ok(Step::Filter(left, test))
     }
 
-    fn operand(&mut self) -> Result<Operand, String> {
+    fn operand(&mut self) -> Result<Operand, JsonPathError> {
         self.spaces();
         match self.peek() {
             Some('@' | '$' | '.') => Ok(Operand::Path(JsonPath(self.steps()?))),
@@ -337,7 +341,7 @@ impl Parser {
                 let literal = serde_json::from_str::<Value>(&word).ok();
                 match literal.filter(|v| v.is_number() || v.is_boolean()) {
                     Some(value) => Ok(Operand::Literal(value)),
-                    None => Err(format!("unrecognized identifier {word}")),
+                    None => Err(JsonPathError::UnrecognizedIdentifier(word)),
                 }
             }
         }
@@ -345,20 +349,20 @@ impl Parser {
 }
 
 /// `0`, `-1`, `1:`, `:2`, `0:4:2`.
-fn numbers(body: &str) -> Result<Step, String> {
-    let number = |text: &str| -> Result<Option<i64>, String> {
+fn numbers(body: &str) -> Result<Step, JsonPathError> {
+    let number = |text: &str| -> Result<Option<i64>, JsonPathError> {
         let text = text.trim();
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| format!("invalid array index {body}"))
+        text.parse().map(Some).map_err(|_| JsonPathError::InvalidIndex(body.into()))
     };
     let parts: Vec<&str> = body.split(':').collect();
     match parts.as_slice() {
-        [index] => number(index)?.map(Step::Index).ok_or_else(|| format!("invalid array index {body}")),
+        [index] => number(index)?.map(Step::Index).ok_or_else(|| JsonPathError::InvalidIndex(body.into())),
         [from, to] => Ok(Step::Slice(number(from)?, number(to)?, 1)),
         [from, to, step] => Ok(Step::Slice(number(from)?, number(to)?, number(step)?.unwrap_or(1))),
-        _ => Err(format!("invalid array index {body}")),
+        _ => Err(JsonPathError::InvalidIndex(body.into())),
     }
 }
 
@@ -367,9 +371,9 @@ pub fn print(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "<nil>".into(),
-        Value::Number(number) => match super::gonum::GoNumber::new(number) {
-            super::gonum::GoNumber::Int(int) => int.to_string(),
-            super::gonum::GoNumber::Float(float) => super::gonum::print_float(float),
+        Value::Number(number) => match GoNumber::new(number) {
+            GoNumber::Int(int) => int.to_string(),
+            GoNumber::Float(float) => print_float(float),
         },
         other => other.to_string(),
     }
@@ -419,7 +423,7 @@ mod tests {
         let nested = |levels: usize| format!("{}.a{}", ".a[?(@".repeat(levels), ")]".repeat(levels));
         assert!(JsonPath::parse(&nested(MOST_FILTERS)).is_ok());
         for levels in [MOST_FILTERS + 1, 20_000] {
-            assert_eq!(JsonPath::parse(&nested(levels)), Err("filters are nested too deeply".into()));
+            assert_eq!(JsonPath::parse(&nested(levels)), Err(JsonPathError::TooManyFilters));
         }
         let mut object = json!({});
         for _ in 0..100 {

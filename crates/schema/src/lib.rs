@@ -1,141 +1,129 @@
-//! The schema of a kind: one model for built-in kinds (read from the OpenAPI document that a real server
-//! publishes) and for custom resources (read from a CRD), and the rules that work on it. No I/O.
+//! Schemas of Kubernetes-style objects, and what an API server does with them: decode, default, prune, validate,
+//! evaluate rules. Objects are `serde_json::Value` trees; everything here is a function of its arguments, without I/O
+//! and without a clock.
+//!
+//! ```text
+//!  CustomResourceDefinition                        OpenAPI documents of kube-apiserver,
+//!  openAPIV3Schema                                 and what Go's struct tags add to them
+//!        │ crd                                                │ openapi, go
+//!        └───────────────────────► Schema ◄───────────────────┘
+//!                                    │
+//!          ┌─────────────────────────┴──────────────────────────┐
+//!     custom resources                                    built-in kinds
+//!          │                                                    │
+//!   custom_resource::decode                               typed::decode
+//!     objectmeta   metadata as Go reads it                  types, unknown and duplicate fields
+//!     pruning      unknown fields go                        quantity, time, base64 in canonical form
+//!     defaulting   nulls go, defaults come                  empty members go, as Go prints the struct
+//!          │                                                    │
+//!   validation, listtype, objectmeta                      (rules of each kind: the server's)
+//!          │ nothing that would mislead a rule is wrong
+//!   cel::Rules
+//!          ▼                                                    ▼
+//!     field errors, or an object that may be stored       an object in canonical form
+//! ```
+//!
+//! # Example
+//!
+//! A custom resource goes through what an API server does with it:
+//!
+//! ```
+//! use fleetpass_apimachinery::field::Path;
+//! use fleetpass_schema::cel::Rules;
+//! use fleetpass_schema::{crd, custom_resource, validation};
+//! use serde_json::json;
+//! use std::sync::Arc;
+//!
+//! // `spec.versions[].schema.openAPIV3Schema` of a CustomResourceDefinition.
+//! let schema = Arc::new(crd::schema(&json!({
+//!     "type": "object",
+//!     "properties": {"spec": {
+//!         "type": "object",
+//!         "properties": {
+//!             "replicas": {"type": "integer", "default": 1, "maximum": 10},
+//!             "max": {"type": "integer"},
+//!         },
+//!         "x-kubernetes-validations": [{
+//!             "rule": "!has(self.max) || self.replicas <= self.max",
+//!             "message": "replicas must not exceed max",
+//!         }],
+//!     }},
+//! })));
+//! // Compiled once; `true`: the schema is that of whole resources.
+//! let rules = Rules::new(&schema, true).expect("the schema has a rule");
+//!
+//! let mut object = json!({
+//!     "apiVersion": "example.com/v1",
+//!     "kind": "Widget",
+//!     "metadata": {"name": "w"},
+//!     "spec": {"max": 0, "colour": "red"},
+//! });
+//!
+//! // Fields that the schema does not know are pruned and told, defaults are filled in.
+//! let unknown = custom_resource::decode(&mut object, &schema)?;
+//! assert_eq!(unknown, ["spec.colour"]);
+//! assert_eq!(object["spec"], json!({"max": 0, "replicas": 1}));
+//!
+//! // Values first, rules after them: a rule may rely on what the schema says.
+//! assert!(validation::validate(&Path::default(), &schema, &object).is_empty());
+//! let errors = rules.validate(&object, None);
+//! assert_eq!(errors[0].to_string(), "spec: Invalid value: replicas must not exceed max");
+//! # Ok::<(), fleetpass_schema::error::CustomResourceError>(())
+//! ```
+//!
+//! # Where to find what
+//!
+//! | | |
+//! | --- | --- |
+//! | **The model** | [`Schema`] with [`Type`], [`ListType`], [`PatchStrategy`]; what it demands of values in [`ValueValidation`], [`Pattern`] and [`ValidationRule`]; what it only says in [`Documentation`] |
+//! | **Read from a CRD** | [`crd`] |
+//! | **Read from OpenAPI** (built-in kinds) | [`openapi`] has the schemas, [`go`] what Go's struct tags add; [`typed`] decodes objects by them, with [`quantity`] and [`time`] |
+//! | **Custom resources** | [`custom_resource`] puts the steps in order: [`objectmeta`], [`pruning`], [`defaulting`] |
+//! | **Rules on values** | [`validation`] with [`formats`], [`listtype`], and [`objectmeta`] for embedded resources |
+//! | **Rules in CEL** (`x-kubernetes-validations`) | [`cel`] checks, prices and evaluates them |
+//! | **Paths into objects** | [`fieldpath`] (`.spec.a`, in rules and selectable fields), [`jsonpath`] (in printer columns) |
+//! | **Errors** | [`error`] as facts, [`go::Words`] as kube-apiserver words them; rules on values give `field::Error`s |
+//!
+//! # What it does not do
+//!
+//! - **It does not judge CustomResourceDefinitions.** [`crd::schema`] reads any JSON as far as it makes sense. Whether a
+//!   schema is structural, and cheap enough, is the validation of the definition; [`cel::check_rules`] tells it what the
+//!   rules cost.
+//! - **It does not know the rules of built-in kinds** beyond their types, such as the form of a Secret's name.
+//! - **It does not merge.** Server-side apply and patches read the same [`Schema`], in a crate of their own.
+//! - **It does not read bodies.** JSON, YAML and protobuf become `Value`s or `Raw` trees before.
+//! - **It does not fetch schemas.** Those of the built-in kinds, of Kubernetes 1.36, are compiled in.
 
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+// The model, which all else reads.
+mod json_type;
+mod model;
 
-/// The JSON type of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
-    /// A JSON object, with [`Schema::properties`] or [`Schema::additional`].
-    Object,
-    /// A list.
-    Array,
-    /// A string.
-    String,
-    /// A whole number.
-    Integer,
-    /// Any number.
-    Number,
-    /// `true` or `false`.
-    Boolean,
-}
+pub mod error;
 
-/// How a list is merged (`x-kubernetes-list-type`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum ListType {
-    /// Replaced as a whole.
-    #[default]
-    Atomic,
-    /// A set of scalars.
-    Set,
-    /// Objects told apart by the values of these keys.
-    Map(Vec<String>),
-}
-
-/// How lists and maps are patched by a strategic merge patch (`x-kubernetes-patch-strategy`,
-/// `x-kubernetes-patch-merge-key`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PatchStrategy {
-    /// `patchStrategy` holds `merge`.
-    pub merge: bool,
-    /// `patchStrategy` holds `retainKeys`.
-    pub retain_keys: bool,
-    /// `patchMergeKey`, where elements are merged by a key.
-    pub merge_key: Option<String>,
-}
-
-/// What a schema says that has no effect on objects; it is published with the schema.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct About {
-    /// `title`, or empty.
-    pub title: String,
-    /// `description`, or empty.
-    pub description: String,
-    /// A `format` that nothing checks, or empty; any other is in [`Schema::format`].
-    pub format: String,
-    /// `externalDocs`.
-    pub external_docs: Option<Value>,
-    /// `example`.
-    pub example: Option<Value>,
-}
-
-/// A node of a schema. Both worlds fill what they have: built-in kinds have no value validations, custom
-/// resources have no Go types.
-#[derive(Debug, Clone, Default)]
-pub struct Schema {
-    /// The type; `None` where any value fits (`x-kubernetes-preserve-unknown-fields` without a type, or
-    /// int-or-string).
-    pub kind: Option<Type>,
-    /// `format` (`int32`, `int64`, `date-time`, `byte`, …).
-    pub format: Option<String>,
-    /// `null` is a value of its own.
-    pub nullable: bool,
-    /// The fields of an object.
-    pub properties: BTreeMap<String, Arc<Schema>>,
-    /// The schema of a map's values (`additionalProperties`).
-    pub additional: Option<Arc<Schema>>,
-    /// The schema of a list's elements.
-    pub items: Option<Arc<Schema>>,
-    /// Names of fields that must be there (CRDs), or that Go always prints (built-in kinds).
-    pub required: Vec<String>,
-    /// The default, if the schema has one. For built-in kinds `{}` marks a struct that is always printed.
-    pub default: Option<Value>,
-    /// `x-kubernetes-preserve-unknown-fields`: pruning stops here.
-    pub preserve_unknown_fields: bool,
-    /// `x-kubernetes-embedded-resource`: an object with apiVersion, kind and metadata of its own.
-    pub embedded_resource: bool,
-    /// `x-kubernetes-int-or-string`.
-    pub int_or_string: bool,
-    /// `x-kubernetes-list-type` with its keys.
-    pub list_type: ListType,
-    /// `x-kubernetes-map-type: atomic` (also used for atomic structs).
-    pub atomic: bool,
-    /// Strategic merge hints; built-in kinds only.
-    pub patch: PatchStrategy,
-    /// Value validations; custom resources only.
-    pub validation: Option<Box<validation::ValueValidation>>,
-    /// What the schema says for people, and what it says but nothing checks; custom resources only.
-    pub about: Option<Box<About>>,
-    /// The Go type that a JSON decoding error names (`v1.TokenRequestSpec`, `[]string`, `int64`, `v1.Time`);
-    /// built-in kinds only. The part before the dot is the Go package, the rest the type.
-    pub go_type: Option<String>,
-    /// How the Go struct field at this node is decoded and printed; built-in kinds only.
-    pub go: go::Field,
-    /// A Go type that reads and prints itself (`v1.Time`, `resource.Quantity`); built-in kinds only.
-    pub special: Option<go::Special>,
-    /// The definition that stands here, where spelling it out would never end (a schema inside a schema).
-    /// All else is then empty; ask [`Schema::resolved`]. Built-in kinds only.
-    pub reference: Option<String>,
-}
-
-impl Schema {
-    /// This node, or the definition that it refers to.
-    pub fn resolved(self: &Arc<Self>) -> Arc<Schema> {
-        match &self.reference {
-            Some(name) => openapi::builtin(name),
-            None => Arc::clone(self),
-        }
-    }
-}
-
-pub mod cel;
+// Where schemas come from.
 pub mod crd;
-pub mod custom;
-pub mod default;
-pub mod fieldpath;
-pub mod formats;
 pub mod go;
-pub mod gonum;
-pub mod goregexp;
-pub mod jsonpath;
-pub mod listtype;
-pub mod objectmeta;
 pub mod openapi;
-pub mod prune;
+
+// Decoding built-in kinds.
 pub mod quantity;
 pub mod time;
 pub mod typed;
-pub mod validate;
+
+// Custom resources, step by step.
+pub mod custom_resource;
+pub mod defaulting;
+pub mod objectmeta;
+pub mod pruning;
+
+// Rules on values.
+pub mod cel;
+pub mod formats;
+pub mod listtype;
 pub mod validation;
+
+pub mod fieldpath;
+pub mod jsonpath;
+
+pub use json_type::Type;
+pub use model::{Documentation, ListType, PatchStrategy, Pattern, Schema, ValidationRule, ValueValidation};

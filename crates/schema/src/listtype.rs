@@ -1,6 +1,6 @@
 //! Uniqueness in lists that are sets or maps (`apiextensions-apiserver/pkg/apiserver/schema/listtype/validation.go`).
 
-use super::{ListType, Schema};
+use crate::{ListType, Schema};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use serde_json::{Map, Value};
 use std::collections::HashMap;

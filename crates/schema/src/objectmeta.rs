@@ -2,70 +2,82 @@
 //! (wrong types are errors, unknown fields go), and validating what is embedded
 //! (`apiextensions-apiserver/pkg/apiserver/schema/objectmeta/{coerce,algorithm,validation}.go`).
 
-use super::Schema;
+use crate::error::{DecodeError, Found, GoField, TimeError, TimeLayout, TimeProblem, TypeMismatch};
+use crate::{Schema, Type, go};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::validation::{metadata, names};
 use serde_json::{Map, Value};
 
 /// The Go type of a field.
-enum Go {
-    Text,
-    Int,
+enum GoType {
+    String,
+    Int64,
     Bool,
+    /// `metav1.Time`.
     Time,
-    Raw,
-    Map(&'static Go),
-    List(&'static Go, &'static str),
-    Struct(&'static str, &'static [(&'static str, Go)]),
+    /// `metav1.FieldsV1`: any JSON.
+    FieldsV1,
+    /// `map[string]` of these.
+    Map(&'static GoType),
+    /// A slice of these, and its name in errors.
+    Slice(&'static GoType, &'static str),
+    /// A struct's name and fields.
+    Struct(&'static str, &'static [(&'static str, GoType)]),
 }
 
-static OBJECT_META: Go = Go::Struct(
+static OBJECT_META: GoType = GoType::Struct(
     "ObjectMeta",
     &[
-        ("name", Go::Text),
-        ("generateName", Go::Text),
-        ("namespace", Go::Text),
-        ("selfLink", Go::Text),
-        ("uid", Go::Text),
-        ("resourceVersion", Go::Text),
-        ("generation", Go::Int),
-        ("creationTimestamp", Go::Time),
-        ("deletionTimestamp", Go::Time),
-        ("deletionGracePeriodSeconds", Go::Int),
-        ("labels", Go::Map(&Go::Text)),
-        ("annotations", Go::Map(&Go::Text)),
-        ("ownerReferences", Go::List(&OWNER, "[]v1.OwnerReference")),
-        ("finalizers", Go::List(&Go::Text, "[]string")),
-        ("managedFields", Go::List(&MANAGED, "[]v1.ManagedFieldsEntry")),
+        ("name", GoType::String),
+        ("generateName", GoType::String),
+        ("namespace", GoType::String),
+        ("selfLink", GoType::String),
+        ("uid", GoType::String),
+        ("resourceVersion", GoType::String),
+        ("generation", GoType::Int64),
+        ("creationTimestamp", GoType::Time),
+        ("deletionTimestamp", GoType::Time),
+        ("deletionGracePeriodSeconds", GoType::Int64),
+        ("labels", GoType::Map(&GoType::String)),
+        ("annotations", GoType::Map(&GoType::String)),
+        ("ownerReferences", GoType::Slice(&OWNER, "[]v1.OwnerReference")),
+        ("finalizers", GoType::Slice(&GoType::String, "[]string")),
+        ("managedFields", GoType::Slice(&MANAGED, "[]v1.ManagedFieldsEntry")),
     ],
 );
-static OWNER: Go = Go::Struct(
+static OWNER: GoType = GoType::Struct(
     "OwnerReference",
     &[
-        ("apiVersion", Go::Text),
-        ("kind", Go::Text),
-        ("name", Go::Text),
-        ("uid", Go::Text),
-        ("controller", Go::Bool),
-        ("blockOwnerDeletion", Go::Bool),
+        ("apiVersion", GoType::String),
+        ("kind", GoType::String),
+        ("name", GoType::String),
+        ("uid", GoType::String),
+        ("controller", GoType::Bool),
+        ("blockOwnerDeletion", GoType::Bool),
     ],
 );
-static MANAGED: Go = Go::Struct(
+static MANAGED: GoType = GoType::Struct(
     "ManagedFieldsEntry",
     &[
-        ("manager", Go::Text),
-        ("operation", Go::Text),
-        ("apiVersion", Go::Text),
-        ("time", Go::Time),
-        ("fieldsType", Go::Text),
-        ("fieldsV1", Go::Raw),
-        ("subresource", Go::Text),
+        ("manager", GoType::String),
+        ("operation", GoType::String),
+        ("apiVersion", GoType::String),
+        ("time", GoType::Time),
+        ("fieldsType", GoType::String),
+        ("fieldsV1", GoType::FieldsV1),
+        ("subresource", GoType::String),
     ],
 );
 
 /// Reads `object.metadata` as Go's `ObjectMeta` and writes it back without unknown and empty fields. Returns
-/// the paths of the unknown ones below `prefix`; the error is what Go's JSON decoder says.
-pub fn coerce_metadata(object: &mut Map<String, Value>, prefix: &str) -> Result<Vec<String>, String> {
+/// the paths of the unknown ones below `prefix`.
+///
+/// # Errors
+/// The first value that Go's JSON decoder would refuse.
+pub(crate) fn coerce_metadata(
+    object: &mut Map<String, Value>,
+    prefix: &str,
+) -> Result<Vec<String>, DecodeError> {
     let Some(metadata) = object.get("metadata") else { return Ok(Vec::new()) };
     let mut reader = Reader { unknown: Vec::new(), fields: Vec::new(), structs: Vec::new() };
     let read = reader.read(metadata, &OBJECT_META)?;
@@ -82,31 +94,25 @@ struct Reader {
 
 impl Reader {
     /// The value, or `None` if Go would leave it out.
-    fn read(&mut self, value: &Value, go: &'static Go) -> Result<Option<Value>, String> {
-        let wrong = |found: String| Err(self.mismatch(&found, go));
+    fn read(&mut self, value: &Value, go: &'static GoType) -> Result<Option<Value>, DecodeError> {
         Ok(match (go, value) {
             (_, Value::Null) => None,
-            (Go::Raw, value) => Some(value.clone()),
-            (Go::Text, Value::String(text)) => (!text.is_empty()).then(|| value.clone()),
-            (Go::Bool, Value::Bool(_)) => Some(value.clone()),
-            (Go::Int, Value::Number(number)) => match number.as_i64() {
+            (GoType::FieldsV1, value) => Some(value.clone()),
+            (GoType::String, Value::String(text)) => (!text.is_empty()).then(|| value.clone()),
+            (GoType::Bool, Value::Bool(_)) => Some(value.clone()),
+            (GoType::Int64, Value::Number(number)) => match number.as_i64() {
                 Some(0) => None,
                 Some(_) => Some(value.clone()),
-                None => return wrong(format!("number {number}")),
+                None => return Err(self.mismatch(Found::UnfitNumber(number.to_string()), go)),
             },
-            (Go::Time, Value::String(text)) => {
+            (GoType::Time, Value::String(text)) => {
                 if text.parse::<jiff::Timestamp>().is_err() {
-                    return Err(format!(
-                        "parsing time {0} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0} as \"2006\"",
-                        fleetpass_apimachinery::field::go_quote(text)
-                    ));
+                    let (text, layout) = (text.clone(), TimeLayout::Rfc3339);
+                    return Err(TimeError { text, layout, problem: TimeProblem::Unreadable }.into());
                 }
                 Some(value.clone())
             }
-            (Go::Time, other) => {
-                return Err(format!("json: cannot unmarshal {} into Go value of type string", word(other)));
-            }
-            (Go::Map(of), Value::Object(members)) => {
+            (GoType::Map(of), Value::Object(members)) => {
                 let mut out = Map::new();
                 for (key, member) in members {
                     // Go keeps a null and an empty text as the empty text.
@@ -115,17 +121,18 @@ impl Reader {
                 }
                 (!out.is_empty()).then(|| out.into())
             }
-            (Go::List(of, _), Value::Array(elements)) => {
+            (GoType::Slice(of, _), Value::Array(elements)) => {
                 let mut out = Vec::new();
                 for (index, element) in elements.iter().enumerate() {
                     self.fields.push(format!("[{index}]"));
-                    let empty = if matches!(of, Go::Text) { Value::from("") } else { Map::new().into() };
+                    let empty =
+                        if matches!(of, GoType::String) { Value::from("") } else { Map::new().into() };
                     out.push(self.read(element, of)?.unwrap_or(empty));
                     self.fields.pop();
                 }
                 (!out.is_empty()).then(|| out.into())
             }
-            (Go::Struct(name, fields), Value::Object(members)) => {
+            (GoType::Struct(name, fields), Value::Object(members)) => {
                 self.structs.push(name);
                 let mut out = Map::new();
                 for (key, member) in members {
@@ -143,7 +150,7 @@ impl Reader {
                 self.structs.pop();
                 Some(out.into())
             }
-            (_, other) => return wrong(word(other).into()),
+            (_, other) => return Err(self.mismatch(other.into(), go)),
         })
     }
 
@@ -162,35 +169,21 @@ impl Reader {
         path
     }
 
-    fn mismatch(&self, found: &str, go: &Go) -> String {
-        let kind = match go {
-            Go::Text => "string".into(),
-            Go::Int => "int64".into(),
-            Go::Bool => "bool".into(),
-            Go::Time => "v1.Time".into(),
-            Go::Raw => "v1.FieldsV1".into(),
-            Go::Map(_) => "map[string]string".into(),
-            Go::List(_, name) => (*name).to_string(),
-            Go::Struct(name, _) => format!("v1.{name}"),
+    fn mismatch(&self, found: Found, go: &GoType) -> DecodeError {
+        let (expected, go_type) = match go {
+            GoType::String => (Type::String, "string".into()),
+            GoType::Int64 => (Type::Integer, "int64".into()),
+            GoType::Bool => (Type::Boolean, "bool".into()),
+            // `Time` reads itself, as a string, and knows nothing of the fields around it.
+            GoType::Time => (Type::String, "string".into()),
+            GoType::FieldsV1 => (Type::Object, "v1.FieldsV1".into()),
+            GoType::Map(_) => (Type::Object, "map[string]string".into()),
+            GoType::Slice(_, name) => (Type::Array, (*name).to_string()),
+            GoType::Struct(name, _) => (Type::Object, format!("v1.{name}")),
         };
-        match self.structs.last() {
-            None => format!("json: cannot unmarshal {found} into Go value of type {kind}"),
-            Some(name) => {
-                let path = self.path(false);
-                format!("json: cannot unmarshal {found} into Go struct field {name}.{path} of type {kind}")
-            }
-        }
-    }
-}
-
-fn word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        let outer = self.structs.last().filter(|_| !matches!(go, GoType::Time));
+        let go_field = outer.map(|name| GoField { struct_name: (*name).into(), path: self.path(false) });
+        TypeMismatch { path: self.path(true), found, expected, go_type, go_field }.into()
     }
 }
 
@@ -221,6 +214,7 @@ fn coerce_below(
                 match coerce_metadata(members, path.as_str()) {
                     Ok(found) => unknown.extend(found),
                     Err(why) => {
+                        let why = go::Words(&why).to_string();
                         return Err(Error::invalid(&path.child("metadata"), before.unwrap_or_default(), why));
                     }
                 }
@@ -337,6 +331,16 @@ mod tests {
                 ),
             ),
             (
+                json!({"creationTimestamp": 5}),
+                Err("json: cannot unmarshal number into Go value of type string"),
+            ),
+            (
+                json!({"creationTimestamp": "\u{e9}"}),
+                Err(
+                    "parsing time \"\u{e9}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\u{e9}\" as \"2006\"",
+                ),
+            ),
+            (
                 json!({"name": 5}),
                 Err("json: cannot unmarshal number into Go struct field ObjectMeta.name of type string"),
             ),
@@ -355,7 +359,9 @@ mod tests {
                     assert_eq!(object["metadata"], value);
                     assert_eq!(unknown, paths);
                 }
-                (result, expected) => assert_eq!(result.unwrap_err(), expected.unwrap_err()),
+                (result, expected) => {
+                    assert_eq!(go::Words(&result.unwrap_err()).to_string(), expected.unwrap_err());
+                }
             }
         }
     }

@@ -6,8 +6,9 @@
 //! field (`*int64 o`: a pointer with `omitempty`; `z` stands for `omitzero`), and the embedded struct that the
 //! field is part of, if any (`string o TypeMeta`).
 
-use super::go::{Field, Special};
-use super::{ListType, PatchStrategy, Schema, Type};
+use crate::go::{Field, Special};
+use crate::json_type::Type;
+use crate::model::{ListType, PatchStrategy, Schema};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -19,7 +20,7 @@ const GO_FIELDS: &str = include_str!("../data/go-fields.json");
 /// The definition of object metadata.
 pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// The definition of the schema in a CRD; it contains itself.
-pub const JSON_SCHEMA_PROPS: &str =
+pub(crate) const JSON_SCHEMA_PROPS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 static BUILTIN: LazyLock<Builtin> = LazyLock::new(Builtin::load);
@@ -40,8 +41,19 @@ pub fn builtin(definition: &str) -> Arc<Schema> {
 }
 
 /// The schema of a definition, if the embedded document has it.
-pub fn find(definition: &str) -> Option<Arc<Schema>> {
+fn find(definition: &str) -> Option<Arc<Schema>> {
     BUILTIN.schemas.get(definition).cloned()
+}
+
+/// The schema itself, or the definition that it refers to ([`Schema::reference`]).
+///
+/// # Panics
+/// If the embedded document does not have the definition; [`builtin`] gives only references that it has.
+pub fn resolve(schema: &Arc<Schema>) -> Arc<Schema> {
+    match &schema.reference {
+        Some(name) => builtin(name),
+        None => Arc::clone(schema),
+    }
 }
 
 /// The schema of a kind of a group (empty: core) and version, if the embedded document has it.
@@ -150,15 +162,7 @@ fn read_keywords(json: &Value, schema: &mut Schema) {
         let items = json[key].as_array().into_iter().flatten();
         items.filter_map(|v| v.as_str().map(str::to_string)).collect()
     };
-    schema.kind = match text("type") {
-        Some("object") => Some(Type::Object),
-        Some("array") => Some(Type::Array),
-        Some("string") => Some(Type::String),
-        Some("integer") => Some(Type::Integer),
-        Some("number") => Some(Type::Number),
-        Some("boolean") => Some(Type::Boolean),
-        _ => schema.kind,
-    };
+    schema.kind = text("type").and_then(Type::from_name).or(schema.kind);
     if let Some(format) = text("format") {
         schema.format = Some(format.into());
     }
@@ -274,7 +278,7 @@ mod tests {
     fn a_schema_inside_itself_is_resolved_when_asked() {
         let nested = at(JSON_SCHEMA_PROPS, &["properties", "{}"]);
         assert_eq!(nested.reference.as_deref(), Some(JSON_SCHEMA_PROPS));
-        assert!(nested.resolved().properties.contains_key("x-kubernetes-validations"));
+        assert!(resolve(&nested).properties.contains_key("x-kubernetes-validations"));
     }
 
     #[test]

@@ -1,10 +1,7 @@
 //! `resource.Quantity`: numbers with a suffix, such as `100m` or `1.5Gi`, in canonical form
 //! (`k8s.io/apimachinery/pkg/api/resource/quantity.go`, `suffix.go`).
 
-const FORMAT_WRONG: &str =
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-const NUMBER_WRONG: &str = "unable to parse numeric part of quantity";
-const SUFFIX_WRONG: &str = "unable to parse quantity's suffix";
+use crate::error::QuantityError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -23,19 +20,22 @@ struct Parts<'a> {
     suffix: &'a str,
 }
 
-/// `text` as a quantity is printed. Errors: kube-apiserver's words.
-pub fn canonical(text: &str) -> Result<String, &'static str> {
+/// `text` as a quantity is printed.
+///
+/// # Errors
+/// `text` is no quantity.
+pub fn canonical(text: &str) -> Result<String, QuantityError> {
     if text.is_empty() {
-        return Err(FORMAT_WRONG);
+        return Err(QuantityError::Format);
     }
     if text == "0" {
         return Ok(text.into());
     }
     let parts = split(text)?;
-    let (format, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    let (format, exponent) = interpret(parts.suffix).ok_or(QuantityError::Suffix)?;
     let number = &text[..text.len() - parts.suffix.len()];
     if !number.contains(|c: char| c.is_ascii_digit()) && !is_small(&parts, format, exponent) {
-        return Err(NUMBER_WRONG);
+        return Err(QuantityError::Number);
     }
     if kept_as_written(&parts, format, exponent) {
         return Ok(text.into());
@@ -44,11 +44,13 @@ pub fn canonical(text: &str) -> Result<String, &'static str> {
 }
 
 /// The amount of `text` in billionths, rounded away from zero; beyond what fits, the greatest or least `i128`.
-/// Errors: kube-apiserver's words.
-pub fn nanos(text: &str) -> Result<i128, &'static str> {
+///
+/// # Errors
+/// `text` is no quantity.
+pub fn nanos(text: &str) -> Result<i128, QuantityError> {
     canonical(text)?;
     let parts = split(text)?;
-    let (format, exponent) = interpret(parts.suffix).ok_or(SUFFIX_WRONG)?;
+    let (format, exponent) = interpret(parts.suffix).ok_or(QuantityError::Suffix)?;
     let amount = match format {
         Format::BinarySi => binary_nanos(&parts, exponent),
         _ => {
@@ -61,7 +63,7 @@ pub fn nanos(text: &str) -> Result<i128, &'static str> {
     Ok(if parts.negative { -amount } else { amount })
 }
 
-fn split(text: &str) -> Result<Parts<'_>, &'static str> {
+fn split(text: &str) -> Result<Parts<'_>, QuantityError> {
     let negative = text.starts_with('-');
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let unsigned = unsigned.trim_start_matches('0');
@@ -77,7 +79,7 @@ fn split(text: &str) -> Result<Parts<'_>, &'static str> {
     if digits(power) == power.len() {
         Ok(Parts { negative, whole, fraction, suffix })
     } else {
-        Err(FORMAT_WRONG)
+        Err(QuantityError::Format)
     }
 }
 
@@ -304,17 +306,17 @@ mod tests {
         ] {
             assert_eq!(nanos(text), Ok(expected), "{text}");
         }
-        assert_eq!(nanos("lots"), Err(FORMAT_WRONG));
+        assert_eq!(nanos("lots"), Err(QuantityError::Format));
     }
 
     #[test]
     fn nonsense_is_refused() {
         for (text, expected) in [
-            ("", FORMAT_WRONG),
-            ("lots", FORMAT_WRONG),
-            ("1x", FORMAT_WRONG),
-            ("1ee", SUFFIX_WRONG),
-            ("1mm", SUFFIX_WRONG),
+            ("", QuantityError::Format),
+            ("lots", QuantityError::Format),
+            ("1x", QuantityError::Format),
+            ("1ee", QuantityError::Suffix),
+            ("1mm", QuantityError::Suffix),
         ] {
             assert_eq!(canonical(text), Err(expected), "{text}");
         }

@@ -1,23 +1,27 @@
 //! `metav1.Time` and `metav1.MicroTime`: reading as Go's `time.Parse` reads, with its errors, and printing.
 
+use crate::error::{TimeError, TimeLayout, TimePart, TimeProblem};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
-const RFC3339: &str = "2006-01-02T15:04:05Z07:00";
-const RFC3339_MICRO: &str = "2006-01-02T15:04:05.000000Z07:00";
-
 /// Reads `text` as `metav1.Time` does (`apis/meta/v1/time.go`) and gives it as it is printed; `None` is the
-/// zero time, which is printed as `null`. Errors: Go's words.
-pub fn canonical_time(text: &str) -> Result<Option<String>, String> {
-    let time = parse(text, RFC3339)?;
+/// zero time, which is printed as `null`.
+///
+/// # Errors
+/// `text` is no time as Go reads it.
+pub fn canonical_time(text: &str) -> Result<Option<String>, TimeError> {
+    let time = parse(text, TimeLayout::Rfc3339)?;
     Ok((!is_zero(time)).then(|| fleetpass_apimachinery::time::rfc3339(truncate(time))))
 }
 
 /// Reads `text` as `metav1.MicroTime` does (`apis/meta/v1/micro_time.go`) and gives it as it is printed;
-/// `None` is the zero time. Errors: Go's words.
-pub fn canonical_micro_time(text: &str) -> Result<Option<String>, String> {
-    let time = parse(text, RFC3339_MICRO)?;
+/// `None` is the zero time.
+///
+/// # Errors
+/// `text` is no time of that form: six decimals, no more and no less.
+pub fn canonical_micro_time(text: &str) -> Result<Option<String>, TimeError> {
+    let time = parse(text, TimeLayout::Rfc3339Micro)?;
     Ok((!is_zero(time)).then(|| fleetpass_apimachinery::time::rfc3339_micro(time)))
 }
 
@@ -35,83 +39,78 @@ fn truncate(time: Timestamp) -> Timestamp {
     }
 }
 
+/// Reads a time from front to back; the first thing that does not fit is the error, as in Go's `time.Parse`.
 struct Parser<'a> {
     whole: &'a str,
-    layout: &'a str,
+    layout: TimeLayout,
+    /// What has not been read yet.
     rest: &'a str,
 }
 
-fn parse(text: &str, layout: &str) -> Result<Timestamp, String> {
+fn parse(text: &str, layout: TimeLayout) -> Result<Timestamp, TimeError> {
+    use TimePart::{Day, Hour, Minute, Month, Offset as Zone, Second, Year};
     let mut parser = Parser { whole: text, layout, rest: text };
-    let year = parser.digits("2006", 4, 4)?;
-    parser.literal("-")?;
-    let month = parser.ranged("01", 2, 1, 12, "month")?;
-    parser.literal("-")?;
-    let day = parser.digits("02", 2, 2)?;
-    parser.literal("T")?;
-    let hour = parser.ranged("15", 1, 0, 23, "hour")?;
-    parser.literal(":")?;
-    let minute = parser.ranged("04", 2, 0, 59, "minute")?;
-    parser.literal(":")?;
-    let second = parser.ranged("05", 2, 0, 59, "second")?;
-    let nanos = if layout == RFC3339 { parser.optional_fraction() } else { parser.micros()? };
+    let year = parser.digits(Year, 4, 4)?;
+    parser.separator('-')?;
+    let month = parser.ranged(Month, 2, 1, 12)?;
+    parser.separator('-')?;
+    // How many days the month has is checked below, after all else, as Go does.
+    let day = parser.digits(Day, 2, 2)?;
+    parser.separator('T')?;
+    let hour = parser.ranged(Hour, 1, 0, 23)?;
+    parser.separator(':')?;
+    let minute = parser.ranged(Minute, 1, 0, 59)?;
+    parser.separator(':')?;
+    let second = parser.ranged(Second, 1, 0, 59)?;
+    let nanos = match layout {
+        TimeLayout::Rfc3339 => parser.optional_fraction(),
+        TimeLayout::Rfc3339Micro => parser.micros()?,
+    };
     let offset = parser.zone()?;
     if !parser.rest.is_empty() {
-        return Err(parser.complain(&format!(": extra text: {}", quote(parser.rest))));
+        return Err(parser.error(TimeProblem::Trailing(parser.rest.into())));
     }
     let date =
         DateTime::new(year as i16, month as i8, day as i8, hour as i8, minute as i8, second as i8, nanos)
-            .map_err(|_| parser.complain(": day out of range"))?;
-    let offset =
-        Offset::from_seconds(offset).map_err(|_| parser.complain(": time zone offset out of range"))?;
-    offset.to_timestamp(date).map_err(|_| parser.complain(": year out of range"))
+            .map_err(|_| parser.out_of_range(Day))?;
+    let offset = Offset::from_seconds(offset).map_err(|_| parser.out_of_range(Zone))?;
+    offset.to_timestamp(date).map_err(|_| parser.out_of_range(Year))
 }
 
 impl Parser<'_> {
-    fn complain(&self, what: &str) -> String {
-        format!("parsing time {}{what}", quote(self.whole))
+    fn error(&self, problem: TimeProblem) -> TimeError {
+        TimeError { text: self.whole.into(), layout: self.layout, problem }
     }
 
-    fn cannot_parse(&self, element: &str) -> String {
-        format!(
-            "parsing time {} as {}: cannot parse {} as {}",
-            quote(self.whole),
-            quote(self.layout),
-            quote(self.rest),
-            quote(element)
-        )
+    fn expected(&self, expected: TimePart) -> TimeError {
+        self.error(TimeProblem::Unexpected { expected, rest: self.rest.into() })
+    }
+
+    fn out_of_range(&self, part: TimePart) -> TimeError {
+        self.error(TimeProblem::OutOfRange(part))
     }
 
     /// Between `least` and `most` digits.
-    fn digits(&mut self, element: &str, least: usize, most: usize) -> Result<i32, String> {
+    fn digits(&mut self, part: TimePart, least: usize, most: usize) -> Result<i32, TimeError> {
         let count = self.rest.bytes().take(most).take_while(u8::is_ascii_digit).count();
         if count < least {
-            return Err(self.cannot_parse(element));
+            return Err(self.expected(part));
         }
         let (digits, rest) = self.rest.split_at(count);
-        let value = digits.parse().map_err(|_| self.cannot_parse(element))?;
+        let value = digits.parse().map_err(|_| self.expected(part))?;
         self.rest = rest;
         Ok(value)
     }
 
-    fn ranged(
-        &mut self,
-        element: &str,
-        least: usize,
-        low: i32,
-        high: i32,
-        what: &str,
-    ) -> Result<i32, String> {
-        let value = self.digits(element, least, 2)?;
-        if (low..=high).contains(&value) {
-            Ok(value)
-        } else {
-            Err(self.complain(&format!(": {what} out of range")))
-        }
+    /// Between `least` and two digits, whose value is between `low` and `high`.
+    fn ranged(&mut self, part: TimePart, least: usize, low: i32, high: i32) -> Result<i32, TimeError> {
+        let value = self.digits(part, least, 2)?;
+        if (low..=high).contains(&value) { Ok(value) } else { Err(self.out_of_range(part)) }
     }
 
-    fn literal(&mut self, text: &str) -> Result<(), String> {
-        self.rest = self.rest.strip_prefix(text).ok_or_else(|| self.cannot_parse(text))?;
+    fn separator(&mut self, separator: char) -> Result<(), TimeError> {
+        let rest = self.rest.strip_prefix(separator);
+        self.rest = rest.ok_or_else(|| self.expected(TimePart::Separator(separator)))?;
         Ok(())
     }
 
@@ -129,8 +128,7 @@ impl Parser<'_> {
     }
 
     /// Exactly six decimals; Go reads them as a number, which may have a sign.
-    fn micros(&mut self) -> Result<i32, String> {
-        const ELEMENT: &str = ".000000";
+    fn micros(&mut self) -> Result<i32, TimeError> {
         let bytes = self.rest.as_bytes();
         let digits = |b: &[u8]| b.iter().all(u8::is_ascii_digit);
         let good = bytes.len() >= 7
@@ -138,11 +136,11 @@ impl Parser<'_> {
             && digits(&bytes[2..7])
             && (bytes[1].is_ascii_digit() || matches!(bytes[1], b'-' | b'+'));
         if !good {
-            return Err(self.cannot_parse(ELEMENT));
+            return Err(self.expected(TimePart::Fraction));
         }
-        let micros: i32 = self.rest[1..7].parse().map_err(|_| self.cannot_parse(ELEMENT))?;
+        let micros: i32 = self.rest[1..7].parse().map_err(|_| self.expected(TimePart::Fraction))?;
         if micros < 0 {
-            return Err(self.complain(": fractional second out of range"));
+            return Err(self.out_of_range(TimePart::Fraction));
         }
         self.rest = &self.rest[7..];
         // With a sign there is one digit less, but the scale is that of six.
@@ -150,27 +148,26 @@ impl Parser<'_> {
     }
 
     /// `Z` or an offset, in seconds.
-    fn zone(&mut self) -> Result<i32, String> {
-        const ELEMENT: &str = "Z07:00";
+    fn zone(&mut self) -> Result<i32, TimeError> {
         if let Some(rest) = self.rest.strip_prefix('Z') {
             self.rest = rest;
             return Ok(0);
         }
         let bytes = self.rest.as_bytes();
         if bytes.len() < 6 || !matches!(bytes[0], b'+' | b'-') || bytes[3] != b':' {
-            return Err(self.cannot_parse(ELEMENT));
+            return Err(self.expected(TimePart::Offset));
         }
         let two = |i: usize| {
             let digits = bytes[i].is_ascii_digit() && bytes[i + 1].is_ascii_digit();
             digits.then(|| i32::from(bytes[i] - b'0') * 10 + i32::from(bytes[i + 1] - b'0'))
         };
-        let Some(hours) = two(1) else { return Err(self.cannot_parse(ELEMENT)) };
+        let Some(hours) = two(1) else { return Err(self.expected(TimePart::Offset)) };
         if hours > 24 {
-            return Err(self.complain(": time zone offset hour out of range"));
+            return Err(self.out_of_range(TimePart::OffsetHour));
         }
-        let Some(minutes) = two(4) else { return Err(self.cannot_parse(ELEMENT)) };
+        let Some(minutes) = two(4) else { return Err(self.expected(TimePart::Offset)) };
         if minutes > 60 {
-            return Err(self.complain(": time zone offset minute out of range"));
+            return Err(self.out_of_range(TimePart::OffsetMinute));
         }
         let sign = if bytes[0] == b'-' { -1 } else { 1 };
         self.rest = &self.rest[6..];
@@ -178,29 +175,14 @@ impl Parser<'_> {
     }
 }
 
-/// The quoting of Go's `time` package: quotes and backslashes escaped, all else but printable ASCII in hex.
-fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        if c == '"' || c == '\\' {
-            out.push('\\');
-            out.push(c);
-        } else if c < ' ' || c as u32 >= 0x80 {
-            let mut buffer = [0; 4];
-            for byte in c.encode_utf8(&mut buffer).bytes() {
-                out.push_str(&format!("\\x{byte:02x}"));
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out.push('"');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::go;
+
+    fn words(error: &TimeError) -> String {
+        go::Words(error).to_string()
+    }
 
     #[test]
     fn times_are_printed_in_utc() {
@@ -238,10 +220,10 @@ mod tests {
             ("2026-01-02T03:04:05Zx", "parsing time \"2026-01-02T03:04:05Zx\": extra text: \"x\"".into()),
             ("é", format!("parsing time \"\\xc3\\xa9\" {as_time}: cannot parse \"\\xc3\\xa9\" as \"2006\"")),
         ] {
-            assert_eq!(canonical_time(text).unwrap_err(), expected);
+            assert_eq!(words(&canonical_time(text).unwrap_err()), expected);
         }
         assert_eq!(
-            canonical_micro_time("2026-01-02T03:04:05.123Z").unwrap_err(),
+            words(&canonical_micro_time("2026-01-02T03:04:05.123Z").unwrap_err()),
             "parsing time \"2026-01-02T03:04:05.123Z\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \".123Z\" as \".000000\""
         );
     }

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use fleetpass_api::clock;
 use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
-use fleetpass_apiserver::server::{RequestLimits, body};
+use fleetpass_apiserver::{RequestLimits, body};
 use fleetpass_store::MemoryStore;
 use fleetpass_testkit::cluster::Cluster;
 use futures::{StreamExt as _, channel::mpsc};
@@ -22,7 +22,7 @@ const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 type Sent = UnsyncBoxBody<Bytes, Infallible>;
 
 async fn cluster(limits: RequestLimits) -> anyhow::Result<Cluster> {
-    let tune = |options: &mut fleetpass_apiserver::server::Options| options.limits = limits;
+    let tune = |options: &mut fleetpass_apiserver::Options| options.limits = limits;
     Cluster::start_tuned(Arc::new(MemoryStore::default()), clock::system(), tune).await
 }
 

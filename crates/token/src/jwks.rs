@@ -108,8 +108,7 @@ mod tests {
 
     fn recorded() -> VerifyingKey {
         let n = URL_SAFE_NO_PAD.decode(MODULUS).unwrap();
-        let info = crate::der::PublicKeyInfo::Rsa { n: &n, e: &[1, 0, 1] };
-        VerifyingKey::from_public_key_info(&crate::der::write_public_key_info(&info)).unwrap()
+        VerifyingKey::from_public_key_info(&crate::key::tests::rsa_public_key_info(&n)).unwrap()
     }
 
     #[test]

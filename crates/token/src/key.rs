@@ -5,8 +5,7 @@
 //! was read from are wiped here, and the cryptographic library wipes its own copy when it is dropped.
 
 use crate::claims::Encodable;
-use crate::der::{self, Curve, PublicKeyInfo};
-use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair as _, ParsedPublicKey, RsaKeyPair};
@@ -17,6 +16,13 @@ use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use secrecy::SecretString;
 use std::fmt;
 use std::sync::Arc;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_PKCS1_RSAENCRYPTION,
+};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::RSAPublicKey;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
 /// A JWS signature algorithm (RFC 7518); the key decides it, never the token.
@@ -42,11 +48,27 @@ impl Algorithm {
             Self::Rs256 => "RS256",
         }
     }
-    fn of_curve(curve: Curve) -> Self {
-        match curve {
-            Curve::P256 => Self::Es256,
-            Curve::P384 => Self::Es384,
-            Curve::P521 => Self::Es512,
+    /// The algorithm of the keys that a SubjectPublicKeyInfo is about; `None` if they are neither RSA keys nor on one
+    /// of the three NIST curves, which are all that kube-apiserver knows.
+    fn of_keys(identifier: &AlgorithmIdentifier<'_>) -> Option<Self> {
+        if identifier.algorithm == OID_PKCS1_RSAENCRYPTION {
+            return Some(Self::Rs256);
+        }
+        if identifier.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY {
+            return None;
+        }
+        let curve = identifier.parameters.as_ref()?.as_oid().ok()?;
+        let curves =
+            [(OID_EC_P256, Self::Es256), (OID_NIST_EC_P384, Self::Es384), (OID_NIST_EC_P521, Self::Es512)];
+        curves.into_iter().find(|(known, _)| *known == curve).map(|(_, algorithm)| algorithm)
+    }
+    /// The length of one coordinate of a point, in bytes; `None` for RSA.
+    fn coordinate_len(self) -> Option<usize> {
+        match self {
+            Self::Es256 => Some(32),
+            Self::Es384 => Some(48),
+            Self::Es512 => Some(66),
+            Self::Rs256 => None,
         }
     }
     fn verification(self) -> &'static dyn signature::VerificationAlgorithm {
@@ -110,6 +132,21 @@ pub enum Numbers {
     },
 }
 
+impl Numbers {
+    /// Reads the key inside a SubjectPublicKeyInfo: an `RSAPublicKey` (PKCS#1), or an uncompressed point
+    /// `04 || x || y`. Compressed points are `None`, as they are no keys for kube-apiserver.
+    fn read(algorithm: Algorithm, key: &[u8]) -> Option<Self> {
+        let Some(width) = algorithm.coordinate_len() else {
+            let (_, key) = RSAPublicKey::from_der(key).ok()?;
+            // A number whose first bit is set has a zero before it in DER, or it would be negative.
+            let unsigned = |number: &[u8]| number.strip_prefix(&[0]).unwrap_or(number).to_vec();
+            return Some(Self::Rsa { n: unsigned(key.modulus), e: unsigned(key.exponent) });
+        };
+        let (x, y) = key.strip_prefix(&[4])?.split_at_checked(width)?;
+        (y.len() == width).then(|| Self::Ec { x: x.to_vec(), y: y.to_vec() })
+    }
+}
+
 /// A public key, parsed once.
 pub struct VerifyingKey {
     id: Arc<str>,
@@ -133,8 +170,12 @@ impl VerifyingKey {
             match kind {
                 SectionKind::PublicKey => keys.push(Self::from_public_key_info(&der)?),
                 SectionKind::Certificate => {
-                    let info = der::certificate_public_key_info(&der).ok_or(KeyError::Unsupported)?;
-                    keys.push(Self::from_public_key_info(info)?);
+                    let (rest, certificate) =
+                        X509Certificate::from_der(&der).map_err(|_| KeyError::Unsupported)?;
+                    if !rest.is_empty() {
+                        return Err(KeyError::Unsupported);
+                    }
+                    keys.push(Self::from_public_key_info(certificate.public_key().raw)?);
                 }
                 kind if is_private(kind) => {
                     let public = SigningKey::from_section(kind, &der)?.public;
@@ -146,33 +187,28 @@ impl VerifyingKey {
         if keys.is_empty() { Err(KeyError::Missing) } else { Ok(keys) }
     }
 
-    /// From a DER SubjectPublicKeyInfo.
+    /// From a SubjectPublicKeyInfo (PKIX) in DER.
     pub fn from_public_key_info(der: &[u8]) -> Result<Self, KeyError> {
-        Self::new(der::read_public_key_info(der).ok_or(KeyError::Unsupported)?)
+        let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::Unsupported)?;
+        let algorithm = Algorithm::of_keys(&info.algorithm).ok_or(KeyError::Unsupported)?;
+        let key = Self::new(algorithm, &info.subject_public_key.data)?;
+        // The parser is lenient, Go's is not: a key has one encoding in DER, and what differs from it (lengths that
+        // are not minimal, bytes behind the end, RSA without its NULL parameter) is no key.
+        if canonical(&key.parsed)?.as_ref() == der { Ok(key) } else { Err(KeyError::Unsupported) }
     }
 
-    fn new(info: PublicKeyInfo<'_>) -> Result<Self, KeyError> {
-        let info_der = der::write_public_key_info(&info);
-        let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &info_der));
-        let (algorithm, numbers, bytes) = match info {
-            PublicKeyInfo::Rsa { n, e } => (
-                Algorithm::Rs256,
-                Numbers::Rsa { n: n.to_vec(), e: e.to_vec() },
-                der::write_rsa_public_key(n, e),
-            ),
-            PublicKeyInfo::Ec { curve, point } => {
-                let (x, y) = point[1..].split_at(curve.coordinate_len());
-                let numbers = Numbers::Ec { x: x.to_vec(), y: y.to_vec() };
-                (Algorithm::of_curve(curve), numbers, point.to_vec())
-            }
-        };
-        let parsed = ParsedPublicKey::new(algorithm.verification(), bytes).map_err(|_| KeyError::Rejected)?;
+    /// From the key inside a SubjectPublicKeyInfo; see [`Numbers::read`].
+    fn new(algorithm: Algorithm, key: &[u8]) -> Result<Self, KeyError> {
+        let numbers = Numbers::read(algorithm, key).ok_or(KeyError::Unsupported)?;
+        let parsed = ParsedPublicKey::new(algorithm.verification(), key).map_err(|_| KeyError::Rejected)?;
         if let Numbers::Rsa { n, .. } = &numbers
             && !(256..=1024).contains(&n.len())
         {
             return Err(KeyError::Rejected);
         }
-        Ok(Self { id: id.into(), algorithm, numbers, parsed })
+        let info = canonical(&parsed)?;
+        let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, info.as_ref())).into();
+        Ok(Self { id, algorithm, numbers, parsed })
     }
 
     /// The key ID as kube-apiserver derives it: base64url, without padding, of the SHA-256 of the PKIX DER.
@@ -193,6 +229,12 @@ impl VerifyingKey {
     }
 }
 
+/// The SubjectPublicKeyInfo of a key in DER, byte for byte that of Go's `x509.MarshalPKIXPublicKey`. The `kid` is its
+/// hash, so a key has the same `kid` whether it was read from a public key, a private key or a certificate.
+fn canonical(key: &ParsedPublicKey) -> Result<PublicKeyX509Der<'static>, KeyError> {
+    Ok(key.as_der()?)
+}
+
 enum Private {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
@@ -200,6 +242,8 @@ enum Private {
 
 /// The longest signature: RSA with 8192 bits.
 const MAX_SIGNATURE: usize = 1024;
+/// The longest signature of an ECDSA key: two numbers of 66 bytes, on P-521.
+const MAX_EC_SIGNATURE: usize = 2 * 66;
 
 /// A private key with all that signing needs, computed once. Prints as its key ID only.
 pub struct SigningKey {
@@ -240,20 +284,16 @@ impl SigningKey {
             _ => RsaKeyPair::from_pkcs8(der),
         };
         if let Ok(pair) = rsa {
-            let public = VerifyingKey::new(
-                der::read_rsa_public_key(pair.public_key().as_ref()).ok_or(KeyError::Unsupported)?,
-            )?;
+            let public = VerifyingKey::new(Algorithm::Rs256, pair.public_key().as_ref())?;
             return Ok(Self::new(Private::Rsa(pair), public));
         }
-        for curve in Curve::ALL {
-            let algorithm = match curve {
-                Curve::P256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-                Curve::P384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
-                Curve::P521 => &signature::ECDSA_P521_SHA512_FIXED_SIGNING,
-            };
-            if let Ok(pair) = EcdsaKeyPair::from_private_key_der(algorithm, der) {
-                let point = pair.public_key().as_ref().to_vec();
-                let public = VerifyingKey::new(PublicKeyInfo::Ec { curve, point: &point })?;
+        for (algorithm, signing) in [
+            (Algorithm::Es256, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+            (Algorithm::Es384, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+            (Algorithm::Es512, &signature::ECDSA_P521_SHA512_FIXED_SIGNING),
+        ] {
+            if let Ok(pair) = EcdsaKeyPair::from_private_key_der(signing, der) {
+                let public = VerifyingKey::new(algorithm, pair.public_key().as_ref())?;
                 return Ok(Self::new(Private::Ec(pair), public));
             }
         }
@@ -268,6 +308,7 @@ impl SigningKey {
     }
 
     /// Makes a key and returns it as PKCS#8 PEM, to be kept in a file that only its owner may read.
+    /// Encoded here and not by the `pem` crate, whose copies of the key would not be wiped.
     pub fn generate_pem(kind: KeyKind) -> Result<SecretString, KeyError> {
         let der = Zeroizing::new(match kind {
             KeyKind::Rsa2048 => RsaKeyPair::generate(KeySize::Rsa2048)?.as_der()?.as_ref().to_vec(),
@@ -312,7 +353,7 @@ impl SigningKey {
         let mut signature = [0; MAX_SIGNATURE];
         let signature_len = match &self.private {
             Private::Rsa(pair) => pair.public_modulus_len(),
-            Private::Ec(_) => 2 * Curve::P521.coordinate_len(),
+            Private::Ec(_) => MAX_EC_SIGNATURE,
         };
         let capacity = self.header.len() + encoded(payload.len()) + 1 + encoded(signature_len);
         let mut token = String::with_capacity(capacity);
@@ -351,8 +392,9 @@ fn sections(pem: &[u8]) -> Result<Vec<Section>, KeyError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
     /// A JWK that a real kube-apiserver publishes, and the `kid` it gives it.
@@ -362,11 +404,113 @@ mod tests {
     #[test]
     fn key_id_is_the_servers() {
         let n = URL_SAFE_NO_PAD.decode(N).unwrap();
-        let der = der::write_public_key_info(&PublicKeyInfo::Rsa { n: &n, e: &[1, 0, 1] });
-        let key = VerifyingKey::from_public_key_info(&der).unwrap();
+        let key = VerifyingKey::from_public_key_info(&rsa_public_key_info(&n)).unwrap();
         assert_eq!(&**key.id(), KID);
         assert_eq!(key.algorithm(), Algorithm::Rs256);
         assert_eq!(key.numbers(), &Numbers::Rsa { n, e: vec![1, 0, 1] });
+    }
+
+    /// Public keys on the curves, and their `kid` as openssl computes it from what it writes:
+    /// `openssl pkey -pubout -outform DER | openssl dgst -sha256 -binary | basenc --base64url`.
+    const EC: [(&str, &str, Algorithm); 3] = [
+        (
+            "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAER7g6uwWNBSLe9YHfV5qX0D5hzE1dYq3n0e04mOGGieRMNQ9R71DNae/xfl9+ukrPe9r15Fitno892E8g9nPk+w==",
+            "rrJjJKzeQIthztdJL04BdHUMCCIAp_tJxrdXVICsSyc",
+            Algorithm::Es256,
+        ),
+        (
+            "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEw2IiSfg7YFLq1jmsR+AignmwgQTT8XUBHKNnv9mcz5eh9sfzD40HKWSm8gKrDMc5I/iutvPS3pe8dxb9LU3Zmo7rqIP1d4nqe8Z5WMf0QxU461xzb8kpf4hGW1ObF3q/",
+            "VPYFO_52BJF9A7ZirGxQzXmfV3Hk0EtVIY9a-75uNkI",
+            Algorithm::Es384,
+        ),
+        (
+            "MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBoYil1mc32n5wWd4gQ8r5aJC9BuSfsMMf1DHZ7fSMUx+0/law78VGDQgTboQIdgrPVQRJKVG6zhdDniMWVMvlEj4AAEO03Z7J9CWkEAjBAMSpe69LqpYzENp6U3QzT2Oi/UvsTCfqj7leHy5LweJKWzt8q92ZxK1fw8aiE7LPUC3TrKo=",
+            "qt4Xcs8xx6PoQgLU3w4neGKdH2UjK7NWV_HgEtRltfs",
+            Algorithm::Es512,
+        ),
+    ];
+    /// A certificate of the first of these keys.
+    const CERTIFICATE: &str = "MIIBbDCCAROgAwIBAgIUB9aAt2D5bwK1CgqahHvq/USjlEAwCgYIKoZIzj0EAwIwDDEKMAgGA1UEAwwBazAeFw0yNjEyMDEwNDU5NDZaFw0zNjExMjgwNDU5NDZaMAwxCjAIBgNVBAMMAWswWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARHuDq7BY0FIt71gd9XmpfQPmHMTV1irefR7TiY4YaJ5Ew1D1HvUM1p7/F+X366Ss972vXkWK2ejz3YTyD2c+T7o1MwUTAdBgNVHQ4EFgQUc92JdmBaur9259U5OApBO9xpjC8wHwYDVR0jBBgwFoAUc92JdmBaur9259U5OApBO9xpjC8wDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiAvz+I/UQPeyJR8kpXJlCt26Pgd2u62QlZ76XgZE4KzUwIgamfIIEXAprn8r43eGBcKJACGOOVLDTMibwBRdrtzsEg=";
+
+    #[test]
+    fn keys_on_curves_are_named_by_their_hash() {
+        for (info, id, algorithm) in EC {
+            let info = STANDARD.decode(info).unwrap();
+            let key = VerifyingKey::from_public_key_info(&info).unwrap();
+            assert_eq!((&**key.id(), key.algorithm()), (id, algorithm));
+            let Numbers::Ec { x, y } = key.numbers() else { panic!("on no curve") };
+            assert_eq!([&x[..], y].concat(), info[info.len() - x.len() - y.len()..]);
+        }
+        let certificate = STANDARD.decode(CERTIFICATE).unwrap();
+        let keys = VerifyingKey::from_pem(pem("CERTIFICATE", &certificate).as_bytes()).unwrap();
+        assert_eq!(&**keys[0].id(), EC[0].1);
+        let longer = [&certificate[..], &[0]].concat();
+        assert_eq!(
+            VerifyingKey::from_pem(pem("CERTIFICATE", &longer).as_bytes()).unwrap_err(),
+            KeyError::Unsupported
+        );
+    }
+
+    #[test]
+    fn a_key_has_one_encoding() {
+        let good = STANDARD.decode(EC[0].0).unwrap();
+        let edited = |edit: fn(&mut Vec<u8>)| {
+            let mut der = good.clone();
+            edit(&mut der);
+            der
+        };
+        let bad = [
+            Vec::new(),
+            vec![0x30],
+            vec![0x30, 0x80],
+            vec![0x30, 0x81, 0x01, 0x00],
+            vec![0x30, 0x02, 0x00],
+            vec![0x30, 0x85, 1, 1, 1, 1, 1],
+            vec![0x30, 0x00, 0x00],
+            // The outer length in two bytes, although one is enough.
+            edited(|der| drop(der.splice(1..2, [0x81, 0x59]))),
+            // Bytes behind the end, outside and inside of the sequence.
+            edited(|der| der.push(0)),
+            edited(|der| {
+                der[1] += 2;
+                der.extend([5, 0]);
+            }),
+            // A bit string whose last bit does not count.
+            edited(|der| der[25] = 1),
+            // A point said to be compressed; the curve secp256k1.
+            edited(|der| der[26] = 2),
+            edited(|der| {
+                der.splice(13..23, [6, 5, 0x2b, 0x81, 0x04, 0x00, 0x0a]);
+                (der[1], der[3]) = (der[1] - 3, der[3] - 3);
+            }),
+        ];
+        for der in bad {
+            assert_eq!(
+                VerifyingKey::from_public_key_info(&der).unwrap_err(),
+                KeyError::Unsupported,
+                "{der:x?}"
+            );
+        }
+        // An RSA key without the NULL that RFC 3279 asks for: Go refuses it as well.
+        let mut der = rsa_public_key_info(&URL_SAFE_NO_PAD.decode(N).unwrap());
+        der.drain(17..19);
+        (der[3], der[5]) = (der[3] - 2, der[5] - 2);
+        assert_eq!(VerifyingKey::from_public_key_info(&der).unwrap_err(), KeyError::Unsupported);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = VerifyingKey::from_public_key_info(&bytes);
+            let _ = VerifyingKey::from_pem(pem("CERTIFICATE", &bytes).as_bytes());
+        }
+    }
+
+    /// The DER of the RSA key with this modulus.
+    pub(crate) fn rsa_public_key_info(n: &[u8]) -> Vec<u8> {
+        let info: PublicKeyX509Der<'_> =
+            signature::RsaPublicKeyComponents { n, e: &[1, 0, 1] }.as_der().unwrap();
+        info.as_ref().to_vec()
     }
 
     fn pem(label: &str, der: &[u8]) -> String {
@@ -400,10 +544,10 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_key() {
-        let small = der::write_public_key_info(&PublicKeyInfo::Rsa { n: &[0xff; 128], e: &[1, 0, 1] });
-        let off_curve = [&[4][..], &[1; 64]].concat();
-        let off_curve =
-            der::write_public_key_info(&PublicKeyInfo::Ec { curve: Curve::P256, point: &off_curve });
+        let small = rsa_public_key_info(&[0xff; 128]);
+        let mut off_curve = STANDARD.decode(EC[0].0).unwrap();
+        let point = off_curve.len() - 64;
+        off_curve[point..].fill(1);
         for (text, why) in [
             (String::new(), KeyError::Missing),
             ("hello".into(), KeyError::Missing),

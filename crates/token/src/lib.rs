@@ -11,7 +11,6 @@
 //! - [`jwks`]: the documents by which others learn the public keys.
 
 pub mod claims;
-mod der;
 pub mod jwks;
 pub mod key;
 pub mod ring;

@@ -49,20 +49,24 @@ pub(super) fn choose(known: &[String], asked: &[String]) -> Result<Vec<String>> 
     Ok(if asked.is_empty() { known.to_vec() } else { asked.to_vec() })
 }
 
-/// Builds the suites and runs them, `jobs` at a time; one that fails does not keep the next from running. What a suite
-/// wrote is printed when it ends.
+/// Builds the suites.
+pub(super) fn build(workspace: &Workspace, suites: &[String]) -> Result<()> {
+    let mut cargo = cargo_test(workspace, suites);
+    ensure!(
+        cargo.args(["--no-run", "--quiet"]).status().context("cannot run cargo")?.success(),
+        "cargo cannot build the suites: see above"
+    );
+    Ok(())
+}
+
+/// Runs the suites, `jobs` at a time; one that fails does not keep the next from running. What a suite wrote is printed
+/// when it ends.
 pub(super) fn run(
     workspace: &Workspace,
     programs: &Path,
     suites: &[String],
     jobs: NonZero<usize>,
 ) -> Result<Vec<SuiteResult>> {
-    println!("building the suites");
-    let mut cargo = cargo_test(workspace, suites);
-    ensure!(
-        cargo.args(["--no-run", "--quiet"]).status().context("cannot run cargo")?.success(),
-        "cargo cannot build the suites: see above"
-    );
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -15,9 +15,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The annotation that says whether the request was allowed: `allow` or `forbid`.
-pub const DECISION: &str = "authorization.k8s.io/decision";
+pub(crate) const DECISION: &str = "authorization.k8s.io/decision";
 /// The annotation that says why.
-pub const REASON: &str = "authorization.k8s.io/reason";
+pub(crate) const REASON: &str = "authorization.k8s.io/reason";
 
 /// The longest id that a client can give its request; what is longer is cut.
 const MAX_ID: usize = 64;
@@ -64,7 +64,7 @@ const WITHOUT_BODY: &[u16] = &[401, 403, 404, 405, 406, 409, 410, 413, 415, 429,
 
 /// How far the request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The head of the answer is made; only for watches and for requests whose credentials are bad.
     ResponseStarted,
     /// The answer is made, or the watch is over.
@@ -75,7 +75,7 @@ pub enum Stage {
 
 /// How a request was answered.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// With this code.
     Code(u16),
     /// With a refusal.
@@ -133,7 +133,7 @@ impl Notes {
 
 /// What is known of a request.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The request's id.
     pub id: String,
     /// The lower-case method: the verb, where the path could not be understood.
@@ -158,7 +158,7 @@ pub struct Facts {
 
 impl Facts {
     /// What the head of a request says. `peer` is the address at the other end of the connection, if there is one.
-    pub fn new(
+    pub(crate) fn new(
         id: String,
         method: &http::Method,
         uri: &Uri,
@@ -182,7 +182,7 @@ impl Facts {
 }
 
 /// The id that the client gave the request, if it is one that can be used: visible ASCII, cut to 64 characters.
-pub fn requested_id(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn requested_id(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("audit-id")?.to_str().ok()?;
     let id: String = text.chars().filter(char::is_ascii_graphic).take(MAX_ID).collect();
     (!id.is_empty()).then_some(id)
@@ -238,7 +238,7 @@ fn user_agent(headers: &HeaderMap) -> String {
 }
 
 /// Which kinds of credentials a refused request had (`getAuthMethods` in `endpoints/filters/authn_audit.go`).
-pub fn attempted(headers: &HeaderMap, uri: &Uri, certificate: bool) -> String {
+pub(crate) fn attempted(headers: &HeaderMap, uri: &Uri, certificate: bool) -> String {
     let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
     let scheme = |name: &[u8]| {
         authorization
@@ -352,7 +352,7 @@ struct ResponseStatus<'a> {
 }
 
 /// The event as a line of JSON. `at` is when the request came to this stage.
-pub fn line(facts: &Facts, stage: Stage, outcome: &Outcome, at: Timestamp) -> Vec<u8> {
+pub(crate) fn line(facts: &Facts, stage: Stage, outcome: &Outcome, at: Timestamp) -> Vec<u8> {
     let (annotations, object) = (facts.notes.annotations.lock(), facts.notes.object.lock());
     let nobody = UserInfo::default();
     let constraint = facts.impersonated.as_ref().and_then(|(_, constraint)| *constraint);

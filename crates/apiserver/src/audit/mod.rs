@@ -10,9 +10,9 @@
 //! line is in the queue, and where the queue is full it waits. What cannot be written is counted
 //! (`apiserver_audit_error_total`) and said in the server's log; the request is answered all the same.
 
-pub mod event;
-pub mod file;
-pub mod log;
+pub(crate) mod event;
+mod file;
+mod log;
 pub(crate) mod trail;
 
 pub use file::{FileError, RotatingFile, Rotation};

@@ -9,11 +9,11 @@ mod object;
 mod watcher;
 mod window;
 
-pub use object::{
-    Head, Malformed, Object, encode, encode_for_storage, join_key, set_resource_version, split_key,
+pub(crate) use object::{
+    Head, Object, encode, encode_for_storage, join_key, set_resource_version, split_key,
 };
 pub(crate) use watcher::event_line;
-pub use watcher::{Event, EventKind, Watcher};
+pub(crate) use watcher::{Event, EventKind, Watcher};
 
 use fleetpass_store::{Change, Entry, Revision, Store};
 use futures::StreamExt;
@@ -30,11 +30,11 @@ use watcher::Watchers;
 use window::Window;
 
 /// The objects of one resource at one revision.
-pub type Objects = Map<Arc<str>, Arc<Object>>;
+pub(crate) type Objects = Map<Arc<str>, Arc<Object>>;
 
 /// Why a read of the past or the future is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CacheError {
+pub(crate) enum CacheError {
     /// The revision is older than what is remembered.
     #[error("too old resource version: {asked} ({oldest})")]
     TooOld {
@@ -54,7 +54,7 @@ pub enum CacheError {
 }
 
 /// Told of every change, in order, before readers see the revision.
-pub type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
+pub(crate) type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
 
 #[derive(Default)]
 struct ResourceCache {
@@ -73,7 +73,7 @@ struct Inner {
 }
 
 /// The watch cache of a whole store.
-pub struct Cache {
+pub(crate) struct Cache {
     inner: RwLock<Inner>,
     revision: watch::Sender<Revision>,
     subscribers: Vec<Subscriber>,
@@ -89,7 +89,7 @@ impl std::fmt::Debug for Cache {
 impl Cache {
     /// Loads the store and follows it until `stop`. Subscribers are told of every object that was loaded (as
     /// [`EventKind::Added`]) and of every change from then on.
-    pub async fn start(
+    pub(crate) async fn start(
         store: Arc<dyn Store>,
         subscribers: Vec<Subscriber>,
         stop: CancellationToken,
@@ -222,24 +222,24 @@ impl Cache {
     }
 
     /// Whether the store is being followed; false while its event stream is being taken up again.
-    pub fn is_following(&self) -> bool {
+    pub(crate) fn is_following(&self) -> bool {
         self.following.load(Ordering::Relaxed)
     }
 
     /// The revision up to which everything has been applied.
-    pub fn revision(&self) -> Revision {
+    pub(crate) fn revision(&self) -> Revision {
         *self.revision.borrow()
     }
 
     /// Waits until `revision` has been applied.
-    pub async fn wait_for(&self, revision: Revision) {
+    pub(crate) async fn wait_for(&self, revision: Revision) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.revision.subscribe().wait_for(|r| *r >= revision).await;
     }
 
     /// Waits for a revision that a client asked for, up to three seconds as kube-apiserver does
     /// (`blockTimeout` in `storage/cacher/watch_cache.go`).
-    pub async fn wait_for_fresh(&self, revision: Revision) -> Result<(), CacheError> {
+    pub(crate) async fn wait_for_fresh(&self, revision: Revision) -> Result<(), CacheError> {
         if self.revision() >= revision {
             return Ok(());
         }
@@ -250,19 +250,19 @@ impl Cache {
     }
 
     /// The object at `key`.
-    pub fn get(&self, key: &str) -> Option<Arc<Object>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
         let inner = self.inner.read();
         inner.resources.get(split_key(key).0)?.objects.get(key).cloned()
     }
 
     /// All objects of a resource, with the revision at which this is the whole truth.
-    pub fn snapshot(&self, prefix: &str) -> (Revision, Objects) {
+    pub(crate) fn snapshot(&self, prefix: &str) -> (Revision, Objects) {
         let inner = self.inner.read();
         (inner.applied, inner.resources.get(prefix).map(|c| c.objects.clone()).unwrap_or_default())
     }
 
     /// All objects of a resource as they were at `revision`, which must not be in the future.
-    pub fn snapshot_at(&self, prefix: &str, revision: Revision) -> Result<Objects, CacheError> {
+    pub(crate) fn snapshot_at(&self, prefix: &str, revision: Revision) -> Result<Objects, CacheError> {
         let inner = self.inner.read();
         let Some(cache) = inner.resources.get(prefix) else {
             return if revision >= inner.loaded {
@@ -286,7 +286,7 @@ impl Cache {
 
     /// Follows a resource from `after` on; `namespace` narrows it (empty: all namespaces). What is in the
     /// window is delivered first.
-    pub fn watch(
+    pub(crate) fn watch(
         self: &Arc<Self>,
         prefix: &str,
         namespace: &str,
@@ -303,7 +303,11 @@ impl Cache {
 
     /// Follows a resource from now on, beginning with what is there: the objects and the revision at which
     /// they are the whole truth.
-    pub fn watch_from_now(self: &Arc<Self>, prefix: &str, namespace: &str) -> (Revision, Objects, Watcher) {
+    pub(crate) fn watch_from_now(
+        self: &Arc<Self>,
+        prefix: &str,
+        namespace: &str,
+    ) -> (Revision, Objects, Watcher) {
         let mut inner = self.inner.write();
         let applied = inner.applied;
         let cache = inner.resource(prefix);
@@ -331,7 +335,7 @@ impl Cache {
     }
 
     /// How many objects each resource has, for metrics: (storage prefix, count).
-    pub fn counts(&self) -> Vec<(String, usize)> {
+    pub(crate) fn counts(&self) -> Vec<(String, usize)> {
         let inner = self.inner.read();
         inner.resources.iter().map(|(prefix, cache)| (prefix.to_string(), cache.objects.len())).collect()
     }
@@ -358,7 +362,7 @@ fn read(entry: &Entry) -> Option<Arc<Object>> {
 }
 
 /// The part of `objects` in `namespace` (empty: all), after the key `after` if given.
-pub fn range<'a>(
+pub(crate) fn range<'a>(
     objects: &'a Objects,
     prefix: &str,
     namespace: &str,

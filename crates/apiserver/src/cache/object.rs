@@ -16,7 +16,7 @@ const METADATA: &[u8] = b"\"metadata\":{";
 
 /// What stands in front of `"metadata"` in an encoded object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Head<'a> {
+pub(crate) enum Head<'a> {
     /// `kind` and `apiVersion`: an object by itself, a watch event, and items of custom resource lists.
     Full {
         /// The kind.
@@ -29,7 +29,7 @@ pub enum Head<'a> {
 }
 
 /// One stored object at one revision. `Debug` shows its key only: the object may be a Secret.
-pub struct Object {
+pub(crate) struct Object {
     /// The storage key.
     pub key: Arc<str>,
     /// The revision at which it was last written: its resource version.
@@ -64,7 +64,7 @@ struct LabelledMeta<'a> {
 /// A stored value that is not an object of ours.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored value of {key} is not a Kubernetes object in JSON: {why}")]
-pub struct Malformed {
+pub(crate) struct Malformed {
     /// The storage key.
     pub key: Arc<str>,
     /// What is wrong with it; never a part of the value.
@@ -73,12 +73,12 @@ pub struct Malformed {
 
 impl Object {
     /// Reads what [`encode_for_storage`] wrote.
-    pub fn from_entry(entry: &Entry) -> Result<Self, Malformed> {
+    pub(crate) fn from_entry(entry: &Entry) -> Result<Self, Malformed> {
         Self::new(entry.key.clone(), entry.mod_revision, entry.value.clone())
     }
 
     /// An object from its stored text.
-    pub fn new(key: Arc<str>, revision: Revision, json: Bytes) -> Result<Self, Malformed> {
+    pub(crate) fn new(key: Arc<str>, revision: Revision, json: Bytes) -> Result<Self, Malformed> {
         let Some(at) = json.windows(METADATA.len()).position(|w| w == METADATA) else {
             return Err(Malformed { key, why: "it has no metadata" });
         };
@@ -91,7 +91,7 @@ impl Object {
     }
 
     /// The object as a tree, with `metadata.resourceVersion`.
-    pub fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         // `new` has parsed it once; what parsed then parses now.
         let mut value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
         set_resource_version(&mut value, self.revision);
@@ -99,7 +99,7 @@ impl Object {
     }
 
     /// The same object as it was last seen, at the revision of its deletion.
-    pub fn at_revision(&self, revision: Revision) -> Self {
+    pub(crate) fn at_revision(&self, revision: Revision) -> Self {
         Self {
             key: self.key.clone(),
             revision,
@@ -110,7 +110,7 @@ impl Object {
     }
 
     /// Appends the JSON text under `head`.
-    pub fn write(&self, head: Head<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, head: Head<'_>, out: &mut Vec<u8>) {
         out.reserve(self.json.len() + 96);
         match head {
             Head::Full { kind, api_version } => {
@@ -131,24 +131,24 @@ impl Object {
     }
 
     /// The namespace and name in the key (the namespace is empty for cluster scope).
-    pub fn namespace_and_name(&self) -> (&str, &str) {
+    pub(crate) fn namespace_and_name(&self) -> (&str, &str) {
         split_key(&self.key).1
     }
 
     /// Whether `text` is what is stored already.
-    pub fn is_same_text(&self, text: &[u8]) -> bool {
+    pub(crate) fn is_same_text(&self, text: &[u8]) -> bool {
         self.json == text
     }
 
     /// The number of bytes that are kept.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.json.len()
     }
 }
 
 /// Splits a storage key into the prefix of its resource and its namespace and name. Keys lie at
 /// `/registry/<resource>/…` for built-in kinds and at `/registry/<group>/<resource>/…` for groups with a dot.
-pub fn split_key(key: &str) -> (&str, (&str, &str)) {
+pub(crate) fn split_key(key: &str) -> (&str, (&str, &str)) {
     let start = "/registry/".len().min(key.len());
     let segment = |from: usize| key[from..].find('/').map_or(key.len(), |i| from + i);
     let mut end = segment(start);
@@ -161,7 +161,7 @@ pub fn split_key(key: &str) -> (&str, (&str, &str)) {
 }
 
 /// The storage key of an object below a resource's prefix; an empty namespace means cluster scope.
-pub fn join_key(prefix: &str, namespace: &str, name: &str) -> Arc<str> {
+pub(crate) fn join_key(prefix: &str, namespace: &str, name: &str) -> Arc<str> {
     if namespace.is_empty() {
         format!("{prefix}/{name}").into()
     } else {
@@ -170,7 +170,7 @@ pub fn join_key(prefix: &str, namespace: &str, name: &str) -> Arc<str> {
 }
 
 /// Sets `metadata.resourceVersion`.
-pub fn set_resource_version(value: &mut Value, revision: Revision) {
+pub(crate) fn set_resource_version(value: &mut Value, revision: Revision) {
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("resourceVersion".into(), revision.to_string().into());
     }
@@ -182,12 +182,12 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// The JSON text of an object with `kind`, `apiVersion` and `metadata` in front, as Go prints typed objects.
-pub fn encode(value: &Value) -> Vec<u8> {
+pub(crate) fn encode(value: &Value) -> Vec<u8> {
     encode_object(value, true)
 }
 
 /// The JSON text that is stored: as [`encode`], without `metadata.resourceVersion`.
-pub fn encode_for_storage(value: &Value) -> Bytes {
+pub(crate) fn encode_for_storage(value: &Value) -> Bytes {
     // It is kept for long, and thousands of times: without the room in which it was written.
     encode_object(value, false).into_boxed_slice().into()
 }

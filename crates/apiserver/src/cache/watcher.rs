@@ -13,7 +13,7 @@ const QUEUE: usize = 1024;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     /// It is new.
     Added,
     /// It was changed.
@@ -24,7 +24,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// As a watch event prints it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
             Self::Modified => "MODIFIED",
@@ -35,7 +35,7 @@ impl EventKind {
 
 /// One change of one object, shared by all who watch it.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// The revision of the commit.
     pub revision: Revision,
     /// What happened.
@@ -59,12 +59,12 @@ impl Event {
     }
 
     /// Whether the object lies in `namespace`; the empty namespace holds all.
-    pub fn is_in(&self, namespace: &str) -> bool {
+    pub(crate) fn is_in(&self, namespace: &str) -> bool {
         namespace.is_empty() || self.object.namespace_and_name().0 == namespace
     }
 
     /// The event as a line of JSON for watchers of `kind` in `api_version`.
-    pub fn line(&self, kind: &str, api_version: &str) -> Bytes {
+    pub(crate) fn line(&self, kind: &str, api_version: &str) -> Bytes {
         let mut encoded = self.encoded.lock();
         if let Some((version, line)) = &*encoded
             && **version == *api_version
@@ -138,7 +138,7 @@ impl Watchers {
 }
 
 /// One who follows a resource.
-pub struct Watcher {
+pub(crate) struct Watcher {
     missed: VecDeque<Arc<Event>>,
     events: mpsc::Receiver<Arc<Event>>,
     on_drop: Box<dyn Fn() + Send + Sync>,
@@ -154,7 +154,7 @@ impl Watcher {
     }
 
     /// The next event; `None` if this watcher was too slow and has been let go.
-    pub async fn next(&mut self) -> Option<Arc<Event>> {
+    pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
         match self.missed.pop_front() {
             Some(event) => Some(event),
             None => self.events.recv().await,
@@ -162,7 +162,7 @@ impl Watcher {
     }
 
     /// Whether no event is waiting.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.missed.is_empty() && self.events.is_empty()
     }
 }

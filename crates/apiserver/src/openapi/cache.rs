@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 /// The documents that have been asked for. Nothing is built before somebody asks; what is kept is compressed
 /// (a few hundred kilobytes for all documents together).
 #[derive(Default)]
-pub struct Cache {
+pub(crate) struct Cache {
     documents: Mutex<BTreeMap<String, Arc<Document>>>,
 }
 

@@ -1,10 +1,10 @@
 //! The schema of a custom kind as OpenAPI: the counterpart of `ToKubeOpenAPI` and of `buildKubeNative`
 //! (`apiextensions-apiserver/pkg/apiserver/schema/kubeopenapi.go`, `pkg/controller/openapi/builder/builder.go`).
 
-use super::definitions::{COMPONENTS, GroupVersionKind, LIST_META, OBJECT_META, custom_name};
+use super::names::{COMPONENTS, LIST_META, OBJECT_META, custom_name, gvk_extension};
 use crate::strategy::{Resource, Version};
-use fleetpass_schema::validation::{Rule, ValueValidation};
-use fleetpass_schema::{ListType, Schema, Type};
+use fleetpass_apimachinery::gvk::GroupVersionKind;
+use fleetpass_schema::{ListType, Schema, Type, ValidationRule, ValueValidation};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) fn object(resource: &Resource, version: &Version, dialect: Dialect) -
         add_meta(&mut out, "");
         out
     };
-    out["x-kubernetes-group-version-kind"] = json!([gvk.to_json()]);
+    out["x-kubernetes-group-version-kind"] = json!([gvk_extension(&gvk)]);
     let fields: Vec<Value> = resource
         .selectable_fields
         .iter()
@@ -63,7 +63,7 @@ pub(super) fn list(resource: &Resource, version: &str) -> Value {
             "type": "array",
             "items": {"$ref": format!("{COMPONENTS}{item}")},
         }},
-        "x-kubernetes-group-version-kind": [gvk.to_json()],
+        "x-kubernetes-group-version-kind": [gvk_extension(&gvk)],
     });
     add_meta(&mut out, LIST_META);
     out
@@ -127,7 +127,7 @@ fn about(schema: &Schema, out: &mut Map<String, Value>) {
         }
     };
     text("format", schema.format.as_deref().unwrap_or_default());
-    let Some(about) = &schema.about else { return };
+    let Some(about) = &schema.documentation else { return };
     text("title", &about.title);
     text("description", &about.description);
     text("format", &about.format);
@@ -223,7 +223,7 @@ fn values(v: &ValueValidation, dialect: Dialect, out: &mut Map<String, Value>) {
     }
 }
 
-fn rule(rule: &Rule) -> Value {
+fn rule(rule: &ValidationRule) -> Value {
     let mut out = json!({"rule": rule.rule});
     for (key, text) in [
         ("message", &rule.message),

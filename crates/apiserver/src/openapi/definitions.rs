@@ -3,7 +3,9 @@
 
 use super::custom::{self, Dialect};
 use super::descriptions::Descriptions;
-use crate::catalog::{Row, Table};
+use super::names::{COMPONENTS, LIST_META, OBJECT_META, custom_name};
+use crate::catalog::{Kinds, Row};
+use fleetpass_apimachinery::gvk::GroupVersionKind;
 use fleetpass_schema::openapi::DOCUMENT;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,40 +16,10 @@ use std::sync::Arc;
 /// The types of API machinery that no kind refers to, but operations do.
 const MACHINERY: &str = include_str!("../../data/openapi-machinery.json");
 
-/// Before the name of a definition in OpenAPI 3.0.
-pub(super) const COMPONENTS: &str = "#/components/schemas/";
-
-pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
-pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
-pub(super) const RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
-pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
-pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
-pub(super) const OBJECT_META: &str = fleetpass_schema::openapi::OBJECT_META;
-pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
-
-/// A group, version and kind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-pub(super) struct GroupVersionKind {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) kind: String,
-}
-
-impl GroupVersionKind {
-    pub(super) fn new(group: &str, version: &str, kind: &str) -> Self {
-        Self { group: group.into(), version: version.into(), kind: kind.into() }
-    }
-
-    /// As the extension `x-kubernetes-group-version-kind` prints it.
-    pub(super) fn to_json(&self) -> Value {
-        serde_json::json!({"group": self.group, "version": self.version, "kind": self.kind})
-    }
-}
-
 /// The definitions of one table of kinds. Nothing is parsed before it is asked for.
 pub(super) struct Definitions<'a> {
     builtin: BTreeMap<&'static str, &'static RawValue>,
-    kinds: HashMap<GroupVersionKind, String>,
+    names: HashMap<GroupVersionKind, String>,
     custom: BTreeMap<String, Custom<'a>>,
     descriptions: Descriptions,
 }
@@ -58,10 +30,18 @@ struct Custom<'a> {
     list: bool,
 }
 
+/// What a definition says of the kinds that it is the schema of.
 #[derive(Deserialize)]
-struct Kinds {
+struct Extension {
     #[serde(rename = "x-kubernetes-group-version-kind", default)]
-    kinds: Vec<GroupVersionKind>,
+    kinds: Vec<Kind>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    group: String,
+    version: String,
+    kind: String,
 }
 
 impl<'a> Definitions<'a> {
@@ -69,32 +49,32 @@ impl<'a> Definitions<'a> {
     ///
     /// # Errors
     /// If an embedded document is no JSON, which the tests rule out.
-    pub(super) fn new(table: &'a Table) -> serde_json::Result<Self> {
+    pub(super) fn new(kinds: &'a Kinds) -> serde_json::Result<Self> {
         let mut builtin: BTreeMap<&str, &RawValue> = serde_json::from_str(DOCUMENT)?;
         builtin.append(&mut serde_json::from_str(MACHINERY)?);
-        let mut kinds = HashMap::new();
+        let mut names = HashMap::new();
         for (name, definition) in &builtin {
-            for gvk in serde_json::from_str::<Kinds>(definition.get())?.kinds {
-                kinds.insert(gvk, (*name).to_string());
+            for Kind { group, version, kind } in serde_json::from_str::<Extension>(definition.get())?.kinds {
+                names.insert(GroupVersionKind { group, version, kind }, (*name).to_string());
             }
         }
         let mut custom = BTreeMap::new();
-        for row in table.rows().filter(|row| row.resource.custom) {
+        for row in kinds.rows().filter(|row| row.resource.custom) {
             for version in &row.resource.versions {
                 for (kind, list) in [(&row.resource.kind, false), (&row.resource.list_kind, true)] {
                     let gvk = GroupVersionKind::new(&row.resource.group, &version.name, kind);
                     let name = custom_name(&gvk);
-                    kinds.insert(gvk, name.clone());
+                    names.insert(gvk, name.clone());
                     custom.insert(name, Custom { row: row.as_ref(), version: &version.name, list });
                 }
             }
         }
-        Ok(Self { builtin, kinds, custom, descriptions: Descriptions::load() })
+        Ok(Self { builtin, names, custom, descriptions: Descriptions::load() })
     }
 
     /// The name of a kind's definition.
     pub(super) fn of_kind(&self, gvk: &GroupVersionKind) -> Option<String> {
-        self.kinds.get(gvk).cloned()
+        self.names.get(gvk).cloned()
     }
 
     /// The names of all definitions that can be reached from some.
@@ -153,20 +133,13 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
     text.split(COMPONENTS).skip(1).filter_map(|rest| rest.split('"').next())
 }
 
-/// `io.example.stable.v1.CronTab`: the group's parts in reverse order, version and kind (`ToRESTFriendlyName` in
-/// `kube-openapi/pkg/util/util.go`).
-pub(super) fn custom_name(gvk: &GroupVersionKind) -> String {
-    let group: Vec<&str> = gvk.group.rsplit('.').collect();
-    format!("{}.{}.{}", group.join("."), gvk.version, gvk.kind)
-}
-
 /// The rows that a table's version of a group consists of, by plural name.
 pub(super) fn rows_of<'t>(
-    table: &'t Table,
+    kinds: &'t Kinds,
     group: &'t str,
     version: &'t str,
 ) -> impl Iterator<Item = &'t Arc<Row>> {
-    table.group(group).filter(move |row| row.version(version).is_some())
+    kinds.group(group).filter(move |row| row.version(version).is_some())
 }
 
 #[cfg(test)]
@@ -175,8 +148,8 @@ mod tests {
 
     #[test]
     fn every_reference_of_the_embedded_documents_resolves() {
-        let table = Table::default();
-        let definitions = Definitions::new(&table).expect("embedded documents");
+        let kinds = Kinds::default();
+        let definitions = Definitions::new(&kinds).expect("embedded documents");
         for (name, raw) in &definitions.builtin {
             for target in references(raw.get()) {
                 assert!(definitions.builtin.contains_key(target), "{name} refers to {target}");
@@ -185,18 +158,5 @@ mod tests {
         let reached = definitions.closure(["io.k8s.api.core.v1.SecretList"].into_iter());
         assert!(reached.contains(OBJECT_META) && reached.contains("io.k8s.api.core.v1.Secret"));
         assert!(!reached.contains("io.k8s.api.core.v1.PodSpec"));
-    }
-
-    #[test]
-    fn names_begin_with_the_reversed_group() {
-        let gvk = GroupVersionKind::new(
-            "authentication.open-cluster-management.io",
-            "v1beta1",
-            "ManagedServiceAccount",
-        );
-        assert_eq!(
-            custom_name(&gvk),
-            "io.open-cluster-management.authentication.v1beta1.ManagedServiceAccount"
-        );
     }
 }

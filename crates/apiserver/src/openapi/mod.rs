@@ -10,6 +10,7 @@ mod cache;
 mod custom;
 mod definitions;
 mod descriptions;
+mod names;
 mod page;
 mod parameters;
 mod proto;
@@ -17,9 +18,9 @@ mod routes;
 mod v2;
 mod v3;
 
-pub use cache::Cache;
+pub(crate) use cache::Cache;
 
-use crate::catalog::Table;
+use crate::catalog::Kinds;
 use bytes::Bytes;
 use cache::Document;
 use fleetpass_apimachinery::status::Status;
@@ -59,7 +60,7 @@ impl Media {
 
 /// A request for a document: what matters of its URL and headers.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// The path: `/openapi/v2`, `/openapi/v3`, or below the latter.
     pub path: &'a str,
     /// The query parameter `hash`.
@@ -67,7 +68,7 @@ pub struct Request<'a> {
     /// The header `Accept`.
     pub accept: Option<&'a str>,
     /// The header `If-None-Match`.
-    pub if_none_match: Option<&'a str>,
+    pub(crate) if_none_match: Option<&'a str>,
     /// Whether `Accept-Encoding` allows gzip; documents are kept compressed.
     pub gzip: bool,
 }
@@ -77,19 +78,19 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// 404 for a path without a document, 406 if it does not come in an acceptable form.
-pub fn serve(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Response<Bytes>, Status> {
+pub(crate) fn serve(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
     if request.path.trim_end_matches('/') == V2 {
-        return swagger(request, table, cache);
+        return swagger(request, kinds, cache);
     }
     let rest = request.path.strip_prefix(V3).ok_or_else(Status::unknown_path)?;
     let rest = rest.trim_end_matches('/');
     if rest.is_empty() {
-        return index(request, table, cache);
+        return index(request, kinds, cache);
     }
     let name = rest.strip_prefix('/').ok_or_else(Status::unknown_path)?;
-    let page = Page::find(table, name).ok_or_else(Status::unknown_path)?;
+    let page = Page::find(kinds, name).ok_or_else(Status::unknown_path)?;
     let media = choose(request.accept, &[Media::Json])?;
-    let document = v3_document(name, &page, table, cache)?;
+    let document = v3_document(name, &page, kinds, cache)?;
     let immutable = match request.hash.filter(|hash| !hash.is_empty()) {
         Some(hash) if hash != document.hash => return redirect(&url(name, &document.hash)),
         hash => hash.is_some(),
@@ -98,27 +99,27 @@ pub fn serve(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Resp
 }
 
 /// The Swagger 2.0 document.
-fn swagger(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Response<Bytes>, Status> {
+fn swagger(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
     let media = choose(request.accept, &[Media::Json, Media::Protobuf])?;
-    let rows: Vec<_> = table.rows().cloned().collect();
+    let rows: Vec<_> = kinds.rows().cloned().collect();
     let document = match media {
-        Media::Json => cache.get(V2, &rows, |out| v2::write_json(table, out)),
-        Media::Protobuf => cache.get("/openapi/v2 protobuf", &rows, |out| v2::write_protobuf(table, out)),
+        Media::Json => cache.get(V2, &rows, |out| v2::write_json(kinds, out)),
+        Media::Protobuf => cache.get("/openapi/v2 protobuf", &rows, |out| v2::write_protobuf(kinds, out)),
     };
     let document = document.map_err(Status::internal)?;
     respond(request, &document, media, false)
 }
 
-fn v3_document(name: &str, page: &Page, table: &Table, cache: &Cache) -> Result<Arc<Document>, Status> {
-    cache.get(name, &page.rows(table), |out| v3::write(page, table, out)).map_err(Status::internal)
+fn v3_document(name: &str, page: &Page, kinds: &Kinds, cache: &Cache) -> Result<Arc<Document>, Status> {
+    cache.get(name, &page.rows(kinds), |out| v3::write(page, kinds, out)).map_err(Status::internal)
 }
 
 /// The list of all documents, each with its hash, so that a client need not ask again for what has not changed.
-fn index(request: &Request<'_>, table: &Table, cache: &Cache) -> Result<Response<Bytes>, Status> {
-    let pages = Page::all(table);
+fn index(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
+    let pages = Page::all(kinds);
     let mut paths = Map::new();
     for (name, page) in &pages {
-        let document = v3_document(name, page, table, cache)?;
+        let document = v3_document(name, page, kinds, cache)?;
         paths.insert(name.clone(), json!({"serverRelativeURL": url(name, &document.hash)}));
     }
     cache.retain(|name| name.starts_with('/') || pages.iter().any(|(known, _)| known == name));

@@ -1,7 +1,7 @@
 //! Which documents there are: one for each group and version, and small ones for what lies around them.
 
 use super::routes::{self, Content, PathItem};
-use crate::catalog::{Row, Table};
+use crate::catalog::{Kinds, Row};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -88,10 +88,10 @@ impl StaticPath {
 
 impl Page {
     /// All documents of a table, by name.
-    pub(super) fn all(table: &Table) -> BTreeSet<(String, Page)> {
+    pub(super) fn all(kinds: &Kinds) -> BTreeSet<(String, Page)> {
         let mut out: BTreeSet<(String, Page)> =
             StaticPath::ALL.iter().map(|p| (p.name().to_string(), Page::Static(*p))).collect();
-        for row in table.rows() {
+        for row in kinds.rows() {
             let group = &row.resource.group;
             if !group.is_empty() && !row.resource.custom {
                 out.insert((format!("apis/{group}"), Page::Group(group.clone())));
@@ -105,29 +105,29 @@ impl Page {
     }
 
     /// The document of that name, if there is one.
-    pub(super) fn find(table: &Table, name: &str) -> Option<Page> {
+    pub(super) fn find(kinds: &Kinds, name: &str) -> Option<Page> {
         if let Some(path) = StaticPath::ALL.iter().find(|p| p.name() == name) {
             return Some(Page::Static(*path));
         }
         let parts: Vec<&str> = name.split('/').collect();
         let (group, version) = match parts[..] {
             ["api", version] => ("", version),
-            ["apis", group] if !group.is_empty() && table.is_builtin_group(group) => {
+            ["apis", group] if !group.is_empty() && kinds.is_builtin_group(group) => {
                 return Some(Page::Group(group.into()));
             }
             ["apis", group, version] if !group.is_empty() => (group, version),
             _ => return None,
         };
         let page = Page::Version(group.into(), version.into());
-        (!page.rows(table).is_empty()).then_some(page)
+        (!page.rows(kinds).is_empty()).then_some(page)
     }
 
     /// The rows that the document is made of.
-    pub(super) fn rows(&self, table: &Table) -> Vec<Arc<Row>> {
+    pub(super) fn rows(&self, kinds: &Kinds) -> Vec<Arc<Row>> {
         match self {
             Page::Static(_) | Page::Group(_) => Vec::new(),
             Page::Version(group, version) => {
-                table.group(group).filter(|row| row.version(version).is_some()).cloned().collect()
+                kinds.group(group).filter(|row| row.version(version).is_some()).cloned().collect()
             }
         }
     }

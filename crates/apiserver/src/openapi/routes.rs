@@ -2,12 +2,12 @@
 //! parameters that `registerResourceHandlers` gives a built-in kind (`k8s.io/apiserver/pkg/endpoints/installer.go`)
 //! and the OpenAPI builder a custom one (`apiextensions-apiserver/pkg/controller/openapi/builder/builder.go`).
 
-use super::definitions::{
-    DELETE_OPTIONS, Definitions, GroupVersionKind, PATCH, RESOURCE_LIST, STATUS, WATCH_EVENT,
-};
+use super::definitions::Definitions;
+use super::names::{DELETE_OPTIONS, PATCH, RESOURCE_LIST, STATUS, WATCH_EVENT};
 use super::parameters::{self, Parameter};
 use crate::catalog::Row;
 use crate::strategy::Subresource;
+use fleetpass_apimachinery::gvk::GroupVersionKind;
 
 const OBJECT: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAM: &[&str] = &[

@@ -67,8 +67,8 @@ fn catalog() -> Catalog {
     catalog
 }
 
-fn get(path: &str, table: &Table, cache: &Cache) -> Response<Bytes> {
-    serve(&Request { path, ..Request::default() }, table, cache).unwrap_or_else(|e| panic!("{path}: {e}"))
+fn get(path: &str, kinds: &Kinds, cache: &Cache) -> Response<Bytes> {
+    serve(&Request { path, ..Request::default() }, kinds, cache).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 fn body(response: &Response<Bytes>) -> Value {
@@ -76,10 +76,10 @@ fn body(response: &Response<Bytes>) -> Value {
 }
 
 /// All OpenAPI 3.0 documents by name.
-fn documents(table: &Table, cache: &Cache) -> Vec<(String, Value)> {
-    let index = body(&get(V3, table, cache));
+fn documents(kinds: &Kinds, cache: &Cache) -> Vec<(String, Value)> {
+    let index = body(&get(V3, kinds, cache));
     let names: Vec<String> = index["paths"].as_object().expect("paths").keys().cloned().collect();
-    names.into_iter().map(|n| (n.clone(), body(&get(&format!("{V3}/{n}"), table, cache)))).collect()
+    names.into_iter().map(|n| (n.clone(), body(&get(&format!("{V3}/{n}"), kinds, cache)))).collect()
 }
 
 fn references<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
@@ -102,8 +102,8 @@ fn references<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
 #[test]
 fn the_index_names_every_group_and_version() {
     let (catalog, cache) = (catalog(), Cache::default());
-    let table = catalog.table();
-    let index = body(&get(V3, &table, &cache));
+    let kinds = catalog.kinds();
+    let index = body(&get(V3, &kinds, &cache));
     let names: Vec<&str> = index["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
     for name in [
         "api",
@@ -126,7 +126,7 @@ fn the_index_names_every_group_and_version() {
     for (name, entry) in index["paths"].as_object().expect("paths") {
         let url = entry["serverRelativeURL"].as_str().expect("a URL");
         let hash = url.strip_prefix(&format!("{V3}/{name}?hash=")).expect("a hash");
-        let response = get(&format!("{V3}/{name}"), &table, &cache);
+        let response = get(&format!("{V3}/{name}"), &kinds, &cache);
         assert_eq!(response.headers()[header::ETAG], format!("\"{hash}\""));
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, response.body());
         let hex: String = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
@@ -137,12 +137,11 @@ fn the_index_names_every_group_and_version() {
 #[test]
 fn every_reference_resolves_and_every_definition_is_used() {
     let (catalog, cache) = (catalog(), Cache::default());
-    for (name, document) in documents(&catalog.table(), &cache) {
+    for (name, document) in documents(&catalog.kinds(), &cache) {
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
-        let defined: BTreeSet<String> =
-            schemas.keys().map(|n| format!("{}{n}", definitions::COMPONENTS)).collect();
+        let defined: BTreeSet<String> = schemas.keys().map(|n| format!("{}{n}", names::COMPONENTS)).collect();
         assert_eq!(found, defined.iter().map(String::as_str).collect(), "{name}");
     }
 }
@@ -150,9 +149,9 @@ fn every_reference_resolves_and_every_definition_is_used() {
 #[test]
 fn every_served_resource_has_its_operations() {
     let (catalog, cache) = (catalog(), Cache::default());
-    let table = catalog.table();
+    let kinds = catalog.kinds();
     let mut ids = BTreeSet::new();
-    for (name, document) in documents(&table, &cache) {
+    for (name, document) in documents(&kinds, &cache) {
         for item in document["paths"].as_object().expect("paths").values() {
             for operation in item.as_object().expect("operations").values().filter(|o| o.is_object()) {
                 let id = operation["operationId"].as_str().expect("an identifier").to_string();
@@ -160,11 +159,11 @@ fn every_served_resource_has_its_operations() {
             }
         }
     }
-    for row in table.rows() {
+    for row in kinds.rows() {
         let resource = &row.resource;
         for version in &resource.versions {
             let root = routes::root(&resource.group, &version.name);
-            let document = body(&get(&format!("{V3}{root}"), &table, &cache));
+            let document = body(&get(&format!("{V3}{root}"), &kinds, &cache));
             let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
             let collection = format!("{root}{scope}/{}", resource.plural);
             let item = format!("{collection}/{{name}}");
@@ -198,7 +197,7 @@ fn every_served_resource_has_its_operations() {
 fn patches_take_field_validation() {
     let (catalog, cache) = (catalog(), Cache::default());
     let mut count = 0;
-    for (name, document) in documents(&catalog.table(), &cache) {
+    for (name, document) in documents(&catalog.kinds(), &cache) {
         for (path, item) in document["paths"].as_object().expect("paths") {
             let Some(patch) = item.get("patch") else { continue };
             let parameters = patch["parameters"].as_array().expect("parameters");
@@ -212,7 +211,7 @@ fn patches_take_field_validation() {
 #[test]
 fn custom_kinds_are_described_by_their_schemas() {
     let (catalog, cache) = (catalog(), Cache::default());
-    let document = body(&get("/openapi/v3/apis/things.example.com/v1", &catalog.table(), &cache));
+    let document = body(&get("/openapi/v3/apis/things.example.com/v1", &catalog.kinds(), &cache));
     let widget = &document["components"]["schemas"]["com.example.things.v1.Widget"];
     assert_eq!(widget["description"], "A widget.");
     assert_eq!(widget["properties"]["spec"]["properties"]["replicas"]["description"], "How many.");
@@ -227,9 +226,9 @@ fn custom_kinds_are_described_by_their_schemas() {
 fn documents_are_kept_until_their_kinds_change() {
     let (catalog, cache) = (catalog(), Cache::default());
     let kept = |name: &str| {
-        let table = catalog.table();
-        let page = Page::find(&table, name).expect(name);
-        v3_document(name, &page, &table, &cache).expect(name)
+        let kinds = catalog.kinds();
+        let page = Page::find(&kinds, name).expect(name);
+        v3_document(name, &page, &kinds, &cache).expect(name)
     };
     let (core, custom) = (kept("api/v1"), kept("apis/things.example.com/v1"));
     assert!(Arc::ptr_eq(&custom, &kept("apis/things.example.com/v1")));
@@ -239,7 +238,7 @@ fn documents_are_kept_until_their_kinds_change() {
     assert!(!Arc::ptr_eq(&custom, &again));
     assert_eq!(custom.hash, again.hash, "the same kinds make the same document");
     catalog.set_custom(Vec::new());
-    let index = body(&get(V3, &catalog.table(), &cache));
+    let index = body(&get(V3, &catalog.kinds(), &cache));
     assert!(index["paths"].get("apis/things.example.com/v1").is_none());
     assert!(!format!("{cache:?}").contains("things"), "{cache:?}");
 }
@@ -247,13 +246,13 @@ fn documents_are_kept_until_their_kinds_change() {
 #[test]
 fn clients_can_keep_documents() {
     let (catalog, cache) = (catalog(), Cache::default());
-    let table = catalog.table();
+    let kinds = catalog.kinds();
     let plain = Request { path: "/openapi/v3/api/v1", ..Request::default() };
-    let status = |request: Request<'_>| match serve(&request, &table, &cache) {
+    let status = |request: Request<'_>| match serve(&request, &kinds, &cache) {
         Ok(response) => response.status().as_u16(),
         Err(status) => status.code,
     };
-    let first = serve(&plain, &table, &cache).expect("a document");
+    let first = serve(&plain, &kinds, &cache).expect("a document");
     let etag = first.headers()[header::ETAG].to_str().expect("text").to_string();
     let hash = etag.trim_matches('"');
     assert!(!first.headers().contains_key(header::CACHE_CONTROL));
@@ -277,11 +276,11 @@ fn clients_can_keep_documents() {
     ] {
         assert_eq!(status(request), want, "{request:?}");
     }
-    let immutable = serve(&Request { hash: Some(hash), ..plain }, &table, &cache).expect("a document");
+    let immutable = serve(&Request { hash: Some(hash), ..plain }, &kinds, &cache).expect("a document");
     assert_eq!(immutable.headers()[header::CACHE_CONTROL], "public, immutable, max-age=31536000");
-    let moved = serve(&Request { hash: Some("OLD"), ..plain }, &table, &cache).expect("a redirect");
+    let moved = serve(&Request { hash: Some("OLD"), ..plain }, &kinds, &cache).expect("a redirect");
     assert_eq!(moved.headers()[header::LOCATION], format!("/openapi/v3/api/v1?hash={hash}"));
-    let zipped = serve(&Request { gzip: true, ..plain }, &table, &cache).expect("a document");
+    let zipped = serve(&Request { gzip: true, ..plain }, &kinds, &cache).expect("a document");
     assert_eq!(zipped.headers()[header::CONTENT_ENCODING], "gzip");
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(zipped.body().as_ref()), &mut text)
@@ -292,12 +291,12 @@ fn clients_can_keep_documents() {
 #[test]
 fn swagger_holds_everything_that_the_other_documents_hold() {
     let (catalog, cache) = (catalog(), Cache::default());
-    let table = catalog.table();
-    let swagger = body(&get(V2, &table, &cache));
+    let kinds = catalog.kinds();
+    let swagger = body(&get(V2, &kinds, &cache));
     let mut found = BTreeSet::new();
     references(&swagger, &mut found);
     let (mut defined, mut paths) = (BTreeSet::new(), 0);
-    for (name, document) in documents(&table, &cache) {
+    for (name, document) in documents(&kinds, &cache) {
         for path in document["paths"].as_object().expect("paths").keys() {
             assert!(swagger["paths"][path].is_object(), "{name}: {path}");
             paths += 1;
@@ -314,7 +313,7 @@ fn swagger_holds_everything_that_the_other_documents_hold() {
 #[test]
 fn swagger_comes_in_the_form_that_is_asked_for() {
     let (catalog, cache) = (catalog(), Cache::default());
-    let table = catalog.table();
+    let kinds = catalog.kinds();
     let old = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     let protobuf = Media::Protobuf.as_str();
     for (accept, want) in [
@@ -329,9 +328,9 @@ fn swagger_comes_in_the_form_that_is_asked_for() {
         (Some("text/html, */*;q=0.8"), Media::Json.as_str()),
     ] {
         let request = Request { path: V2, accept, ..Request::default() };
-        let response = serve(&request, &table, &cache).expect("a document");
+        let response = serve(&request, &kinds, &cache).expect("a document");
         assert_eq!(response.headers()[header::CONTENT_TYPE], want, "{accept:?}");
     }
     let request = Request { path: V2, accept: Some("text/html"), ..Request::default() };
-    assert_eq!(serve(&request, &table, &cache).map_err(|s| s.code).err(), Some(406));
+    assert_eq!(serve(&request, &kinds, &cache).map_err(|s| s.code).err(), Some(406));
 }

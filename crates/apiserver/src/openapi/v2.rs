@@ -2,13 +2,14 @@
 //! made before OpenAPI 3.0 was served, and for generators. As JSON, or in protobuf, see [`super::proto`].
 
 use super::custom::Dialect;
-use super::definitions::{COMPONENTS, Definitions};
+use super::definitions::Definitions;
+use super::names::{COMPONENTS, gvk_extension};
 use super::page::Page;
 use super::parameters::Parameter;
 use super::proto;
 use super::routes::{Content, Operation, PathItem};
 use super::v3::{describe, page_paths, write_member};
-use crate::catalog::Table;
+use crate::catalog::Kinds;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
@@ -19,9 +20,9 @@ const DEFINITIONS: &str = "#/definitions/";
 ///
 /// # Errors
 /// If the sink fails.
-pub(super) fn write_json(table: &Table, out: &mut impl Write) -> io::Result<()> {
-    let definitions = Definitions::new(table)?;
-    let paths = all_paths(table, &definitions);
+pub(super) fn write_json(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
+    let definitions = Definitions::new(kinds)?;
+    let paths = all_paths(kinds, &definitions);
     write!(out, r#"{{"swagger":"2.0","info":{},"paths":{{"#, info())?;
     for (at, item) in paths.iter().enumerate() {
         write_member(out, at, &item.path, &path_item(item))?;
@@ -42,9 +43,9 @@ pub(super) fn write_json(table: &Table, out: &mut impl Write) -> io::Result<()> 
 ///
 /// # Errors
 /// If the sink fails.
-pub(super) fn write_protobuf(table: &Table, out: &mut impl Write) -> io::Result<()> {
-    let definitions = Definitions::new(table)?;
-    let paths = all_paths(table, &definitions);
+pub(super) fn write_protobuf(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
+    let definitions = Definitions::new(kinds)?;
+    let paths = all_paths(kinds, &definitions);
     out.write_all(&proto::head("2.0", &info()))?;
     for item in &paths {
         out.write_all(&proto::path(&item.path, &path_item(item)))?;
@@ -62,10 +63,10 @@ fn info() -> Value {
     json!({"title": "Kubernetes", "version": "unversioned"})
 }
 
-fn all_paths(table: &Table, definitions: &Definitions<'_>) -> Vec<PathItem> {
-    let pages = Page::all(table);
+fn all_paths(kinds: &Kinds, definitions: &Definitions<'_>) -> Vec<PathItem> {
+    let pages = Page::all(kinds);
     let mut paths: Vec<PathItem> =
-        pages.iter().flat_map(|(_, page)| page_paths(page, table, definitions)).collect();
+        pages.iter().flat_map(|(_, page)| page_paths(page, kinds, definitions)).collect();
     paths.sort_by(|a, b| a.path.cmp(&b.path));
     paths
 }
@@ -125,7 +126,7 @@ fn operation(op: &Operation) -> Value {
         out["x-kubernetes-action"] = action.into();
     }
     if let Some(gvk) = &op.gvk {
-        out["x-kubernetes-group-version-kind"] = gvk.to_json();
+        out["x-kubernetes-group-version-kind"] = gvk_extension(gvk);
     }
     out
 }

@@ -2,11 +2,12 @@
 //! memory as a whole before it is compressed.
 
 use super::custom::Dialect;
-use super::definitions::{COMPONENTS, Definitions, rows_of};
+use super::definitions::{Definitions, rows_of};
+use super::names::{COMPONENTS, gvk_extension};
 use super::page::Page;
 use super::parameters::Parameter;
 use super::routes::{self, Content, Operation, PathItem};
-use crate::catalog::Table;
+use crate::catalog::Kinds;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
@@ -14,12 +15,12 @@ use std::io::{self, Write};
 ///
 /// # Errors
 /// If the sink fails.
-pub(super) fn write(page: &Page, table: &Table, out: &mut impl Write) -> io::Result<()> {
-    let definitions = Definitions::new(table)?;
-    let mut paths = page_paths(page, table, &definitions);
+pub(super) fn write(page: &Page, kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
+    let definitions = Definitions::new(kinds)?;
+    let mut paths = page_paths(page, kinds, &definitions);
     paths.sort_by(|a, b| a.path.cmp(&b.path));
     let custom_only = match page {
-        Page::Version(group, _) => !table.is_builtin_group(group),
+        Page::Version(group, _) => !kinds.is_builtin_group(group),
         _ => false,
     };
     let info = if custom_only {
@@ -56,7 +57,7 @@ pub(super) fn write_member(out: &mut impl Write, at: usize, name: &str, value: &
 }
 
 /// The paths of a page.
-pub(super) fn page_paths(page: &Page, table: &Table, definitions: &Definitions<'_>) -> Vec<PathItem> {
+pub(super) fn page_paths(page: &Page, kinds: &Kinds, definitions: &Definitions<'_>) -> Vec<PathItem> {
     match page {
         Page::Static(path) => vec![path.item()],
         Page::Group(group) => vec![routes::static_path(
@@ -67,10 +68,10 @@ pub(super) fn page_paths(page: &Page, table: &Table, definitions: &Definitions<'
             "read what versions this group has",
         )],
         Page::Version(group, version) => {
-            let rows = rows_of(table, group, version);
+            let rows = rows_of(kinds, group, version);
             let mut out: Vec<PathItem> =
                 rows.flat_map(|row| routes::paths(row, version, definitions)).collect();
-            if table.is_builtin_group(group) {
+            if kinds.is_builtin_group(group) {
                 out.push(routes::resource_list(group, version));
             }
             out
@@ -122,7 +123,7 @@ fn operation(op: &Operation) -> Value {
         out["x-kubernetes-action"] = action.into();
     }
     if let Some(gvk) = &op.gvk {
-        out["x-kubernetes-group-version-kind"] = gvk.to_json();
+        out["x-kubernetes-group-version-kind"] = gvk_extension(gvk);
     }
     out
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 impl Registry {
     /// Creates `object`, which has been decoded by the kind's schema and defaulted by its strategy.
-    pub async fn create(&self, scope: &Scope<'_>, mut object: Value) -> Result<Written, Status> {
+    pub(crate) async fn create(&self, scope: &Scope<'_>, mut object: Value) -> Result<Written, Status> {
         prepare::match_namespace(&mut object, scope.namespace)?;
         let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
         managed::track_create(scope, &mut object);

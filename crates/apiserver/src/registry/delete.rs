@@ -19,7 +19,7 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// What a deletion did.
-pub struct Deleted {
+pub(crate) struct Deleted {
     /// The object as it was last.
     pub object: Value,
     /// Whether it is gone. If not, something holds it: finalizers or its grace period.
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Deleted {
 
 impl Registry {
     /// Deletes one object, or begins to.
-    pub async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
+    pub(crate) async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
         scope.strategy.admit_delete(&self.context(scope))?;
         self.fresh().await?;
         let key = scope.key(scope.name);
@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// Deletes all objects that a query selects, in order; the answer is what was selected.
-    pub async fn delete_collection(
+    pub(crate) async fn delete_collection(
         &self,
         scope: &Scope<'_>,
         query: &ListOptions,

@@ -1,11 +1,11 @@
-//! Who owns which field after a write: the registry's side of [`fleetpass_apply::apply`].
+//! Who owns which field after a write: the registry's side of [`FieldManager`].
 
 use super::Scope;
-use fleetpass_apimachinery::gvk::api_version;
+use super::patch_status::patch_status;
+use fleetpass_apimachinery::gvk::{GvkRef, api_version};
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apply::apply::{self, Target};
-use fleetpass_apply::fields::Set;
-use fleetpass_apply::manager;
+use fleetpass_apply::fieldpath::Set;
+use fleetpass_apply::{FieldManager, keep_times, manager_name};
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ static SPEC: LazyLock<Set> = LazyLock::new(|| Set::of(&["spec"]));
 static ALL_BUT_STATUS: LazyLock<Set> = LazyLock::new(|| Set::of(&["metadata", "spec"]));
 
 /// The fields that a write to this resource or subresource leaves as they were (`GetResetFields`).
-fn reset(scope: &Scope<'_>) -> &'static Set {
+fn reset_fields(scope: &Scope<'_>) -> &'static Set {
     let has_status = scope.row.subresource("status", &scope.version.name).is_some();
     match (scope.subresource, scope.row.resource.custom) {
         ("" | "approval", _) if has_status => &STATUS,
@@ -25,7 +25,8 @@ fn reset(scope: &Scope<'_>) -> &'static Set {
     }
 }
 
-fn with_target<T>(scope: &Scope<'_>, act: impl FnOnce(&Target<'_>) -> T) -> T {
+/// Calls `act` with the field manager of the request, which borrows from what is put together for it here.
+fn with_manager<T>(scope: &Scope<'_>, act: impl FnOnce(&FieldManager<'_>) -> T) -> T {
     let resource = &scope.row.resource;
     let known: Vec<String> =
         resource.versions.iter().map(|v| api_version(&resource.group, &v.name)).collect();
@@ -34,20 +35,15 @@ fn with_target<T>(scope: &Scope<'_>, act: impl FnOnce(&Target<'_>) -> T) -> T {
         // Two faces of one kind: what was written through one is owned under that one's version.
         known.clear();
     }
-    act(&Target {
+    act(&FieldManager {
+        name: &manager_name(&scope.options.field_manager, scope.user_agent),
         schema: &scope.version.schema,
-        group: &resource.group,
-        version: &scope.version.name,
-        kind: &resource.kind,
+        kind: GvkRef { group: &resource.group, version: &scope.version.name, kind: &resource.kind },
         subresource: scope.subresource,
-        reset: reset(scope),
-        known: &known,
+        reset_fields: reset_fields(scope),
+        known_versions: &known,
         now: scope.now,
     })
-}
-
-fn manager_of(scope: &Scope<'_>) -> String {
-    manager(&scope.options.field_manager, scope.user_agent)
 }
 
 /// Makes the manager of the request the owner of all that a new object sets.
@@ -55,7 +51,7 @@ pub(super) fn track_create(scope: &Scope<'_>, object: &mut Value) {
     if !scope.strategy.tracks_fields() {
         return;
     }
-    with_target(scope, |target| apply::update(target, None, object, &manager_of(scope)));
+    with_manager(scope, |manager| manager.update(None, object));
 }
 
 /// Makes the manager of the request the owner of what an update changes.
@@ -63,12 +59,12 @@ pub(super) fn track_update(scope: &Scope<'_>, old: &Value, object: &mut Value) {
     if !scope.strategy.tracks_fields() {
         return;
     }
-    with_target(scope, |target| apply::update(target, Some(old), object, &manager_of(scope)));
+    with_manager(scope, |manager| manager.update(Some(old), object));
 }
 
 /// Takes back times in managed fields if nothing else changed, so that the write is none.
 pub(super) fn settle_times(object: &mut Value, old: &Value) {
-    apply::keep_times(object, old);
+    keep_times(object, old);
 }
 
 /// Applies a configuration to what is there, or to nothing.
@@ -78,28 +74,27 @@ pub(super) fn apply(
     patch: &Value,
     force: bool,
 ) -> Result<Value, Status> {
-    with_target(scope, |target| apply::apply(target, live, patch, &manager_of(scope), force))
+    with_manager(scope, |manager| manager.apply(live, patch, force)).map_err(patch_status)
 }
 
 /// Makes the manager of the request the owner of what the body of an action sets: `group`, `version` and `kind` are
 /// the body's.
 pub(crate) fn track_action(
-    body: fleetpass_apimachinery::gvk::GvkRef<'_>,
+    body: GvkRef<'_>,
     schema: &fleetpass_schema::Schema,
     subresource: &str,
     manager: &str,
     now: jiff::Timestamp,
     object: &mut Value,
 ) {
-    let target = Target {
+    let manager = FieldManager {
+        name: manager,
         schema,
-        group: body.group,
-        version: body.version,
-        kind: body.kind,
+        kind: body,
         subresource,
-        reset: &STATUS,
-        known: &[],
+        reset_fields: &STATUS,
+        known_versions: &[],
         now,
     };
-    apply::update(&target, None, object, manager);
+    manager.update(None, object);
 }

@@ -4,21 +4,21 @@
 mod create;
 mod decoded;
 mod delete;
+mod identity;
 mod managed;
 mod own;
 mod pages;
 mod patch;
-
+mod patch_status;
 mod read;
 mod update;
 mod watch;
 
-pub use delete::Deleted;
-
 pub(crate) use managed::track_action;
-pub use patch::PatchRequest;
-pub use read::Listed;
-pub use watch::{WatchItem, Watching};
+pub(crate) use patch::PatchRequest;
+pub(crate) use patch_status::patch_status;
+pub(crate) use read::Listed;
+pub(crate) use watch::{WatchItem, Watching};
 
 use crate::cache::{Cache, CacheError, Object, join_key, range};
 use crate::catalog::{Catalog, Row};
@@ -41,7 +41,7 @@ use std::sync::Arc;
 const CONFLICT_RETRIES: usize = 5;
 
 /// The registry of one server.
-pub struct Registry {
+pub(crate) struct Registry {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
     catalog: Arc<Catalog>,
@@ -52,7 +52,7 @@ pub struct Registry {
 
 /// What all requests to one resource have in common.
 #[derive(Clone, Copy)]
-pub struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     /// The kind.
     pub row: &'a Row,
     /// The version that the client speaks.
@@ -76,7 +76,7 @@ pub struct Scope<'a> {
 }
 
 /// An object that was written (or would have been, in a dry run).
-pub struct Written {
+pub(crate) struct Written {
     /// The object, with its resource version unless nothing was stored.
     pub object: Value,
     /// Whether it is new.
@@ -122,7 +122,7 @@ impl<'a> Scope<'a> {
 
 impl Registry {
     /// A registry over a store and the cache that follows it.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn Store>,
         cache: Arc<Cache>,
         catalog: Arc<Catalog>,
@@ -133,22 +133,22 @@ impl Registry {
     }
 
     /// The present moment.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// The clock that tells it.
-    pub fn clock(&self) -> &SharedClock {
+    pub(crate) fn clock(&self) -> &SharedClock {
         &self.clock
     }
 
     /// The cache that the registry reads from.
-    pub fn cache(&self) -> &Arc<Cache> {
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
 
     /// The table of kinds.
-    pub fn catalog(&self) -> &Arc<Catalog> {
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
     }
 
@@ -168,7 +168,7 @@ impl Registry {
 
     /// Waits until the cache has all that was committed before this call, by whichever replica: reads after an
     /// acknowledged write see it.
-    pub async fn fresh(&self) -> Result<(), Status> {
+    pub(crate) async fn fresh(&self) -> Result<(), Status> {
         let revision = self.store.revision().await.map_err(store_error)?;
         self.cache.wait_for_fresh(revision).await.map_err(cache_error)
     }
@@ -180,7 +180,7 @@ impl Registry {
 }
 
 /// A stored object in the form that a row shows in one of its versions.
-pub fn present(row: &Row, version: &str, stored: &Object) -> Value {
+pub(crate) fn present(row: &Row, version: &str, stored: &Object) -> Value {
     let mut object = stored.value();
     if !row.is_uniform(stored.revision)
         && let Some(strategy) = row.strategy()
@@ -191,7 +191,7 @@ pub fn present(row: &Row, version: &str, stored: &Object) -> Value {
 }
 
 /// A tree in the form in which a kind's rules see it, as clients see it in one version.
-pub fn outward(row: &Row, version: &str, object: Value) -> Value {
+pub(crate) fn outward(row: &Row, version: &str, object: Value) -> Value {
     let mut shown = match &row.resource.view {
         Some(view) => view.show_stored(&object),
         None => object,
@@ -213,7 +213,7 @@ fn settled(registry: &Registry, scope: &Scope<'_>, object: Value) -> Value {
         None => Some(scope.version.schema.clone()),
         Some(view) => {
             let (group, plural) = view.stored_as();
-            let table = registry.catalog.table();
+            let table = registry.catalog.kinds();
             table.get(group, plural).and_then(|row| row.resource.versions.first().map(|v| v.schema.clone()))
         }
     };

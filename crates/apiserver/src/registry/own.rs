@@ -82,7 +82,7 @@ impl Registry {
     }
 
     fn row(&self, group: &str, plural: &str) -> Result<Arc<Row>, Status> {
-        self.catalog.table().get(group, plural).cloned().ok_or_else(Status::unknown_path)
+        self.catalog.kinds().get(group, plural).cloned().ok_or_else(Status::unknown_path)
     }
 
     fn own_scope<'a>(

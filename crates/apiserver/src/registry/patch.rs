@@ -1,19 +1,23 @@
 //! patch: JSON, merge and strategic merge patches, and server-side apply
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
 
+use super::identity::check_identity;
+use super::patch_status::{patch_status, undecodable};
 use super::update::{Change, Tracking};
 use super::{Registry, Scope, Written, managed, outward};
 use fleetpass_apimachinery::field::{Error, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apimachinery::validation::{metadata, prepare};
-use fleetpass_apply::{self as patch, PatchKind};
+use fleetpass_apimachinery::validation::metadata;
+use fleetpass_apply::{Body, PatchKind, conversion_error, patch};
 use fleetpass_codec::body::{self, FieldValidation};
 use fleetpass_codec::redecode;
+use fleetpass_schema::Schema;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// A patch, decoded as far as that is possible without the object.
-pub struct PatchRequest {
+pub(crate) struct PatchRequest {
     /// The kind of patch.
     pub kind: PatchKind,
     /// The document.
@@ -28,18 +32,18 @@ pub struct PatchRequest {
 
 impl Registry {
     /// Patches one object; an apply creates it if it is missing.
-    pub async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
+    pub(crate) async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
         self.fresh().await?;
         if request.kind == PatchKind::Apply {
             return self.apply(scope, request).await;
         }
         self.change(scope, None, |old| {
-            let body = patch::Body {
+            let body = Body {
                 value: &request.document,
                 duplicates: &request.duplicates,
                 validated: request.validation != FieldValidation::Ignore,
             };
-            let patched = patch::apply_patch(request.kind, old, &body, &scope.version.schema)?;
+            let patched = patch(request.kind, old, &body, &scope.version.schema).map_err(patch_status)?;
             let (mut object, warnings) = decode_patched(scope, request, patched.object, patched.strict)?;
             check_identity(scope, &mut object)?;
             Ok(Change { object, tracking: Tracking::Update, warnings })
@@ -100,12 +104,12 @@ fn decode_patched(
     mut strict: Vec<String>,
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = patched.clone();
-    let refuse = |why: &str| patch::undecodable(request.kind, &request.document, &patched, why);
+    let refuse = |why: &str| undecodable(request.kind, &request.document, &patched, why);
     if !scope.row.resource.custom {
         check_kind(scope, &patched).map_err(|why| refuse(&why))?;
     }
     let found = redecode(&mut object, &scope.version.schema, scope.row.resource.custom)
-        .map_err(|why| refuse(&patch::undecoded(request.kind, &patched, &scope.version.schema, why)))?;
+        .map_err(|why| refuse(&undecoded(request.kind, &patched, &scope.version.schema, why)))?;
     strict.extend(found);
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
         return Err(refuse(&body::strict_error(&strict)));
@@ -115,6 +119,15 @@ fn decode_patched(
     }
     scope.strategy.default(&mut object);
     Ok((object, strict))
+}
+
+/// Why a patched object does not decode: `why` is the JSON decoder's answer. What a strategic merge patch leaves behind is
+/// never JSON again in kube-apiserver, so its converter has the word.
+fn undecoded(kind: PatchKind, patched: &Value, schema: &Arc<Schema>, why: String) -> String {
+    match kind {
+        PatchKind::Strategic => conversion_error(patched, schema).map_or(why, |error| error.to_string()),
+        PatchKind::Json | PatchKind::Merge | PatchKind::Apply => why,
+    }
 }
 
 /// A patch cannot turn an object of a built-in kind into one of another kind or version.
@@ -133,19 +146,4 @@ fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
     let path = Path::new("metadata.uid");
     let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
     scope.invalid(object, &vec![error.clone(), error])
-}
-
-/// Neither a patch nor a PUT may turn an object into another one: its name and namespace are those of the path.
-pub(super) fn check_identity(scope: &Scope<'_>, object: &mut Value) -> Result<(), Status> {
-    match meta::name(object) {
-        "" => Err(Status::bad_request(format!(
-            "the name of the object ({} based on URL) was undeterminable: name must be provided",
-            scope.name
-        ))),
-        found if found != scope.name => Err(Status::bad_request(format!(
-            "the name of the object ({found}) does not match the name on the URL ({})",
-            scope.name
-        ))),
-        _ => prepare::match_namespace(object, scope.namespace),
-    }
 }

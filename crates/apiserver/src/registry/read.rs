@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// The answer to a list.
 #[derive(Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// The revision at which this is the truth.
     pub revision: Revision,
     /// The objects, ordered by namespace and name.
@@ -23,7 +23,7 @@ pub struct Listed {
 
 impl Registry {
     /// One object. An empty `resource_version` demands the newest, others what the cache has from there on.
-    pub async fn get(&self, scope: &Scope<'_>, resource_version: &str) -> Result<Arc<Object>, Status> {
+    pub(crate) async fn get(&self, scope: &Scope<'_>, resource_version: &str) -> Result<Arc<Object>, Status> {
         match resource_version {
             "" => self.fresh().await?,
             text => {
@@ -35,7 +35,7 @@ impl Registry {
     }
 
     /// The objects of a resource that a query selects.
-    pub async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
+    pub(crate) async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
         let (revision, objects, after) = self.objects_for(scope, query).await?;
         let prefix = &scope.row.storage_prefix;
         let after = after.map(|start| format!("{prefix}/{start}"));

@@ -39,8 +39,8 @@ pub(super) struct Change {
 
 impl Registry {
     /// Replaces the object by `body`, decoded and defaulted (PUT).
-    pub async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
-        super::patch::check_identity(scope, &mut body)?;
+    pub(crate) async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
+        super::identity::check_identity(scope, &mut body)?;
         let asked = body_resource_version(&body)?;
         let uid = meta::uid(&body).to_string();
         self.fresh().await?;

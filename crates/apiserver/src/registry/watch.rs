@@ -17,7 +17,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// One item of a watch stream.
 #[derive(Debug, Clone)]
-pub enum WatchItem {
+pub(crate) enum WatchItem {
     /// An object was added, changed or deleted, as this client sees it.
     Object {
         /// What happened, as far as the selection goes.
@@ -39,7 +39,7 @@ pub enum WatchItem {
 }
 
 /// A watch under way.
-pub struct Watching {
+pub(crate) struct Watching {
     initial: VecDeque<Arc<Object>>,
     /// The bookmark that ends the initial events, if the client asked for it.
     initial_end: Option<Revision>,
@@ -59,7 +59,7 @@ pub struct Watching {
 
 impl Registry {
     /// Begins a watch. It ends after `longest` if the query names no time of its own.
-    pub async fn watch(
+    pub(crate) async fn watch(
         &self,
         scope: &Scope<'_>,
         query: &ListOptions,
@@ -130,7 +130,7 @@ impl Watching {
     }
 
     /// The next item; `None` when the watch is over (its time is up, or it was too slow).
-    pub async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
+    pub(crate) async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
         if let Some(object) = self.initial.pop_front() {
             return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
         }

@@ -28,7 +28,7 @@ const RESOURCE: GroupResource<'static> =
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 /// The row of CertificateSigningRequests.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let column = |name, description| Column::new(name, "string", "", description, 0);
     let facts = Stored {
         group: GROUP,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) const MAX_SIZE: usize = 1024 * 1024;
 
 /// The row of ConfigMaps.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let facts = Stored {
         group: "",
         version: "v1",

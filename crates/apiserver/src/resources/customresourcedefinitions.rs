@@ -3,6 +3,7 @@
 //! What a definition may say is in [`validation`]; the kind that it defines is in [`super::customresources`].
 
 mod go_json;
+mod hoisted;
 mod openapi;
 mod structural;
 mod validation;
@@ -20,7 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The finalizer that keeps a deleted definition until its objects are gone.
-pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub(crate) const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// The group of the kind.
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -394,7 +395,7 @@ fn accept_names(
 }
 
 /// The status of a definition whose objects are being deleted now (`crd_finalizer.go`).
-pub fn deletion_in_progress(definition: &Value, now: Timestamp) -> Value {
+pub(crate) fn deletion_in_progress(definition: &Value, now: Timestamp) -> Value {
     let mut status = definition.get("status").cloned().unwrap_or_else(|| json!({}));
     let condition = Condition::new(
         "Terminating",

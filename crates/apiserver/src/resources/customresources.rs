@@ -11,7 +11,7 @@ use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::validation::{metadata, names};
 use fleetpass_schema::cel::Rules;
 use fleetpass_schema::jsonpath::{self, JsonPath};
-use fleetpass_schema::{Schema, Type, crd, custom, listtype, objectmeta, validate};
+use fleetpass_schema::{Schema, Type, crd, custom_resource, defaulting, listtype, objectmeta, validation};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
@@ -25,7 +25,7 @@ const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "
 const STANDARD_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
 
 /// A custom kind as its definition describes it now.
-pub struct CustomKind {
+pub(crate) struct CustomKind {
     group: String,
     plural: String,
     kind: String,
@@ -233,7 +233,7 @@ fn subresources(kind: &Arc<CustomKind>, served: &[&Value]) -> Vec<Subresource> {
 
 /// The order of versions (`k8s.io/apimachinery/pkg/version/helpers.go`): GA, beta, alpha, then all other names;
 /// the greater is the better one.
-pub fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     match (stability(a), stability(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         (Some(_), None) => Ordering::Greater,
@@ -268,15 +268,15 @@ impl CustomKind {
 
     /// A stored object as a request to `version` sees it: refreshed by the schema of the version in which it
     /// was stored, then without what `version` does not know, under its `apiVersion`.
-    pub fn shown(&self, object: &mut Value, version: &str) {
+    pub(crate) fn shown(&self, object: &mut Value, version: &str) {
         if let Some(stored) = self.version_of(object) {
-            custom::refresh(object, &stored.schema);
+            custom_resource::refresh(object, &stored.schema);
         }
         if let (Some(members), Some(asked)) = (object.as_object_mut(), self.versions.get(version)) {
             let api_version = format!("{}/{version}", self.group);
             if members.get("apiVersion").and_then(Value::as_str) != Some(&api_version) {
                 members.insert("apiVersion".into(), api_version.into());
-                custom::convert(object, &asked.schema);
+                custom_resource::convert(object, &asked.schema);
             }
         }
     }
@@ -308,7 +308,7 @@ impl Objects {
 
     fn validate_new(&self, version: &CustomVersion, object: &Value) -> ErrorList {
         let root = Path::default();
-        let mut errors = validate::validate(&root, &version.schema, object);
+        let mut errors = validation::validate(&root, &version.schema, object);
         validate_scale(version, object, false, &mut errors);
         errors.extend(objectmeta::validate_embedded(object, &version.schema));
         errors.extend(listtype::validate(&root, &version.schema, object));
@@ -323,10 +323,10 @@ impl Objects {
             if let (Some(status), Some(schema)) = (new.get("status"), version.schema.properties.get("status"))
             {
                 let before = old.get("status").unwrap_or(&Value::Null);
-                errors.extend(validate::validate_update(&Path::new("status"), schema, status, before));
+                errors.extend(validation::validate_update(&Path::new("status"), schema, status, before));
             }
         } else {
-            errors.extend(validate::validate_update(&root, &version.schema, new, old));
+            errors.extend(validation::validate_update(&root, &version.schema, new, old));
         }
         validate_scale(version, new, self.status, &mut errors);
         if !self.status {
@@ -344,7 +344,7 @@ impl Objects {
 impl Strategy for Objects {
     fn default(&self, object: &mut Value) {
         if let Some(version) = self.kind.version_of(object) {
-            fleetpass_schema::default::default(object, &version.schema);
+            defaulting::default(object, &version.schema);
         }
     }
 
@@ -418,7 +418,7 @@ impl Strategy for Objects {
     fn canonicalize(&self, object: &mut Value) {
         // An object is kept, and answered, as the schema of the stored version has it.
         if let Some(stored) = self.kind.versions.get(&self.kind.storage_version) {
-            custom::refresh(object, &stored.schema);
+            custom_resource::refresh(object, &stored.schema);
         }
     }
 
@@ -465,7 +465,7 @@ impl Strategy for Objects {
 /// The rules of the schema; they are not asked about values whose types or sizes are wrong.
 fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     let Some(rules) = &version.rules else { return };
-    if validate::blocks_rules(errors) {
+    if validation::blocks_rules(errors) {
         let detail = "some validation rules were not checked because the object was invalid; correct the existing \
                       errors to complete validation";
         errors.push(Error::invalid(&Path::default(), Value::Null, detail));

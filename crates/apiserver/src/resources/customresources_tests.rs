@@ -83,7 +83,7 @@ fn decodes_defaults_and_validates_specs() {
         (json!([]), Err("spec: Invalid value: \"array\": spec in body must be of type object: \"array\"")),
     ] {
         let mut object = account(spec);
-        custom::decode(&mut object, schema).expect("readable");
+        custom_resource::decode(&mut object, schema).expect("readable");
         let errors = texts(&strategy(&row).validate(&context(&world, "v1beta1"), &object));
         match expected {
             Ok(spec) => {
@@ -100,7 +100,7 @@ fn unknown_fields_come_in_kube_apiservers_order() {
     let mut object = account(json!({"rotation": {"enabled": true, "speed": 9}, "color": "blue"}));
     object["extra"] = "top".into();
     object["metadata"]["nickname"] = "x".into();
-    let unknown = custom::decode(&mut object, &msa().versions[0].schema).expect("readable");
+    let unknown = custom_resource::decode(&mut object, &msa().versions[0].schema).expect("readable");
     assert_eq!(unknown, ["metadata.nickname", "extra", "spec.color", "spec.rotation.speed"]);
 }
 
@@ -244,9 +244,10 @@ fn objects_fare_as_recorded() {
         let row = row(&established(group["definition"].clone())).expect("served").expect("established");
         for case in group["cases"].as_array().expect("cases") {
             let mut object = case["body"].clone();
-            let decoded = custom::decode(&mut object, &row.versions[0].schema);
+            let decoded = custom_resource::decode(&mut object, &row.versions[0].schema);
             if let Some(refused) = case["refused"].as_str() {
                 let why = decoded.expect_err("refused");
+                let why = fleetpass_schema::go::Words(&why);
                 assert_eq!(format!("Widget in version \"v1\" cannot be handled as a Widget: {why}"), refused);
                 continue;
             }

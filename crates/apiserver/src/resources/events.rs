@@ -27,14 +27,14 @@ const SHORT: usize = 128;
 const NOTE: usize = 1024;
 
 /// The row of core/v1 Events.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let facts = facts("", "io.k8s.api.core.v1.Event", CORE_LABELS);
     stored(facts, Arc::new(Events { strict: false }))
 }
 
 /// The row of events.k8s.io/v1 Events: another view of the same objects. Its strategy, too, works on the stored
 /// form, that of core/v1.
-pub fn events_group_resource() -> Resource {
+pub(crate) fn events_group_resource() -> Resource {
     let facts = facts("events.k8s.io", "io.k8s.api.events.v1.Event", EVENTS_LABELS);
     let mut resource = stored(facts, Arc::new(Events { strict: true }));
     resource.view = Some(Arc::new(EventsGroup));

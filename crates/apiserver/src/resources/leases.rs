@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// The row of Leases.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let facts = Stored {
         group: "coordination.k8s.io",
         version: "v1",

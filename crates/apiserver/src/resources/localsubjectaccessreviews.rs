@@ -17,7 +17,7 @@ use std::sync::Arc;
 const KIND: &str = "LocalSubjectAccessReview";
 
 /// The row of LocalSubjectAccessReviews.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     row(KIND, true, Arc::new(Review))
 }
 

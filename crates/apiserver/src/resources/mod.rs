@@ -1,39 +1,39 @@
 //! The built-in kinds, one file each: everything that is special about a kind is in its file.
 
 mod access_review;
-pub mod certificatesigningrequests;
-pub mod clusterrolebindings;
-pub mod clusterroles;
-pub mod configmaps;
+pub(crate) mod certificatesigningrequests;
+pub(crate) mod clusterrolebindings;
+pub(crate) mod clusterroles;
+pub(crate) mod configmaps;
 pub mod customresourcedefinitions;
 pub mod customresources;
-pub mod events;
-pub mod leases;
-pub mod localsubjectaccessreviews;
-pub mod namespaces;
-pub mod nodes;
+pub(crate) mod events;
+pub(crate) mod leases;
+pub(crate) mod localsubjectaccessreviews;
+pub(crate) mod namespaces;
+pub(crate) mod nodes;
 mod pem;
-pub mod pods;
+pub(crate) mod pods;
 mod rbac;
-pub mod rolebindings;
-pub mod roles;
-pub mod secrets;
-pub mod selfsubjectaccessreviews;
-pub mod selfsubjectrulesreviews;
-pub mod serviceaccounts;
-pub mod subjectaccessreviews;
-pub mod table;
+pub(crate) mod rolebindings;
+pub(crate) mod roles;
+pub(crate) mod secrets;
+pub(crate) mod selfsubjectaccessreviews;
+pub(crate) mod selfsubjectrulesreviews;
+pub(crate) mod serviceaccounts;
+pub(crate) mod subjectaccessreviews;
+pub(crate) mod table;
 
 use crate::strategy::{Backing, Column, Resource, Strategy, Version};
 use fleetpass_schema::openapi::builtin;
 use std::sync::Arc;
 
 /// The verbs of a stored kind, in discovery's order.
-pub const ALL_VERBS: &[&str] =
+pub(crate) const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// The verbs of a subresource that shows and changes its parent.
-pub const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
+pub(crate) const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// What tells one stored built-in kind from another, for [`stored`].
 struct Stored {
@@ -181,6 +181,6 @@ mod testing {
         errors.iter().map(ToString::to_string).collect()
     }
 }
-pub mod self_subject_review;
-pub mod token_request;
-pub mod token_review;
+pub(crate) mod self_subject_review;
+pub(crate) mod token_request;
+pub(crate) mod token_review;

@@ -22,7 +22,7 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 const STANDARD_FINALIZERS: [&str; 3] = [FINALIZER, "orphan", "foregroundDeletion"];
 
 /// The row of Namespaces.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let facts = Stored {
         group: "",
         version: "v1",
@@ -56,7 +56,7 @@ pub fn resource() -> Resource {
 
 /// Refuses to create or change something in a namespace that is missing (404), and to create something in one
 /// that is being terminated (403). `name` is that of the object, or of the parent of a subresource.
-pub fn admit_into(
+pub(crate) fn admit_into(
     lister: &dyn Lister,
     namespace: &str,
     create: bool,

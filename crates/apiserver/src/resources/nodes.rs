@@ -20,7 +20,7 @@ const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
 
 /// The row of Nodes.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let wide = |name, description| Column::new(name, "string", "", description, 1);
     let facts = Stored {
         group: "",

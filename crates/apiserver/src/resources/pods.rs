@@ -19,7 +19,7 @@ use std::sync::Arc;
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// The row of Pods.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let facts = Stored {
         group: "",
         version: "v1",

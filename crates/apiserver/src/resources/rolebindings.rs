@@ -3,6 +3,6 @@
 use crate::strategy::Resource;
 
 /// The row of RoleBindings.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     super::rbac::bindings(true)
 }

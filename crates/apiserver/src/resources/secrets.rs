@@ -18,7 +18,7 @@ use std::sync::Arc;
 const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 
 /// The row of Secrets.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     let facts = Stored {
         group: "",
         version: "v1",

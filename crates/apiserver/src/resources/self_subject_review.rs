@@ -17,12 +17,12 @@ use std::sync::Arc;
 struct SelfSubjectReview;
 
 /// The action.
-pub fn action() -> Arc<dyn Action> {
+pub(crate) fn action() -> Arc<dyn Action> {
     Arc::new(SelfSubjectReview)
 }
 
 /// The row of the kind.
-pub fn resource(schema: Arc<Schema>) -> Resource {
+pub(crate) fn resource(schema: Arc<Schema>) -> Resource {
     review_row("SelfSubjectReview", schema, action())
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 const KIND: &str = "SelfSubjectAccessReview";
 
 /// The row of SelfSubjectAccessReviews.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     row(KIND, false, Arc::new(Review))
 }
 

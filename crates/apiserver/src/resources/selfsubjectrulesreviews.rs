@@ -12,7 +12,7 @@ use std::sync::Arc;
 const KIND: &str = "SelfSubjectRulesReview";
 
 /// The row of SelfSubjectRulesReviews.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     row(KIND, false, Arc::new(Review))
 }
 

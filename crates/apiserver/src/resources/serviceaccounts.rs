@@ -14,7 +14,7 @@ use std::sync::Arc;
 const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 /// The row of ServiceAccounts; `token` answers `TokenRequest`s.
-pub fn resource(token: Arc<dyn Action>) -> Resource {
+pub(crate) fn resource(token: Arc<dyn Action>) -> Resource {
     let facts = Stored {
         group: "",
         version: "v1",

@@ -11,7 +11,7 @@ use std::sync::Arc;
 const KIND: &str = "SubjectAccessReview";
 
 /// The row of SubjectAccessReviews.
-pub fn resource() -> Resource {
+pub(crate) fn resource() -> Resource {
     row(KIND, false, Arc::new(Review))
 }
 

@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// What stands in a cell whose value is not known.
-pub const UNKNOWN: &str = "<unknown>";
+pub(crate) const UNKNOWN: &str = "<unknown>";
 
 /// A duration with two or three significant figures (`HumanDuration`): `5s`, `3m12s`, `47h`, `2y30d`.
-pub fn human_duration(duration: SignedDuration) -> String {
+pub(crate) fn human_duration(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let pair = |big: i64, unit: &str, small: i64, small_unit: &str| {
@@ -32,17 +32,17 @@ pub fn human_duration(duration: SignedDuration) -> String {
 }
 
 /// How long ago `time` was; `<unknown>` where there is no time.
-pub fn since(time: Option<Timestamp>, now: Timestamp) -> String {
+pub(crate) fn since(time: Option<Timestamp>, now: Timestamp) -> String {
     time.map_or_else(|| UNKNOWN.into(), |time| human_duration(now.duration_since(time)))
 }
 
 /// The cell of the Age column.
-pub fn age(object: &Value, now: Timestamp) -> Value {
+pub(crate) fn age(object: &Value, now: Timestamp) -> Value {
     since(meta::time(object, &["metadata", "creationTimestamp"]), now).into()
 }
 
 /// The cell of the Name column.
-pub fn name(object: &Value) -> Value {
+pub(crate) fn name(object: &Value) -> Value {
     meta::name(object).into()
 }
 

@@ -42,12 +42,12 @@ struct TokenRequest {
 /// The action: issues tokens with the keys and lifetimes of `accounts`.
 ///
 /// RSA signatures are made on threads of their own; ECDSA takes a small fraction of their time and is done in place.
-pub fn action(accounts: Arc<ServiceAccounts>) -> Arc<dyn Action> {
+pub(crate) fn action(accounts: Arc<ServiceAccounts>) -> Arc<dyn Action> {
     Arc::new(TokenRequest { accounts, signing: SigningThreads::default() })
 }
 
 /// The `token` subresource; `schema` is that of TokenRequest.
-pub fn subresource(schema: Arc<Schema>, accounts: Arc<ServiceAccounts>) -> Subresource {
+pub(crate) fn subresource(schema: Arc<Schema>, accounts: Arc<ServiceAccounts>) -> Subresource {
     Subresource {
         name: "token",
         body: Some((GROUP, "v1", KIND)),

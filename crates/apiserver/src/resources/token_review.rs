@@ -23,12 +23,12 @@ struct TokenReview {
 
 /// The action. `anonymous` says whether requests without credentials pass as `system:anonymous`: a token that begins
 /// with a space counts as none, and is then reviewed as that user.
-pub fn action(authenticator: Arc<Authenticator>, anonymous: bool) -> Arc<dyn Action> {
+pub(crate) fn action(authenticator: Arc<Authenticator>, anonymous: bool) -> Arc<dyn Action> {
     Arc::new(TokenReview { authenticator, anonymous })
 }
 
 /// The row of the kind.
-pub fn resource(schema: Arc<Schema>, authenticator: Arc<Authenticator>, anonymous: bool) -> Resource {
+pub(crate) fn resource(schema: Arc<Schema>, authenticator: Arc<Authenticator>, anonymous: bool) -> Resource {
     review_row("TokenReview", schema, action(authenticator, anonymous))
 }
 

@@ -1,7 +1,7 @@
 //! create on kinds that are not stored: reviews, and subresources such as `token`.
 
-use super::handler::Reply;
-use super::resource::{Call, write_options};
+use super::reply::Reply;
+use super::resource_request::{ResourceRequest, write_options};
 use crate::registry::track_action;
 use crate::resources::namespaces;
 use crate::strategy::{Action, ActionRequest, Backing, Context, Handler};
@@ -10,7 +10,7 @@ use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::validation::prepare;
-use fleetpass_apply::manager;
+use fleetpass_apply::manager_name;
 use fleetpass_codec::body;
 use fleetpass_codec::negotiate;
 use fleetpass_codec::options::{self, Write};
@@ -20,65 +20,66 @@ use std::sync::Arc;
 
 /// Reads the body, lets the action answer, and sends that.
 pub(super) async fn create(
-    call: &Call<'_>,
+    request: &ResourceRequest<'_>,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Status> {
-    let (action, target, schema) = parts(call)?;
-    let asked = call.asked;
-    let form = call.form()?;
-    let media = negotiate::input(asked.content_type(), &[])?;
+    let (action, target, schema) = parts(request)?;
+    let context = request.context;
+    let renderer = request.renderer()?;
+    let media = negotiate::input(context.content_type(), &[])?;
     let bytes = read.await?;
-    let query = options::write(asked.query.pairs(), Write::Create)?;
+    let query = options::write(context.query.pairs(), Write::Create)?;
     let format = media.format();
     let decoded = body::decode_builtin(&bytes, format, target, schema, query.field_validation)?;
     let mut object = decoded.value;
-    call.warn(decoded.warnings);
+    request.warn(decoded.warnings);
     action.default(&mut object);
-    asked.notes.object(&object);
+    context.notes.object(&object);
     let options = write_options(&query);
-    let info = &asked.info;
-    let namespace = if call.row.resource.namespaced { info.namespace.as_str() } else { "" };
+    let info = &context.info;
+    let namespace = if request.row.resource.namespaced { info.namespace.as_str() } else { "" };
     prepare::match_namespace(&mut object, namespace)?;
-    let manager = manager(&options.field_manager, asked.user_agent());
-    track_action(target, schema, &info.subresource, &manager, asked.now, &mut object);
-    let registry = &call.inner.registry;
+    let manager = manager_name(&options.field_manager, context.user_agent());
+    track_action(target, schema, &info.subresource, &manager, context.now, &mut object);
+    let registry = &request.inner.registry;
     registry.fresh().await?;
-    if call.subresource.is_some() && !namespace.is_empty() {
-        let gr = GroupResource { group: &call.row.resource.group, resource: &call.row.resource.plural };
+    if request.subresource.is_some() && !namespace.is_empty() {
+        let gr = GroupResource { group: &request.row.resource.group, resource: &request.row.resource.plural };
         let name = meta::admission_name(&info.name, &object);
         namespaces::admit_into(&**registry, namespace, true, gr, name)?;
     }
     let ctx = Context {
-        user: &asked.user,
-        now: asked.now,
+        user: &context.user,
+        now: context.now,
         namespace,
-        name: if call.subresource.is_some() { &info.name } else { "" },
+        name: if request.subresource.is_some() { &info.name } else { "" },
         version: target.version,
         dry_run: options.dry_run,
         lister: &**registry,
-        authorizer: &*call.inner.authorizer,
+        authorizer: &*request.inner.authorizer,
     };
     let (answer, warnings) =
-        action.create(ActionRequest { ctx, object, options: &options, notes: &asked.notes }).await?;
-    let bytes = form.tree(&answer)?;
-    Ok(Reply::new(201, form.accepted.media.as_str(), bytes).warned(warnings))
+        action.create(ActionRequest { ctx, object, options: &options, notes: &context.notes }).await?;
+    let bytes = renderer.tree(&answer)?;
+    Ok(Reply::new(201, renderer.accepted.media.as_str(), bytes).warned(warnings))
 }
 
 type Parts<'a> = (&'a Arc<dyn Action>, GvkRef<'a>, &'a Arc<Schema>);
 
 /// The action that the path names, and the kind of its body.
-fn parts<'a>(call: &Call<'a>) -> Result<Parts<'a>, Status> {
-    if let Some(subresource) = call.subresource
+fn parts<'a>(request: &ResourceRequest<'a>) -> Result<Parts<'a>, Status> {
+    if let Some(subresource) = request.subresource
         && let (Handler::Create(action), Some((group, version, kind)), Some(schema)) =
             (&subresource.handler, subresource.body, &subresource.schema)
     {
         return Ok((action, GvkRef { group, version, kind }, schema));
     }
-    match &call.row.resource.backing {
-        Backing::Virtual(action) if call.subresource.is_none() => {
-            let resource = &call.row.resource;
-            let target = GvkRef { group: &resource.group, version: &call.version.name, kind: &resource.kind };
-            Ok((action, target, &call.version.schema))
+    match &request.row.resource.backing {
+        Backing::Virtual(action) if request.subresource.is_none() => {
+            let resource = &request.row.resource;
+            let target =
+                GvkRef { group: &resource.group, version: &request.version.name, kind: &resource.kind };
+            Ok((action, target, &request.version.schema))
         }
         _ => Err(Status::method_not_allowed()),
     }

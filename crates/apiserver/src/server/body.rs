@@ -23,7 +23,7 @@ pub(super) enum Content {
 }
 
 /// The largest body that is read: 3 MiB, as kube-apiserver (`MaxRequestBodyBytes`).
-pub const MAX_BODY: usize = 3 * 1024 * 1024;
+pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// A body that is sent whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {

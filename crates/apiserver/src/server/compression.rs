@@ -1,7 +1,7 @@
 //! gzip for large answers (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go`).
 
 use super::body::Content;
-use super::handler::Reply;
+use super::reply::Reply;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;

@@ -36,12 +36,12 @@ thread_local! {
 
 /// Has the rest of the request run in a task of its own, on the main runtime, if it runs in that of its connection.
 pub(super) async fn step_aside() {
-    let mut asked = false;
+    let mut context = false;
     poll_fn(|_| {
-        if asked || PLACE.get() != Place::Connection {
+        if context || PLACE.get() != Place::Connection {
             return Poll::Ready(());
         }
-        asked = true;
+        context = true;
         PLACE.set(Place::Leaving);
         // Whoever polls sees to it that this is polled again, in another task.
         Poll::Pending

@@ -2,7 +2,8 @@
 
 use super::Inner;
 use super::compression::accepts_gzip;
-use super::handler::{Asked, Reply};
+use super::context::RequestContext;
+use super::reply::Reply;
 use crate::openapi;
 use fleetpass_apimachinery::status::Status;
 use http::Method;
@@ -15,16 +16,16 @@ pub(super) fn is_path(path: &str) -> bool {
 }
 
 /// Answers a request for a document. To build one takes a while, so that it is not done on the reactor.
-pub(super) async fn serve(inner: &Arc<Inner>, asked: &Asked) -> Result<Reply, Status> {
-    if !matches!(asked.method, Method::GET | Method::HEAD) {
+pub(super) async fn serve(inner: &Arc<Inner>, context: &RequestContext) -> Result<Reply, Status> {
+    if !matches!(context.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
     let owned = |text: Option<&str>| text.map(str::to_string);
-    let path = asked.info.path.clone();
-    let hash = owned(asked.query.get("hash"));
-    let accept = owned(asked.accept());
-    let if_none_match = owned(asked.header(IF_NONE_MATCH));
-    let gzip = accepts_gzip(&asked.headers);
+    let path = context.info.path.clone();
+    let hash = owned(context.query.get("hash"));
+    let accept = owned(context.accept());
+    let if_none_match = owned(context.header(IF_NONE_MATCH));
+    let gzip = accepts_gzip(&context.headers);
     let inner = Arc::clone(inner);
     let answer = tokio::task::spawn_blocking(move || {
         let request = openapi::Request {
@@ -34,7 +35,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, asked: &Asked) -> Result<Reply, St
             if_none_match: if_none_match.as_deref(),
             gzip,
         };
-        openapi::serve(&request, &inner.registry.catalog().table(), &inner.openapi)
+        openapi::serve(&request, &inner.registry.catalog().kinds(), &inner.openapi)
     });
     let (head, body) = answer.await.map_err(Status::internal)??.into_parts();
     let mut reply = Reply::new(head.status.as_u16(), "application/json", body);

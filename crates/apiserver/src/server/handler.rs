@@ -1,11 +1,13 @@
 //! One request's way: who asks, may they, where does it go; and how a refusal is answered.
 
 use super::body::{self, Body, BoxError, Content};
+use super::context::RequestContext;
 use super::listener::Peer;
 use super::render;
+use super::reply::{Failure, Reply};
 use super::{Inner, compression, connection, documents, limits, nonresource, resource, warning};
 use crate::alias::{self, Alias};
-use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
+use crate::audit::event::{self, DECISION, Outcome, REASON};
 use crate::audit::trail::Trail;
 use bytes::Bytes;
 use fleetpass_apimachinery::status::Status;
@@ -15,115 +17,53 @@ use fleetpass_auth::authn::{AuthenticationRequest, Unauthenticated};
 use fleetpass_auth::authz::{self, Attributes, impersonation};
 use fleetpass_codec::negotiate::{self, MediaType, Output};
 use futures::FutureExt;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use jiff::Timestamp;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// The user of a request that comes from inside the process, without a socket.
 #[derive(Debug, Clone)]
-pub struct InProcess(pub Arc<UserInfo>);
+pub(crate) struct InProcess(pub Arc<UserInfo>);
 
-/// A request that knows who asks and for what.
-pub(super) struct Asked {
-    pub(super) info: RequestInfo,
-    pub(super) query: Query,
-    pub(super) method: Method,
-    pub(super) headers: HeaderMap,
-    pub(super) user: Arc<UserInfo>,
-    pub(super) now: Timestamp,
-    /// For the audit log.
-    pub(super) notes: Arc<Notes>,
-}
-
-impl Asked {
-    /// A header as text; what is no text is taken as absent.
-    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    pub(super) fn accept(&self) -> Option<&str> {
-        self.header(ACCEPT)
-    }
-
-    pub(super) fn content_type(&self) -> Option<&str> {
-        self.header(CONTENT_TYPE)
-    }
-
-    pub(super) fn user_agent(&self) -> &str {
-        self.header(USER_AGENT).unwrap_or_default()
-    }
-}
-
-/// An answer before it is put on the wire.
-pub(super) struct Reply {
-    pub(super) code: u16,
-    pub(super) content_type: &'static str,
-    pub(super) body: Content,
-    pub(super) warnings: Vec<String>,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Reply {
-    pub(super) fn new(code: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
-        Self {
-            code,
-            content_type,
-            body: Content::Whole(bytes.into()),
-            warnings: Vec::new(),
-            headers: Vec::new(),
-        }
-    }
-
-    pub(super) fn text(code: u16, text: impl Into<Bytes>) -> Self {
-        let mut reply = Self::new(code, "text/plain; charset=utf-8", text);
-        reply
-            .headers
-            .push((HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")));
-        reply
-    }
-
-    /// The plain 429 of a server that has enough to do.
-    fn too_many_requests() -> Self {
-        let mut reply = Self::text(429, "Too many requests, please try again later.\n");
-        reply.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
-        reply
-    }
-
-    /// The plain 404 of a path that leads nowhere.
-    pub(super) fn no_such_path() -> Self {
-        Self::text(404, "404 page not found\n")
-    }
-
-    pub(super) fn warned(mut self, warnings: Vec<String>) -> Self {
-        self.warnings = warnings;
-        self
-    }
-}
-
-/// What a request failed with, and what it should be warned of all the same.
-pub(super) struct Failure {
-    pub(super) status: Status,
-    pub(super) warnings: Vec<String>,
-}
-
-impl From<Status> for Failure {
-    fn from(status: Status) -> Self {
-        Self { status, warnings: Vec::new() }
-    }
-}
-
-/// What a request leaves behind on its way, whatever becomes of it.
-struct Way<'a> {
+/// What is kept of a request until it is answered, whatever becomes of it. It is not part of the future that answers,
+/// which is dropped when its time is over: the log, the metrics and the audit log hear of such a request too.
+struct InFlight<'a> {
     started: Instant,
+    /// What debug lines of this request have in common.
+    span: Span,
     measured: super::metrics::Measured<'a>,
     trail: Trail,
     /// Held until the answer may be sent.
     slot: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl InFlight<'_> {
+    /// What the request asks for, now that its path was understood.
+    fn about(&mut self, info: &RequestInfo) {
+        self.measured.about(info);
+        self.trail.about(info);
+        self.span.record("verb", info.verb.as_str());
+        if self.span.is_disabled() || !info.is_resource {
+            return;
+        }
+        let parts = [&info.group, &info.resource, &info.subresource];
+        let resource: Vec<&str> =
+            parts.iter().map(|part| part.as_str()).filter(|part| !part.is_empty()).collect();
+        self.span.record("resource", resource.join("/"));
+    }
+}
+
+/// The span of one request: by its `audit_id`, debug lines, audit events and the client's `Audit-Id` header can be brought
+/// together. Nothing that a client sends but the shape of the path gets into it, so that no secret can.
+fn span(id: &str) -> Span {
+    tracing::debug_span!("request", audit_id = id, verb = Empty, resource = Empty)
 }
 
 /// Answers one request.
@@ -137,14 +77,17 @@ where
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).map(String::from);
     let id = event::requested_id(&parts.headers).unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let mut way = Way {
+    let mut in_flight = InFlight {
         started,
+        span: span(&id),
         measured: super::metrics::Measured::begin(&inner.metrics),
         trail: trail(inner, &parts, &id),
         slot: None,
     };
     // A watch is answered with its head at once, so the deadline is one for all requests.
-    let answer = AssertUnwindSafe(answer(inner, parts, body, &mut way)).catch_unwind();
+    let span = in_flight.span.clone();
+    let answer = answer(inner, parts, body, &mut in_flight).instrument(span);
+    let answer = AssertUnwindSafe(answer).catch_unwind();
     let (result, panicked) = match tokio::time::timeout_at(started + inner.limits.timeout, answer).await {
         Ok(Ok(result)) => (result, false),
         // What a request breaks is its own answer; the next one finds the server as it was.
@@ -157,7 +100,8 @@ where
         Err(failure) => Outcome::Refused(failure.status.clone()),
     };
     let mut reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
-    let Way { measured, mut trail, slot, .. } = way;
+    let InFlight { span, measured, mut trail, slot, .. } = in_flight;
+    span.in_scope(|| tracing::debug!(code = reply.code, took = ?started.elapsed(), "answered"));
     measured.end(reply.code, started.elapsed());
     let streams = matches!(reply.body, Content::Stream(_));
     trail.answered(outcome, streams).await;
@@ -181,7 +125,7 @@ async fn answer<B>(
     inner: &Arc<Inner>,
     parts: http::request::Parts,
     body: B,
-    way: &mut Way<'_>,
+    in_flight: &mut InFlight<'_>,
 ) -> Result<Reply, Failure>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -196,7 +140,7 @@ where
         Some(Alias::Path(path)) => path,
         Some(Alias::NamespaceInBody) => {
             // Only who could be let in anyway makes the server read a body.
-            authenticate(inner, &parts, now, &mut way.trail)?;
+            authenticate(inner, &parts, now, &mut in_flight.trail)?;
             let bytes = match body.take() {
                 Some(body) => body::read(body).await?,
                 None => Bytes::new(),
@@ -207,18 +151,17 @@ where
         }
     };
     let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
-    way.measured.about(&info);
-    way.trail.about(&info);
+    in_flight.about(&info);
     let patience = limits::timeout_asked(&info, &query)?;
-    let (user, warnings) = authenticate(inner, &parts, now, &mut way.trail)?;
+    let (user, warnings) = authenticate(inner, &parts, now, &mut in_flight.trail)?;
     let failed = |status: Status| Failure { status, warnings: warnings.clone() };
-    let user = impersonate(inner, &parts.headers, &info, user, &mut way.trail).map_err(failed)?;
-    let (method, headers, notes) = (parts.method, parts.headers, way.trail.notes());
-    let mut asked = Asked { info, query, method, headers, user, now, notes };
-    impersonation::remove_headers(&mut asked.headers);
-    authorize(inner, &asked).map_err(failed)?;
-    match inner.limits.enter(&asked) {
-        Ok(slot) => way.slot = slot,
+    let user = impersonate(inner, &parts.headers, &info, user, &mut in_flight.trail).map_err(failed)?;
+    let (method, headers, notes) = (parts.method, parts.headers, in_flight.trail.notes());
+    let mut context = RequestContext { info, query, method, headers, user, now, notes };
+    impersonation::remove_headers(&mut context.headers);
+    authorize(inner, &context).map_err(failed)?;
+    match inner.limits.enter(&context) {
+        Ok(slot) => in_flight.slot = slot,
         Err(limits::Full) => return Ok(Reply::too_many_requests().warned(warnings)),
     }
     let read = async move {
@@ -229,16 +172,16 @@ where
         }
     };
     let served = async {
-        if may_be_long(&asked.info) {
+        if may_be_long(&context.info) {
             connection::step_aside().await;
         }
-        let mut reply = serve(inner, &asked, read).await?;
-        compression::compress(&mut reply, &asked.headers).await;
+        let mut reply = serve(inner, &context, read).await?;
+        compression::compress(&mut reply, &context.headers).await;
         Ok(reply)
     };
     let result = match patience {
         None => served.await,
-        Some(patience) => tokio::time::timeout_at(way.started + patience, served)
+        Some(patience) => tokio::time::timeout_at(in_flight.started + patience, served)
             .await
             .unwrap_or_else(|_| Err(limits::too_late().into())),
     };
@@ -252,15 +195,15 @@ fn may_be_long(info: &RequestInfo) -> bool {
 
 async fn serve(
     inner: &Arc<Inner>,
-    asked: &Asked,
+    context: &RequestContext,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Failure> {
-    if asked.info.is_resource {
-        resource::serve(inner, asked, read).await
-    } else if documents::is_path(&asked.info.path) {
-        documents::serve(inner, asked).await.map_err(Failure::from)
+    if context.info.is_resource {
+        resource::serve(inner, context, read).await
+    } else if documents::is_path(&context.info.path) {
+        documents::serve(inner, context).await.map_err(Failure::from)
     } else {
-        nonresource::serve(inner, asked).map_err(Failure::from)
+        nonresource::serve(inner, context).map_err(Failure::from)
     }
 }
 
@@ -347,20 +290,20 @@ fn impersonate(
     Ok(user)
 }
 
-fn authorize(inner: &Inner, asked: &Asked) -> Result<(), Status> {
-    let attributes = attributes(&asked.info, &asked.user);
+fn authorize(inner: &Inner, context: &RequestContext) -> Result<(), Status> {
+    let attributes = attributes(&context.info, &context.user);
     let decision = inner.authorizer.authorize(&attributes);
     if decision.allowed {
-        asked.notes.annotate(DECISION, "allow");
-        asked.notes.annotate(REASON, decision.reason);
+        context.notes.annotate(DECISION, "allow");
+        context.notes.annotate(REASON, decision.reason);
         return Ok(());
     }
     if !decision.evaluation_error.is_empty() {
-        asked.notes.annotate(REASON, "internal error");
+        context.notes.annotate(REASON, "internal error");
         return Err(Status::internal(decision.evaluation_error));
     }
-    asked.notes.annotate(DECISION, "forbid");
-    asked.notes.annotate(REASON, decision.reason.as_str());
+    context.notes.annotate(DECISION, "forbid");
+    context.notes.annotate(REASON, decision.reason.as_str());
     Err(authz::forbidden(&attributes, &decision.reason))
 }
 

@@ -5,7 +5,7 @@ use fleetpass_apimachinery::Query;
 use std::sync::Arc;
 
 /// One check: its name, and what is wrong, if anything. Reasons are for the log, not for the client.
-pub struct Check {
+pub(super) struct Check {
     /// Its name, as in the path (`/readyz/store`).
     pub name: &'static str,
     /// Looks now; must not block.
@@ -14,14 +14,14 @@ pub struct Check {
 
 /// The checks behind the three paths.
 #[derive(Default)]
-pub struct Health {
+pub(super) struct Health {
     live: Vec<Check>,
     ready: Vec<Check>,
 }
 
 /// The text of an answer and its status code.
 #[derive(Debug, PartialEq, Eq)]
-pub struct HealthAnswer {
+pub(super) struct HealthAnswer {
     /// 200, 404 or 500.
     pub code: u16,
     /// The plain text body.
@@ -30,12 +30,12 @@ pub struct HealthAnswer {
 
 impl Health {
     /// `ping` alone is always there; `live` checks decide over a restart, `ready` ones over traffic as well.
-    pub fn new(live: Vec<Check>, ready: Vec<Check>) -> Self {
+    pub(super) fn new(live: Vec<Check>, ready: Vec<Check>) -> Self {
         Self { live, ready }
     }
 
     /// The answer to a path (`/readyz`, `/livez/ping`); `None` if it is no health path.
-    pub fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
+    pub(super) fn answer(&self, path: &str, query: &Query) -> Option<HealthAnswer> {
         let (endpoint, rest) = match path[1..].split_once('/') {
             Some((endpoint, rest)) => (endpoint, Some(rest)),
             None => (&path[1..], None),

@@ -1,7 +1,7 @@
 //! How many requests may be under way at once (`k8s.io/apiserver/pkg/server/filters/maxinflight.go`), and how long an
 //! answer may take (`filters/timeout.go`, `filters/request_deadline.go`, `endpoints/handlers/get.go`).
 
-use super::handler::Asked;
+use super::context::RequestContext;
 use fleetpass_api::GoDuration;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{Query, RequestInfo};
@@ -58,8 +58,8 @@ impl Limits {
     }
 
     /// A slot until the answer is made; `None` for a request that needs none.
-    pub(super) fn enter(&self, asked: &Asked) -> Result<Option<OwnedSemaphorePermit>, Full> {
-        let slots = match asked.info.verb.as_str() {
+    pub(super) fn enter(&self, context: &RequestContext) -> Result<Option<OwnedSemaphorePermit>, Full> {
+        let slots = match context.info.verb.as_str() {
             "watch" => return Ok(None),
             "get" | "list" | "head" | "options" => &self.reading,
             _ => &self.mutating,
@@ -68,7 +68,7 @@ impl Limits {
         match slots.clone().try_acquire_owned() {
             Ok(slot) => Ok(Some(slot)),
             // The operator's own group is never locked out.
-            Err(_) if asked.user.in_group(fleetpass_apimachinery::user::SYSTEM_MASTERS) => Ok(None),
+            Err(_) if context.user.in_group(fleetpass_apimachinery::user::SYSTEM_MASTERS) => Ok(None),
             Err(_) => Err(Full),
         }
     }

@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection.
 #[derive(Clone)]
-pub struct Peer {
+pub(super) struct Peer {
     /// Its address.
     pub address: SocketAddr,
     /// Its client certificate, verified against the client CAs.
@@ -45,8 +45,12 @@ pub struct Peer {
 
 /// Serves until `stop`, then lets requests under way end. `handle` answers one request; it finds the [`Peer`]
 /// in the request's extensions. Connections have threads of their own; what takes long on them comes to the current runtime.
-pub async fn serve<F, R>(listener: TcpListener, tls: Arc<ServerConfig>, handle: F, stop: CancellationToken)
-where
+pub(super) async fn serve<F, R>(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    handle: F,
+    stop: CancellationToken,
+) where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {

@@ -50,7 +50,7 @@ impl Metrics {
         // The library appends `_total` to counters.
         registry.register(
             "apiserver_request",
-            "Requests by what they asked for and the answer's code",
+            "Requests by what they context for and the answer's code",
             requests.clone(),
         );
         registry.register(

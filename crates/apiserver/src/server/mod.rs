@@ -5,25 +5,27 @@ pub mod body;
 mod coalesce;
 mod compression;
 mod connection;
+mod context;
 mod documents;
 mod handler;
-pub mod health;
+mod health;
 mod limits;
-pub mod listener;
+mod listener;
 mod metrics;
 mod nonresource;
 mod reactors;
 mod render;
+mod reply;
 mod resource;
+mod resource_request;
 mod scale;
 mod start;
 mod streaming;
 pub mod tls;
 mod warning;
 
-pub use handler::InProcess;
+pub(crate) use handler::InProcess;
 pub use limits::RequestLimits;
-pub(crate) use start::system_user;
 pub use start::{Options, StartError};
 
 use crate::registry::Registry;
@@ -105,12 +107,7 @@ impl ApiServer {
         ClientService { inner: self.inner.clone(), user: Arc::new(user) }
     }
 
-    /// The registry, for those who read without a client.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.inner.registry
-    }
-
-    /// The service accounts' keys, for key rotation.
+    /// The token machinery of service accounts, for the controller that fills token Secrets.
     pub fn accounts(&self) -> &Arc<ServiceAccounts> {
         &self.inner.accounts
     }
@@ -120,11 +117,6 @@ impl ApiServer {
         if let Some(log) = &self.inner.audit {
             log.flush().await;
         }
-    }
-
-    /// The exposition text of the server's metrics.
-    pub fn metrics(&self) -> String {
-        self.inner.metrics.text(&self.inner.registry.cache().counts())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Paths that are no resources: health, version, discovery, OIDC documents, metrics.
 
 use super::Inner;
-use super::handler::{Asked, Reply};
+use super::context::RequestContext;
+use super::reply::Reply;
 use crate::discovery;
 use crate::server::render;
 use fleetpass_apimachinery::status::Status;
@@ -12,40 +13,40 @@ use http::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::{Value, json};
 
 /// Answers a request for a path that names no resource.
-pub(super) fn serve(inner: &Inner, asked: &Asked) -> Result<Reply, Status> {
-    let path = asked.info.path.as_str();
-    if let Some(answer) = inner.health.answer(path, &asked.query) {
+pub(super) fn serve(inner: &Inner, context: &RequestContext) -> Result<Reply, Status> {
+    let path = context.info.path.as_str();
+    if let Some(answer) = inner.health.answer(path, &context.query) {
         return Ok(Reply::text(answer.code, answer.text));
     }
     let trimmed = path.trim_end_matches('/');
     match trimmed {
         "/version" => {
-            allow_get(asked)?;
-            document(asked, &version())
+            allow_get(context)?;
+            document(context, &version())
         }
         oidc::CONFIGURATION_PATH | oidc::JWKS_PATH => {
-            allow_get(asked)?;
-            issuer_document(inner, asked, trimmed)
+            allow_get(context)?;
+            issuer_document(inner, context, trimmed)
         }
         "/metrics" => {
-            allow_get(asked)?;
+            allow_get(context)?;
             let text = inner.metrics.text(&inner.registry.cache().counts());
             Ok(Reply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
         }
         "/api" | "/apis" => {
-            allow_get(asked)?;
-            root(inner, asked, trimmed == "/api")
+            allow_get(context)?;
+            root(inner, context, trimmed == "/api")
         }
         "" => {
-            allow_get(asked)?;
-            document(asked, &json!({"paths": paths(inner)}))
+            allow_get(context)?;
+            document(context, &json!({"paths": paths(inner)}))
         }
-        _ => discovery_below(inner, asked, trimmed),
+        _ => discovery_below(inner, context, trimmed),
     }
 }
 
-fn allow_get(asked: &Asked) -> Result<(), Status> {
-    match asked.method {
+fn allow_get(context: &RequestContext) -> Result<(), Status> {
+    match context.method {
         Method::GET | Method::HEAD => Ok(()),
         _ => Err(Status::method_not_allowed()),
     }
@@ -53,12 +54,12 @@ fn allow_get(asked: &Asked) -> Result<(), Status> {
 
 const PLAIN: Output = Output { media: MediaType::Json, convert_to: None, pretty: false };
 
-fn document(asked: &Asked, value: &Value) -> Result<Reply, Status> {
+fn document(context: &RequestContext, value: &Value) -> Result<Reply, Status> {
     let endpoint = Endpoint { custom: false, table: false, watchable: false };
-    negotiate::route(asked.accept(), endpoint, asked.method.as_str(), false)?;
+    negotiate::route(context.accept(), endpoint, context.method.as_str(), false)?;
     // Discovery has one form; whoever asks for a Table first gets the document.
-    let output =
-        negotiate::output(asked.accept(), endpoint, asked.query.pairs(), asked.user_agent()).unwrap_or(PLAIN);
+    let output = negotiate::output(context.accept(), endpoint, context.query.pairs(), context.user_agent())
+        .unwrap_or(PLAIN);
     let output = Output { convert_to: None, ..output };
     Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
 }
@@ -81,58 +82,60 @@ fn version() -> Value {
         "platform": format!("{}/{}", std::env::consts::OS, go_architecture())})
 }
 
-fn issuer_document(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, Status> {
+fn issuer_document(inner: &Inner, context: &RequestContext, path: &str) -> Result<Reply, Status> {
     let Some(oidc) = &inner.oidc else { return Ok(Reply::no_such_path()) };
-    let document = oidc.serve(path, asked.accept(), &inner.accounts, asked.now)?;
+    let document = oidc.serve(path, context.accept(), &inner.accounts, context.now)?;
     let mut reply = Reply::new(200, document.content_type, document.body);
     reply.headers.push((CACHE_CONTROL, HeaderValue::from_static(oidc::CACHE_CONTROL)));
     Ok(reply)
 }
 
-fn root(inner: &Inner, asked: &Asked, core: bool) -> Result<Reply, Status> {
-    let table = inner.registry.catalog().table();
-    if let Some((_, version)) = negotiate::aggregated_discovery(asked.accept()) {
+fn root(inner: &Inner, context: &RequestContext, core: bool) -> Result<Reply, Status> {
+    let kinds = inner.registry.catalog().kinds();
+    if let Some((_, version)) = negotiate::aggregated_discovery(context.accept()) {
         let content_type = match version {
             "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
         };
-        let mut value = discovery::aggregated(&table, core);
+        let mut value = discovery::aggregated(&kinds, core);
         value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
         return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)?));
     }
-    if asked.accept().is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
+    if context
+        .accept()
+        .is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
     {
         return Err(negotiate::not_acceptable_discovery());
     }
     let value =
-        if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&table) };
-    document(asked, &value)
+        if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&kinds) };
+    document(context, &value)
 }
 
 /// `/api/VERSION`, `/apis/GROUP`, `/apis/GROUP/VERSION`.
-fn discovery_below(inner: &Inner, asked: &Asked, path: &str) -> Result<Reply, Status> {
-    let table = inner.registry.catalog().table();
+fn discovery_below(inner: &Inner, context: &RequestContext, path: &str) -> Result<Reply, Status> {
+    let kinds = inner.registry.catalog().kinds();
     let parts: Vec<&str> = path[1..].split('/').collect();
     let (found, group) = match parts.as_slice() {
-        ["api", version] => (discovery::resource_list(&table, "", version), ""),
-        ["apis", group] => (discovery::group(&table, group), *group),
-        ["apis", group, version] => (discovery::resource_list(&table, group, version), *group),
+        ["api", version] => (discovery::resource_list(&kinds, "", version), ""),
+        ["apis", group] => (discovery::group(&kinds, group), *group),
+        ["apis", group, version] => (discovery::resource_list(&kinds, group, version), *group),
         _ => return Ok(Reply::no_such_path()),
     };
     match found {
         Some(value) => {
-            allow_get(asked)?;
-            document(asked, &value)
+            allow_get(context)?;
+            document(context, &value)
         }
         // A group that is compiled in answers for itself; all others are simply not there.
-        None if table.is_builtin_group(group) => Err(Status::unknown_path()),
+        None if kinds.is_builtin_group(group) => Err(Status::unknown_path()),
         None => Ok(Reply::no_such_path()),
     }
 }
 
 /// The paths that `/` lists.
 fn paths(inner: &Inner) -> Vec<String> {
-    let table = inner.registry.catalog().table();
+    let kinds = inner.registry.catalog().kinds();
     let mut paths: Vec<String> = [
         "/api",
         "/api/v1",
@@ -149,7 +152,7 @@ fn paths(inner: &Inner) -> Vec<String> {
     ]
     .map(String::from)
     .to_vec();
-    for row in table.rows().filter(|row| !row.resource.group.is_empty()) {
+    for row in kinds.rows().filter(|row| !row.resource.group.is_empty()) {
         paths.push(format!("/apis/{}", row.resource.group));
         paths
             .extend(row.resource.versions.iter().map(|v| format!("/apis/{}/{}", row.resource.group, v.name)));

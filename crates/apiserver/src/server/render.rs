@@ -30,7 +30,7 @@ pub(super) enum IncludeObject {
 
 /// How to answer a request for one kind.
 #[derive(Clone, Copy)]
-pub(super) struct Form<'a> {
+pub(super) struct Renderer<'a> {
     pub(super) row: &'a Row,
     pub(super) version: &'a Version,
     pub(super) accepted: Output,
@@ -75,7 +75,7 @@ pub(super) fn encode(value: &Value, accepted: Output) -> Result<Bytes, Status> {
     })
 }
 
-impl Form<'_> {
+impl Renderer<'_> {
     fn api_version(&self) -> String {
         api_version(&self.row.resource.group, &self.version.name)
     }

@@ -3,23 +3,25 @@
 
 use super::Inner;
 use super::action;
-use super::handler::{Asked, Failure, Reply};
-use super::render::{self, Form};
+use super::context::RequestContext;
+use super::render::{self, Renderer};
+use super::reply::{Failure, Reply};
+use super::resource_request::{MEDIA_ALIASES, ResourceRequest, write_options};
 use super::streaming;
 use crate::alias;
-use crate::catalog::{Row, Table};
-use crate::registry::{PatchRequest, Scope, Written};
-use crate::strategy::{Backing, Handler, Strategy, Subresource, Version, WriteOptions};
+use crate::catalog::{Kinds, Row};
+use crate::registry::{PatchRequest, Written, patch_status};
+use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
 use bytes::Bytes;
 use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apply::PatchKind;
 use fleetpass_codec::body::{self, FieldValidation};
-use fleetpass_codec::negotiate::{self, Endpoint, MediaType, Output};
-use fleetpass_codec::options::{self, ListOptions, Write, WriteQuery};
+use fleetpass_codec::negotiate::{self, MediaType, Output};
+use fleetpass_codec::options::{self, Write, WriteQuery};
 use fleetpass_codec::patch;
-use fleetpass_schema::custom;
+use fleetpass_schema::{custom_resource, go};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use parking_lot::Mutex;
@@ -27,30 +29,16 @@ use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
 
-/// Media types that documents name for others.
-pub(super) const MEDIA_ALIASES: &[(&str, MediaType)] = &[(alias::MEDIA_TYPE, MediaType::Yaml)];
-
-/// A request whose kind is known.
-pub(super) struct Call<'a> {
-    pub(super) inner: &'a Arc<Inner>,
-    pub(super) asked: &'a Asked,
-    pub(super) row: &'a Arc<Row>,
-    pub(super) version: &'a Version,
-    pub(super) subresource: Option<&'a Subresource>,
-    /// What the client is warned of, whatever the answer.
-    warnings: Mutex<Vec<String>>,
-}
-
 /// Answers a request for a resource. `read` reads the body when it is wanted.
 pub(super) async fn serve(
     inner: &Arc<Inner>,
-    asked: &Asked,
+    context: &RequestContext,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Failure> {
-    let table = inner.registry.catalog().table();
-    let info = &asked.info;
-    let Some(row) = table.get(&info.group, &info.resource) else { return missing(&table, asked) };
-    let Some(version) = row.version(&info.version) else { return missing(&table, asked) };
+    let kinds = inner.registry.catalog().kinds();
+    let info = &context.info;
+    let Some(row) = kinds.get(&info.group, &info.resource) else { return missing(&kinds, context) };
+    let Some(version) = row.version(&info.version) else { return missing(&kinds, context) };
     let warnings: Vec<String> = version.deprecation.iter().cloned().collect();
     let failed = |status| Failure { status, warnings: warnings.clone() };
     let subresource = match info.subresource.as_str() {
@@ -59,15 +47,16 @@ pub(super) async fn serve(
             Some(subresource) => Some(subresource),
             // The handler of custom resources speaks of the object, whether it is there or not.
             None if row.resource.custom => return Err(failed(Status::not_found(row.gr(), &info.name))),
-            None => return missing(&table, asked),
+            None => return missing(&kinds, context),
         },
     };
-    if info.is_too_deep() || !scope_fits(row, asked) {
-        return missing(&table, asked);
+    if info.is_too_deep() || !scope_fits(row, context) {
+        return missing(&kinds, context);
     }
-    let call = Call { inner, asked, row, version, subresource, warnings: Mutex::new(warnings) };
-    let result = call.dispatch(read).await;
-    let warnings = call.warnings.into_inner();
+    let request =
+        ResourceRequest { inner, context, row, version, subresource, warnings: Mutex::new(warnings) };
+    let result = request.dispatch(read).await;
+    let warnings = request.warnings.into_inner();
     match result {
         Ok(mut reply) => {
             reply.warnings.splice(0..0, warnings);
@@ -79,16 +68,16 @@ pub(super) async fn serve(
 
 /// The answer for a resource, version or subresource that is not there. Groups that are compiled in answer for
 /// themselves; whatever only a CRD could serve is simply not there.
-fn missing(table: &Table, asked: &Asked) -> Result<Reply, Failure> {
-    if table.is_builtin_group(&asked.info.group) {
+fn missing(kinds: &Kinds, context: &RequestContext) -> Result<Reply, Failure> {
+    if kinds.is_builtin_group(&context.info.group) {
         return Err(Status::unknown_path().into());
     }
     Ok(Reply::no_such_path())
 }
 
 /// Whether the path has a namespace where the kind has one. Without it, namespaced kinds have only collections.
-fn scope_fits(row: &Row, asked: &Asked) -> bool {
-    let info = &asked.info;
+fn scope_fits(row: &Row, context: &RequestContext) -> bool {
+    let info = &context.info;
     let in_namespace =
         info.path.contains("/namespaces/") && info.parts.first().is_some_and(|p| p != "namespaces");
     if row.strategy().is_none() && info.subresource.is_empty() {
@@ -116,20 +105,7 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
     }
 }
 
-impl<'a> Call<'a> {
-    /// The media types that the documents of this kind name for others.
-    pub(super) fn media_aliases(&self) -> &'static [(&'static str, MediaType)] {
-        if self.row.resource.group == alias::GROUP { MEDIA_ALIASES } else { &[] }
-    }
-
-    pub(super) fn warn(&self, warnings: Vec<String>) {
-        self.warnings.lock().extend(warnings);
-    }
-
-    fn is_item(&self) -> bool {
-        self.asked.info.parts.len() > 1
-    }
-
+impl<'a> ResourceRequest<'a> {
     /// What may be done with the resource, subresource or collection that the path names.
     fn allows(&self, verb: &str) -> bool {
         if let Some(subresource) = self.subresource {
@@ -139,7 +115,7 @@ impl<'a> Call<'a> {
         let of_collection = matches!(verb, "list" | "create" | "deletecollection");
         let fits = verb == "watch" || (if self.is_item() { of_item } else { of_collection });
         // A namespaced kind across all namespaces can only be read.
-        let everywhere = self.row.resource.namespaced && self.asked.info.namespace.is_empty();
+        let everywhere = self.row.resource.namespaced && self.context.info.namespace.is_empty();
         fits && !(everywhere && matches!(verb, "create" | "deletecollection"))
             && self.row.resource.verbs.iter().any(|v| v == verb)
     }
@@ -159,17 +135,18 @@ impl<'a> Call<'a> {
         &self,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let verb = self.asked.info.verb.as_str();
+        let verb = self.context.info.verb.as_str();
         if !self.allows(verb) {
             return Err(self.refuse_verb(verb));
         }
         if verb == "patch" {
             // The router looks at a patch's type before anything else.
-            PatchKind::from_content_type(self.asked.content_type(), self.row.resource.custom)?;
+            PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)
+                .map_err(patch_status)?;
         }
-        let has_body = self.asked.headers.get(CONTENT_TYPE).is_some()
-            || self.asked.headers.get("content-length").is_some_and(|l| l != "0");
-        negotiate::route(self.asked.accept(), self.endpoint(), self.asked.method.as_str(), has_body)?;
+        let has_body = self.context.headers.get(CONTENT_TYPE).is_some()
+            || self.context.headers.get("content-length").is_some_and(|l| l != "0");
+        negotiate::route(self.context.accept(), self.endpoint(), self.context.method.as_str(), has_body)?;
         match (verb, self.subresource.map(|s| &s.handler), &self.row.resource.backing) {
             ("create", Some(Handler::Create(_)), _) | ("create", None, Backing::Virtual(_)) => {
                 action::create(self, read).await
@@ -200,81 +177,29 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(super) fn endpoint(&self) -> Endpoint {
-        let table = self.row.strategy().is_some()
-            && !matches!(self.subresource.map(|s| &s.handler), Some(Handler::Create(_)));
-        let watchable =
-            self.asked.method == http::Method::GET && !self.is_item() && self.row.strategy().is_some();
-        Endpoint { custom: self.row.resource.custom, table, watchable }
+    fn reply(&self, code: u16, renderer: &Renderer<'_>, bytes: Bytes, warnings: Vec<String>) -> Reply {
+        Reply::new(code, renderer.accepted.media.as_str(), bytes).warned(warnings)
     }
 
-    /// The form of the answer, or 406.
-    pub(super) fn form(&self) -> Result<Form<'a>, Status> {
-        let asked = self.asked;
-        let accepted =
-            negotiate::output(asked.accept(), self.endpoint(), asked.query.pairs(), asked.user_agent())?;
-        self.form_of(accepted)
-    }
-
-    pub(super) fn form_of(&self, accepted: Output) -> Result<Form<'a>, Status> {
-        let include = render::include_object(&self.asked.query, accepted)?;
-        Ok(Form { row: self.row, version: self.version, accepted, include, now: self.asked.now })
-    }
-
-    pub(super) fn scope(&self, strategy: &'a dyn Strategy, options: &'a WriteOptions) -> Scope<'a> {
-        let info = &self.asked.info;
-        Scope {
-            row: self.row,
-            version: self.version,
-            user: &self.asked.user,
-            namespace: if self.row.resource.namespaced { &info.namespace } else { "" },
-            name: if self.is_item() || self.subresource.is_some() { &info.name } else { "" },
-            subresource: &info.subresource,
-            strategy,
-            options,
-            user_agent: self.asked.user_agent(),
-            now: self.asked.now,
-        }
-    }
-
-    fn reply(&self, code: u16, form: &Form<'_>, bytes: Bytes, warnings: Vec<String>) -> Reply {
-        Reply::new(code, form.accepted.media.as_str(), bytes).warned(warnings)
-    }
-
-    fn written(&self, form: &Form<'_>, written: Written) -> Result<Reply, Status> {
+    fn written(&self, renderer: &Renderer<'_>, written: Written) -> Result<Reply, Status> {
         let code = if written.created { 201 } else { 200 };
-        Ok(self.reply(code, form, form.tree(&written.object)?, written.warnings))
+        Ok(self.reply(code, renderer, renderer.tree(&written.object)?, written.warnings))
     }
 
     async fn get(&self, strategy: &Arc<dyn Strategy>) -> Result<Reply, Status> {
-        let form = self.form()?;
-        let version = self.asked.query.get("resourceVersion").unwrap_or_default();
+        let renderer = self.renderer()?;
+        let version = self.context.query.get("resourceVersion").unwrap_or_default();
         let options = WriteOptions::default();
         let object = self.inner.registry.get(&self.scope(&**strategy, &options), version).await?;
-        Ok(self.reply(200, &form, form.stored(&object)?, Vec::new()))
-    }
-
-    /// List options, checked against the fields that this kind lets a selector name.
-    pub(super) fn list_options(&self, strategy: &dyn Strategy) -> Result<ListOptions, Status> {
-        let options = options::list(self.asked.query.pairs())?;
-        let resource = &self.row.resource;
-        let mut supported: Vec<String> = resource.selectable_fields.clone();
-        supported.retain(|label| strategy.is_selectable(&self.version.name, label));
-        supported.push("metadata.name".into());
-        if resource.namespaced || !resource.custom {
-            supported.push("metadata.namespace".into());
-        }
-        let listed = !resource.custom && resource.selectable_fields.is_empty();
-        options::check_fields(&options.fields, &supported, listed)?;
-        Ok(options)
+        Ok(self.reply(200, &renderer, renderer.stored(&object)?, Vec::new()))
     }
 
     async fn list(&self, strategy: &Arc<dyn Strategy>) -> Result<Reply, Status> {
-        let form = self.form()?;
+        let renderer = self.renderer()?;
         let list = self.list_options(&**strategy)?;
         let options = WriteOptions::default();
         let listed = self.inner.registry.list(&self.scope(&**strategy, &options), &list).await?;
-        Ok(self.reply(200, &form, form.list(&listed)?, Vec::new()))
+        Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
 
     fn target(&self) -> GvkRef<'a> {
@@ -296,7 +221,7 @@ impl<'a> Call<'a> {
             let schema =
                 |version: &str| self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
             body::decode_custom(bytes, format, target, validation, |value, version| {
-                custom::decode(value, schema(version))
+                custom_resource::decode(value, schema(version)).map_err(|e| go::Words(&e).to_string())
             })?
         } else {
             body::decode_builtin(bytes, format, target, &self.version.schema, validation)?
@@ -304,7 +229,7 @@ impl<'a> Call<'a> {
         let mut object = decoded.value;
         strategy.default(&mut object);
         self.warn(decoded.warnings);
-        self.asked.notes.object(&object);
+        self.context.notes.object(&object);
         Ok(object)
     }
 
@@ -313,14 +238,14 @@ impl<'a> Call<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let form = self.form()?;
-        let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
+        let renderer = self.renderer()?;
+        let media = negotiate::input(self.context.content_type(), self.media_aliases())?;
         let bytes = read.await?;
-        let query = options::write(self.asked.query.pairs(), Write::Create)?;
+        let query = options::write(self.context.query.pairs(), Write::Create)?;
         let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
         let written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
-        self.written(&form, written)
+        self.written(&renderer, written)
     }
 
     async fn update(
@@ -328,14 +253,14 @@ impl<'a> Call<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let form = self.form()?;
+        let renderer = self.renderer()?;
         let bytes = read.await?;
-        let query = options::write(self.asked.query.pairs(), Write::Update)?;
-        let media = negotiate::input(self.asked.content_type(), self.media_aliases())?;
+        let query = options::write(self.context.query.pairs(), Write::Update)?;
+        let media = negotiate::input(self.context.content_type(), self.media_aliases())?;
         let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
         let written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
-        self.written(&form, written)
+        self.written(&renderer, written)
     }
 
     async fn patch(
@@ -343,15 +268,16 @@ impl<'a> Call<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let kind = PatchKind::from_content_type(self.asked.content_type(), self.row.resource.custom)?;
-        let form = self.form()?;
+        let kind = PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)
+            .map_err(patch_status)?;
+        let renderer = self.renderer()?;
         let bytes = read.await?;
         let write = if kind == PatchKind::Apply { Write::Apply } else { Write::Patch };
-        let query = options::write(self.asked.query.pairs(), write)?;
+        let query = options::write(self.context.query.pairs(), write)?;
         let request = patch_request(kind, &bytes, &query)?;
         let options = write_options(&query);
         let written = self.inner.registry.patch(&self.scope(&**strategy, &options), &request).await?;
-        self.written(&form, written)
+        self.written(&renderer, written)
     }
 
     /// The options of a deletion. A body that is not empty must say what it is.
@@ -359,9 +285,9 @@ impl<'a> Call<'a> {
         let format = if bytes.is_empty() {
             body::Format::Json
         } else {
-            negotiate::input(self.asked.content_type(), self.media_aliases())?.format()
+            negotiate::input(self.context.content_type(), self.media_aliases())?.format()
         };
-        options::delete(bytes, format, self.asked.query.pairs())
+        options::delete(bytes, format, self.context.query.pairs())
     }
 
     async fn delete(
@@ -369,20 +295,20 @@ impl<'a> Call<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let form = self.form()?;
+        let renderer = self.renderer()?;
         let request = self.delete_options(&read.await?)?;
         let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
         let scope = self.scope(&**strategy, &options);
         let deleted = self.inner.registry.delete(&scope, &request).await?;
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
-            self.asked.notes.deleted(&status);
-            let plain = Output { convert_to: None, ..form.accepted };
-            return Ok(self.reply(200, &form, render::encode(&status, plain)?, Vec::new()));
+            self.context.notes.deleted(&status);
+            let plain = Output { convert_to: None, ..renderer.accepted };
+            return Ok(self.reply(200, &renderer, render::encode(&status, plain)?, Vec::new()));
         }
         // Only who asked for it by the old name is told that it is not gone yet.
         let code = if !deleted.gone && request.orphan_dependents == Some(false) { 202 } else { 200 };
-        Ok(self.reply(code, &form, form.tree(&deleted.object)?, Vec::new()))
+        Ok(self.reply(code, &renderer, renderer.tree(&deleted.object)?, Vec::new()))
     }
 
     async fn delete_collection(
@@ -390,24 +316,20 @@ impl<'a> Call<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let form = self.form()?;
+        let renderer = self.renderer()?;
         let list = self.list_options(&**strategy)?;
         let request = self.delete_options(&read.await?)?;
         let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
         let scope = self.scope(&**strategy, &options);
         let listed = self.inner.registry.delete_collection(&scope, &list, &request).await?;
-        Ok(self.reply(200, &form, form.list(&listed)?, Vec::new()))
+        Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
-}
-
-pub(super) fn write_options(query: &WriteQuery) -> WriteOptions {
-    WriteOptions { dry_run: query.dry_run, field_manager: query.field_manager.clone() }
 }
 
 /// Reads the document of a patch.
 fn patch_request(kind: PatchKind, bytes: &[u8], query: &WriteQuery) -> Result<PatchRequest, Status> {
     let validation = query.field_validation;
-    let read = patch::read(kind, bytes, validation)?;
+    let read = patch::read(kind, bytes, validation).map_err(patch_status)?;
     Ok(PatchRequest {
         kind,
         document: read.value,

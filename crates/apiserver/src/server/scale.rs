@@ -1,9 +1,10 @@
 //! The `scale` subresource of custom resources: the number of replicas at the paths that the definition names,
 //! shown as an `autoscaling/v1` Scale (`apiextensions-apiserver/pkg/registry/customresource/etcd.go`).
 
-use super::handler::Reply;
 use super::render;
-use super::resource::{Call, write_options};
+use super::reply::Reply;
+use super::resource_request::{ResourceRequest, write_options};
+use crate::registry::patch_status;
 use crate::resources::customresources::simple;
 use crate::strategy::{ScalePaths, WriteOptions};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use fleetpass_apimachinery::field::{Error, Path};
 use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apply::{self as patch, PatchKind};
+use fleetpass_apply::{Body, Error as PatchError, PatchKind, patch};
 use fleetpass_codec::body::{self, Format};
 use fleetpass_codec::negotiate;
 use fleetpass_codec::options::{self, Write};
@@ -27,60 +28,66 @@ const DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
 
 /// Answers get, update and patch of a Scale.
 pub(super) async fn serve(
-    call: &Call<'_>,
+    request: &ResourceRequest<'_>,
     paths: &Arc<ScalePaths>,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Status> {
-    let form = call.form()?;
-    let strategy = call.row.strategy().cloned().ok_or_else(Status::method_not_allowed)?;
-    let registry = &call.inner.registry;
+    let renderer = request.renderer()?;
+    let strategy = request.row.strategy().cloned().ok_or_else(Status::method_not_allowed)?;
+    let registry = &request.inner.registry;
     let plain = WriteOptions::default();
-    let scope = call.scope(&*strategy, &plain);
+    let scope = request.scope(&*strategy, &plain);
     let stored = registry.get(&scope, "").await?;
-    let object = crate::registry::present(call.row, &call.version.name, &stored);
-    let verb = call.asked.info.verb.as_str();
+    let object = crate::registry::present(request.row, &request.version.name, &stored);
+    let verb = request.context.info.verb.as_str();
     let shown = if verb == "get" {
         shown(&object, paths)?
     } else {
         let write = if verb == "patch" { Write::Patch } else { Write::Update };
         let bytes = read.await?;
-        let query = options::write(call.asked.query.pairs(), write)?;
+        let query = options::write(request.context.query.pairs(), write)?;
         let options = write_options(&query);
-        let scale = wanted(call, &object, paths, &bytes)?;
+        let scale = wanted(request, &object, paths, &bytes)?;
         let mut changed = object;
         set_replicas(&mut changed, paths, &scale)?;
         let version = meta::text(&scale, &["metadata", "resourceVersion"]);
         meta::metadata_mut(&mut changed).insert("resourceVersion".into(), version.into());
         // The path's subresource names the owner of the change; the object is written as a whole.
-        let written = registry.update(&call.scope(&*strategy, &options), changed).await?;
+        let written = registry.update(&request.scope(&*strategy, &options), changed).await?;
         shown(&written.object, paths)?
     };
-    let bytes = render::encode(&shown, negotiate::Output { convert_to: None, ..form.accepted })?;
-    Ok(Reply::new(200, form.accepted.media.as_str(), bytes))
+    let bytes = render::encode(&shown, negotiate::Output { convert_to: None, ..renderer.accepted })?;
+    Ok(Reply::new(200, renderer.accepted.media.as_str(), bytes))
 }
 
 /// The Scale that the client wants.
-fn wanted(call: &Call<'_>, object: &Value, paths: &ScalePaths, bytes: &[u8]) -> Result<Value, Status> {
+fn wanted(
+    request: &ResourceRequest<'_>,
+    object: &Value,
+    paths: &ScalePaths,
+    bytes: &[u8],
+) -> Result<Value, Status> {
     let schema = builtin(DEFINITION);
-    if call.asked.info.verb == "update" {
-        let media = negotiate::input(call.asked.content_type(), &[])?;
+    if request.context.info.verb == "update" {
+        let media = negotiate::input(request.context.content_type(), &[])?;
         let format = media.format();
         let decoded = body::decode_builtin(bytes, format, TARGET, &schema, body::FieldValidation::Warn)?;
-        call.warn(decoded.warnings);
+        request.warn(decoded.warnings);
         return Ok(decoded.value);
     }
-    let kind = PatchKind::from_content_type(call.asked.content_type(), true)?;
-    let parsed = body::parse(bytes, Format::Json).map_err(|why| patch::malformed(kind, true, &why))?;
+    let kind = PatchKind::from_content_type(request.context.content_type(), true).map_err(patch_status)?;
+    let malformed = |why: String| patch_status(PatchError::Malformed { kind, validated: true, why });
+    let parsed = body::parse(bytes, Format::Json).map_err(malformed)?;
     let document = parsed
         .raw
         .to_value(fleetpass_apimachinery::json::Numbers::Go)
-        .map_err(|why| patch::malformed(kind, true, &why.to_string()))?;
-    let body = patch::Body { value: &document, duplicates: &[], validated: true };
+        .map_err(|why| malformed(why.to_string()))?;
+    let body = Body { value: &document, duplicates: &[], validated: true };
     let mut scale = to_scale(object, paths);
     if simple(object, &paths.spec_replicas).is_none() {
         scale["spec"]["replicas"] = UNSET.into();
     }
-    Ok(patch::apply_patch(kind, &scale, &body, &schema)?.object)
+    Ok(patch(kind, &scale, &body, &schema).map_err(patch_status)?.object)
 }
 
 /// The Scale of an object that says how many replicas it wants.

@@ -12,7 +12,6 @@ use crate::resources;
 use crate::strategy::{Resource, WriteOptions};
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_auth::authn::oidc::Oidc;
 use fleetpass_auth::authn::{Authenticator, NoIssuer, ServiceAccountConfig, ServiceAccounts, TokenFile};
 use fleetpass_auth::authz::impersonation::ModeCache;
@@ -78,15 +77,6 @@ pub enum StartError {
 impl From<NoIssuer> for StartError {
     fn from(_: NoIssuer) -> Self {
         Self::NoIssuer
-    }
-}
-
-/// The user on whose behalf the server itself writes.
-pub(crate) fn system_user() -> UserInfo {
-    UserInfo {
-        name: "system:apiserver".into(),
-        groups: vec![SYSTEM_MASTERS.into(), fleetpass_apimachinery::user::ALL_AUTHENTICATED.into()],
-        ..UserInfo::default()
     }
 }
 
@@ -263,7 +253,7 @@ async fn ensure(
     use fleetpass_apimachinery::Lister;
     let name = fleetpass_apimachinery::meta::name(&desired).to_string();
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
-    let user = system_user();
+    let user = crate::system_user::system_user();
     let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
     loop {
         let existing = Lister::get(&**registry, group, plural, "", &name);

@@ -2,9 +2,9 @@
 
 use super::Inner;
 use super::body::{self, Content};
-use super::handler::Reply;
-use super::render::Form;
-use super::resource::Call;
+use super::render::Renderer;
+use super::reply::Reply;
+use super::resource_request::ResourceRequest;
 use crate::cache::{Event, EventKind, Object};
 use crate::catalog::Row;
 use crate::registry::{Scope, WatchItem, Watching, present, random_u64};
@@ -20,28 +20,31 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// Begins a watch and answers with its stream.
-pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Result<Reply, Status> {
-    let asked = call.asked;
-    let output = negotiate::output_stream(asked.accept(), call.endpoint())?;
-    let form = call.form_of(output)?;
-    let mut options = call.list_options(&**strategy)?;
-    if !asked.info.name.is_empty() && asked.info.parts.len() > 1 {
-        options.fields.require("metadata.name", &asked.info.name);
+pub(super) async fn watch(
+    request: &ResourceRequest<'_>,
+    strategy: &Arc<dyn Strategy>,
+) -> Result<Reply, Status> {
+    let context = request.context;
+    let output = negotiate::output_stream(context.accept(), request.endpoint())?;
+    let renderer = request.renderer_for(output)?;
+    let mut options = request.list_options(&**strategy)?;
+    if !context.info.name.is_empty() && context.info.parts.len() > 1 {
+        options.fields.require("metadata.name", &context.info.name);
     }
     let write = WriteOptions::default();
-    let mut scope = call.scope(&**strategy, &write);
+    let mut scope = request.scope(&**strategy, &write);
     scope.name = "";
-    let longest = call.inner.limits.watch(random_u64());
-    let watching = call.inner.registry.watch(&scope, &options, longest).await?;
+    let longest = request.inner.limits.watch(random_u64());
+    let watching = request.inner.registry.watch(&scope, &options, longest).await?;
     let stream = Stream {
-        inner: call.inner.clone(),
-        row: call.row.clone(),
-        version: call.version.clone(),
+        inner: request.inner.clone(),
+        row: request.row.clone(),
+        version: request.version.clone(),
         strategy: strategy.clone(),
         namespace: scope.namespace.to_string(),
-        user: asked.user.clone(),
+        user: context.user.clone(),
         write: WriteOptions::default(),
-        form: FormFacts { accepted: form.accepted, include: form.include },
+        form: Rendering { accepted: renderer.accepted, include: renderer.include },
         watching,
         first: true,
         over: false,
@@ -52,13 +55,13 @@ pub(super) async fn watch(call: &Call<'_>, strategy: &Arc<dyn Strategy>) -> Resu
         _ => "application/json",
     };
     let mut reply = Reply::new(200, content_type, Bytes::new());
-    if asked.method != Method::HEAD {
+    if context.method != Method::HEAD {
         reply.body = Content::Stream(body::stream(futures::stream::unfold(Box::new(stream), Stream::next)));
     }
     Ok(reply)
 }
 
-struct FormFacts {
+struct Rendering {
     accepted: negotiate::Output,
     include: super::render::IncludeObject,
 }
@@ -72,7 +75,7 @@ struct Stream {
     namespace: String,
     user: Arc<UserInfo>,
     write: WriteOptions,
-    form: FormFacts,
+    form: Rendering,
     watching: Watching,
     first: bool,
     over: bool,
@@ -151,7 +154,7 @@ impl Stream {
 
     /// An event with an object in the form that the client wants.
     fn event(&mut self, kind: &str, object: Value) -> Bytes {
-        let form = Form {
+        let renderer = Renderer {
             row: &self.row,
             version: &self.version,
             accepted: self.form.accepted,
@@ -164,7 +167,7 @@ impl Stream {
                 if let Some(revision) = object.pointer("/metadata/resourceVersion") {
                     metadata.insert("resourceVersion".into(), revision.clone());
                 }
-                form.table(version, metadata, vec![form.table_row(&object, version)], self.first)
+                renderer.table(version, metadata, vec![renderer.table_row(&object, version)], self.first)
             }
             // Whoever asks for lists of metadata gets events of metadata.
             Some((TargetKind::PartialObjectMetadataList | TargetKind::PartialObjectMetadata, version)) => {

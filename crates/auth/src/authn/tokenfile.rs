@@ -76,6 +76,10 @@ impl TokenFile {
 
 /// CSV as Go's `encoding/csv` reads it: empty lines are skipped, quoted fields may hold commas, doubled quotes and
 /// line ends.
+///
+/// The `csv` crate has no strict mode: it takes a quote inside a field, text behind a closing quote and a quote that
+/// is never closed for content. After a forgotten quote the rest of the file would be one field, and the users in it
+/// would be gone without an error. It also drops a byte order mark, and ends a record at a lone carriage return.
 struct Csv<'a> {
     rest: &'a str,
     line: usize,
@@ -172,6 +176,55 @@ mod tests {
             assert_eq!(user(other), None, "{other}");
         }
         assert_eq!(format!("{file:?}"), "TokenFile(4 tokens)");
+    }
+
+    /// What Go 1.26 makes of each text with `FieldsPerRecord = -1`: the records up to the end, or to the first error and
+    /// the line of that.
+    #[test]
+    fn records_are_those_of_go() {
+        type Records = &'static [&'static [&'static str]];
+        let cases: &[(&str, Records, Option<usize>)] = &[
+            // Ends of lines, and lines that are skipped. A blank is content.
+            ("", &[], None),
+            ("\n\r\n\n", &[], None),
+            ("a,b,c", &[&["a", "b", "c"]], None),
+            ("a,b,c\r", &[&["a", "b", "c"]], None),
+            ("\r\na,b,c\r\n\n\nd,e\n\r", &[&["a", "b", "c"], &["d", "e"]], None),
+            ("a,b,c\n \nd", &[&["a", "b", "c"], &[" "], &["d"]], None),
+            ("a,b,c\r\r\n", &[&["a", "b", "c\r"]], None),
+            ("a\rb,c\n", &[&["a\rb", "c"]], None),
+            // Nothing is trimmed, there are no comments, and a byte order mark is part of the first field.
+            (" a, b ,c \n", &[&[" a", " b ", "c "]], None),
+            ("#a,b\n", &[&["#a", "b"]], None),
+            ("\u{feff}a,b\n", &[&["\u{feff}a", "b"]], None),
+            ("a;b\tc\n", &[&["a;b\tc"]], None),
+            // Empty fields.
+            (",,\n", &[&["", "", ""]], None),
+            ("a,\"\",\n", &[&["a", "", ""]], None),
+            // Quoted fields.
+            ("a,\"g1,g2\",\"c\"\r\n", &[&["a", "g1,g2", "c"]], None),
+            ("\"a\"\"b\",\"\"\"c\",\"d\"\"\"", &[&["a\"b", "\"c", "d\""]], None),
+            ("\"a\n\nb\",c\ne", &[&["a\n\nb", "c"], &["e"]], None),
+            ("\"a\r\nb\",\"c\rd\"\n", &[&["a\nb", "c\rd"]], None),
+            ("\"a\"\r\n,b\n", &[&["a"], &["", "b"]], None),
+            // Quotes where none may be, and quotes that are missing.
+            ("a\"b,c\n", &[], Some(1)),
+            ("a,b\"\",c\n", &[], Some(1)),
+            ("a, \"g1,g2\"\n", &[], Some(1)),
+            ("a,\"g1,g2\" \n", &[], Some(1)),
+            ("a,b\n\"a\"b\n", &[&["a", "b"]], Some(2)),
+            ("\"a,b", &[], Some(1)),
+            ("\"a\r", &[], Some(1)),
+            ("a,b\n\"\n", &[&["a", "b"]], Some(2)),
+        ];
+        for (csv, records, broken) in cases {
+            let mut reader = Csv { rest: csv, line: 0 };
+            for record in *records {
+                assert_eq!(reader.record().unwrap().unwrap(), *record, "{csv:?}");
+            }
+            let end = broken.map_or(Ok(None), |line| Err(TokenFileError::Quote { line }));
+            assert_eq!(reader.record(), end, "{csv:?}");
+        }
     }
 
     #[test]

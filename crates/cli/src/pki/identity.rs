@@ -2,6 +2,7 @@
 
 use super::renewal::Validity;
 use jiff::Timestamp;
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -9,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::fmt;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME, Oid};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
@@ -133,8 +135,11 @@ fn read_facts(der: &[u8]) -> Option<Facts> {
     let validity = certificate.validity();
     let mut facts = Facts {
         validity: Validity { not_before: time(validity.not_before)?, not_after: time(validity.not_after)? },
-        common_name: texts(certificate.subject(), "2.5.4.3").into_iter().next().unwrap_or_default(),
-        organizations: texts(certificate.subject(), "2.5.4.10"),
+        common_name: texts(certificate.subject(), &OID_X509_COMMON_NAME)
+            .into_iter()
+            .next()
+            .unwrap_or_default(),
+        organizations: texts(certificate.subject(), &OID_X509_ORGANIZATION_NAME),
         names: Vec::new(),
         authority_key: None,
         subject_key: None,
@@ -157,11 +162,8 @@ fn read_facts(der: &[u8]) -> Option<Facts> {
 }
 
 /// The values of the attributes with this object identifier.
-fn texts(name: &X509Name<'_>, oid: &str) -> Vec<String> {
-    name.iter_attributes()
-        .filter(|attribute| attribute.attr_type().to_id_string() == oid)
-        .filter_map(|attribute| attribute.as_str().ok().map(str::to_owned))
-        .collect()
+fn texts(name: &X509Name<'_>, oid: &Oid<'_>) -> Vec<String> {
+    name.iter_by_oid(oid).filter_map(|attribute| attribute.as_str().ok().map(str::to_owned)).collect()
 }
 
 fn name_text(name: &GeneralName<'_>) -> Option<String> {
@@ -177,17 +179,5 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
 
 /// PEM text of a certificate.
 pub(super) fn encode_certificate(der: &[u8]) -> String {
-    use base64::Engine as _;
-    let body = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::with_capacity(body.len() + body.len() / 64 + 56);
-    pem.push_str("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+    pem::encode_config(&Pem::new("CERTIFICATE", der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }

@@ -8,7 +8,7 @@ use super::decode::ZERO_TIME;
 use super::error::EncodeError;
 use super::fields::{Field, Label, Message, Shape, Type};
 use super::wire::Writer;
-use fleetpass_schema::typed::decode_base64;
+use fleetpass_schema::go::decode_base64;
 use jiff::Timestamp;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! What a YAML 1.1 scalar means (`resolve.go` of Go's yaml package).
 
-use fleetpass_schema::typed::decode_base64;
+use fleetpass_schema::go::decode_base64;
 
 /// A resolved scalar.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,44 +4,36 @@
 //! byte: groups are organizations, and a name may hold any number of them. All else is decided here, as kube-controller-
 //! manager decides it (`pkg/controller/certificates/authority`).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer as _;
+use yasna::models::ObjectIdentifier;
+use yasna::tags::{TAG_GENERALIZEDTIME, TAG_UTCTIME};
+use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 
 /// How far a certificate's validity reaches back, for clients whose clocks are slow.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 /// Certificates that live shorter than this keep the lifetime that was asked for, counted from now.
 const SHORT: SignedDuration = SignedDuration::from_hours(8);
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-/// `BOOLEAN TRUE`.
-const TRUE: &[u8] = &[1, 1, 0xff];
-/// `INTEGER 2`, explicitly tagged: version 3.
-const VERSION_3: &[u8] = &[0xa0, 3, INTEGER, 1, 2];
-const OID_KEY_USAGE: &[u8] = &[6, 3, 0x55, 0x1d, 0x0f];
-const OID_SUBJECT_ALT_NAME: &[u8] = &[6, 3, 0x55, 0x1d, 0x11];
-const OID_BASIC_CONSTRAINTS: &[u8] = &[6, 3, 0x55, 0x1d, 0x13];
-const OID_AUTHORITY_KEY_ID: &[u8] = &[6, 3, 0x55, 0x1d, 0x23];
-const OID_EXTENDED_KEY_USAGE: &[u8] = &[6, 3, 0x55, 0x1d, 0x25];
-const OID_CLIENT_AUTH: &[u8] = &[6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
+const OID_KEY_USAGE: &[u64] = &[2, 5, 29, 15];
+const OID_SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
+const OID_BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
+const OID_AUTHORITY_KEY_ID: &[u64] = &[2, 5, 29, 35];
+const OID_EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
+const OID_CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
 
-/// The signature algorithms of authorities, as `AlgorithmIdentifier`s.
-const ALGORITHMS: &[(&rcgen::SignatureAlgorithm, &[u8])] = &[
-    (&rcgen::PKCS_ECDSA_P256_SHA256, &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]),
-    (&rcgen::PKCS_ECDSA_P384_SHA384, &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3]),
-    (&rcgen::PKCS_RSA_SHA256, &[SEQUENCE, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0]),
-    (&rcgen::PKCS_ED25519, &[SEQUENCE, 5, 6, 3, 0x2b, 0x65, 0x70]),
+/// The signature algorithms of authorities: their object identifiers, and whether a NULL stands for parameters.
+const ALGORITHMS: &[(&rcgen::SignatureAlgorithm, &[u64], bool)] = &[
+    (&rcgen::PKCS_ECDSA_P256_SHA256, &[1, 2, 840, 10045, 4, 3, 2], false),
+    (&rcgen::PKCS_ECDSA_P384_SHA384, &[1, 2, 840, 10045, 4, 3, 3], false),
+    (&rcgen::PKCS_RSA_SHA256, &[1, 2, 840, 113549, 1, 1, 11], true),
+    (&rcgen::PKCS_ED25519, &[1, 3, 101, 112], false),
 ];
 
 /// Why an authority cannot be used, or cannot sign.
@@ -68,7 +60,8 @@ pub enum AuthorityError {
 /// A certificate authority: its certificate and the key to sign with.
 pub struct CertificateAuthority {
     key: KeyPair,
-    algorithm: &'static [u8],
+    /// How it signs, DER.
+    algorithm: Vec<u8>,
     /// Its name, DER.
     name: Vec<u8>,
     /// Its subject key identifier, if it has one.
@@ -152,8 +145,16 @@ impl CertificateAuthority {
         if key.subject_public_key_info() != certificate.public_key().raw {
             return Err(AuthorityError::Mismatch);
         }
-        let algorithm = ALGORITHMS.iter().find(|(algorithm, _)| *algorithm == key.algorithm());
-        let (_, algorithm) = algorithm.ok_or_else(|| AuthorityError::Key("unknown kind of key".into()))?;
+        let algorithm = ALGORITHMS.iter().find(|(algorithm, ..)| *algorithm == key.algorithm());
+        let (_, oid, null) = algorithm.ok_or_else(|| AuthorityError::Key("unknown kind of key".into()))?;
+        let algorithm = construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_oid(&ObjectIdentifier::from_slice(oid));
+                if *null {
+                    writer.next().write_null();
+                }
+            });
+        });
         let key_id = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
             ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
             _ => None,
@@ -184,41 +185,62 @@ impl CertificateAuthority {
         if now >= self.not_after {
             return Err(AuthorityError::Expired(self.not_after));
         }
-        let body = tlv(
-            SEQUENCE,
-            &[
-                VERSION_3,
-                &integer(serial),
-                self.algorithm,
-                &self.name,
-                &tlv(SEQUENCE, &[&time(not_before), &time(not_after)]),
-                &request.subject,
-                &request.public_key,
-                &tlv(0xa3, &[&tlv(SEQUENCE, &[&self.extensions(request, usages)])]),
-            ],
-        );
+        let body = construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                // Version 3, which is written as 2.
+                writer.next().write_tagged(Tag::context(0), |writer| writer.write_u8(2));
+                writer.next().write_bigint_bytes(&serial, true);
+                writer.next().write_der(&self.algorithm);
+                writer.next().write_der(&self.name);
+                writer.next().write_sequence(|writer| {
+                    write_time(writer.next(), not_before);
+                    write_time(writer.next(), not_after);
+                });
+                writer.next().write_der(&request.subject);
+                writer.next().write_der(&request.public_key);
+                writer.next().write_tagged(Tag::context(3), |writer| {
+                    writer.write_sequence(|writer| self.write_extensions(writer, request, usages));
+                });
+            });
+        });
         let signature = self.key.sign(&body).map_err(|_| AuthorityError::Signature)?;
-        let certificate = tlv(SEQUENCE, &[&body, self.algorithm, &tlv(BIT_STRING, &[&[0], &signature])]);
-        Ok(pem("CERTIFICATE", &certificate))
+        let certificate = construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_der(&body);
+                writer.next().write_der(&self.algorithm);
+                writer.next().write_bitvec_bytes(&signature, 8 * signature.len());
+            });
+        });
+        Ok(encode("CERTIFICATE", certificate))
     }
 
-    fn extensions(&self, request: &Request, usages: Usages) -> Vec<u8> {
-        let mut extensions = Vec::new();
+    fn write_extensions(&self, writer: &mut DERWriterSeq<'_>, request: &Request, usages: Usages) {
         let bits = u8::from(usages.digital_signature) << 7 | u8::from(usages.key_encipherment) << 5;
         if bits != 0 {
-            let unused = u8::try_from(bits.trailing_zeros()).unwrap_or(0);
-            extensions.extend(extension(OID_KEY_USAGE, true, &[BIT_STRING, 2, unused, bits]));
+            let significant = u8::BITS - bits.trailing_zeros();
+            let usage = construct_der(|writer| writer.write_bitvec_bytes(&[bits], significant as usize));
+            write_extension(writer.next(), OID_KEY_USAGE, true, &usage);
         }
-        extensions.extend(extension(OID_EXTENDED_KEY_USAGE, false, &tlv(SEQUENCE, &[OID_CLIENT_AUTH])));
+        let purposes = construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_oid(&ObjectIdentifier::from_slice(OID_CLIENT_AUTH));
+            });
+        });
+        write_extension(writer.next(), OID_EXTENDED_KEY_USAGE, false, &purposes);
         // Not an authority.
-        extensions.extend(extension(OID_BASIC_CONSTRAINTS, true, &tlv(SEQUENCE, &[])));
+        let constraints = construct_der(|writer| writer.write_sequence(|_| {}));
+        write_extension(writer.next(), OID_BASIC_CONSTRAINTS, true, &constraints);
         if let Some(id) = &self.key_id {
-            extensions.extend(extension(OID_AUTHORITY_KEY_ID, false, &tlv(SEQUENCE, &[&tlv(0x80, &[id])])));
+            let id = construct_der(|writer| {
+                writer.write_sequence(|writer| {
+                    writer.next().write_tagged_implicit(Tag::context(0), |writer| writer.write_bytes(id));
+                });
+            });
+            write_extension(writer.next(), OID_AUTHORITY_KEY_ID, false, &id);
         }
         if let Some((names, critical)) = &request.alternative_names {
-            extensions.extend(extension(OID_SUBJECT_ALT_NAME, *critical, names));
+            write_extension(writer.next(), OID_SUBJECT_ALT_NAME, *critical, names);
         }
-        extensions
     }
 }
 
@@ -229,47 +251,31 @@ pub(crate) fn expiry(pem: &[u8]) -> Option<Timestamp> {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
-/// A DER value of the parts, one after the other.
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let bytes = length.to_be_bytes();
-    let significant = &bytes[bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len() - 1)..];
-    let mut value = vec![tag];
-    if length >= 0x80 {
-        // At most eight bytes of length follow.
-        value.push(0x80 | significant.len() as u8);
-    }
-    value.extend(significant);
-    parts.iter().for_each(|part| value.extend(*part));
-    value
-}
-
-/// A positive INTEGER in its shortest form.
-fn integer(bytes: [u8; 16]) -> Vec<u8> {
-    let significant = &bytes[bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len() - 1)..];
-    let sign: &[u8] = if significant[0] & 0x80 == 0 { &[] } else { &[0] };
-    tlv(INTEGER, &[sign, significant])
-}
-
-fn extension(oid: &[u8], critical: bool, content: &[u8]) -> Vec<u8> {
-    let critical = if critical { TRUE } else { &[] };
-    tlv(SEQUENCE, &[oid, critical, &tlv(OCTET_STRING, &[content])])
+fn write_extension(writer: DERWriter<'_>, oid: &[u64], critical: bool, content: &[u8]) {
+    writer.write_sequence(|writer| {
+        writer.next().write_oid(&ObjectIdentifier::from_slice(oid));
+        if critical {
+            writer.next().write_bool(true);
+        }
+        writer.next().write_bytes(content);
+    });
 }
 
 /// A time as RFC 5280 asks for it: with two digits of the year up to 2049.
-fn time(time: Timestamp) -> Vec<u8> {
+fn write_time(writer: DERWriter<'_>, time: Timestamp) {
     let utc = time.to_zoned(jiff::tz::TimeZone::UTC);
-    if (1950..2050).contains(&utc.year()) {
-        tlv(UTC_TIME, &[utc.strftime("%y%m%d%H%M%SZ").to_string().as_bytes()])
+    let (tag, format) = if (1950..2050).contains(&utc.year()) {
+        (TAG_UTCTIME, "%y%m%d%H%M%SZ")
     } else {
-        tlv(GENERALIZED_TIME, &[utc.strftime("%Y%m%d%H%M%SZ").to_string().as_bytes()])
-    }
+        (TAG_GENERALIZEDTIME, "%Y%m%d%H%M%SZ")
+    };
+    let text = utc.strftime(format).to_string();
+    writer.write_tagged_implicit(tag, |writer| writer.write_bytes(text.as_bytes()));
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+/// DER as PEM.
+fn encode(label: &str, der: Vec<u8>) -> String {
+    pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 #[cfg(test)]
@@ -333,13 +339,19 @@ pub(crate) mod tests {
 
     #[test]
     fn all_organizations_of_a_subject_are_kept() {
-        let mut subject = Vec::new();
-        for group in ["devs", "ops"] {
-            let attribute = tlv(SEQUENCE, &[&[6, 3, 0x55, 4, 10], &tlv(0x0c, &[group.as_bytes()])]);
-            subject.extend(tlv(0x31, &[&attribute]));
-        }
         let mut request = Request::from_pem(request("robot").as_bytes()).unwrap();
-        request.subject = tlv(SEQUENCE, &[&subject]);
+        request.subject = construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                for group in ["devs", "ops"] {
+                    writer.next().write_set(|writer| {
+                        writer.next().write_sequence(|writer| {
+                            writer.next().write_oid(&ObjectIdentifier::from_slice(&[2, 5, 4, 10]));
+                            writer.next().write_utf8_string(group);
+                        });
+                    });
+                }
+            });
+        });
         let (authority, _) = authority(&rcgen::PKCS_ECDSA_P256_SHA256);
         let signed = authority
             .sign(&request, Usages::default(), SignedDuration::from_hours(9), now(), [1; 16])
@@ -376,7 +388,7 @@ pub(crate) mod tests {
         let (_, mut forged) = x509_parser::pem::parse_x509_pem(request("robot").as_bytes()).unwrap();
         let at = forged.contents.windows(5).position(|window| window == b"robot").unwrap();
         forged.contents[at] = b'R';
-        let forged = pem("CERTIFICATE REQUEST", &forged.contents);
+        let forged = encode("CERTIFICATE REQUEST", forged.contents);
         assert_eq!(
             Request::from_pem(forged.as_bytes()).unwrap_err(),
             "the signature of the request does not fit its key"
@@ -403,12 +415,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lengths_and_times_are_in_their_shortest_form() {
-        assert_eq!(tlv(4, &[&[7; 0x7f]])[..2], [4, 0x7f]);
-        assert_eq!(tlv(4, &[&[7; 0x80]])[..3], [4, 0x81, 0x80]);
-        assert_eq!(tlv(4, &[&[7; 0x100]])[..4], [4, 0x82, 1, 0]);
-        assert_eq!(integer([0; 16]), [INTEGER, 1, 0]);
-        assert_eq!(time("2049-12-31T23:59:59Z".parse().unwrap())[0], UTC_TIME);
-        assert_eq!(time("2050-01-01T00:00:00Z".parse().unwrap())[2..], *b"20500101000000Z");
+    fn years_have_two_digits_as_long_as_they_can() {
+        let written = |time: &str| construct_der(|writer| write_time(writer, time.parse().unwrap()));
+        assert_eq!(written("1949-12-31T23:59:59Z"), *b"\x18\x0f19491231235959Z");
+        assert_eq!(written("1950-01-01T00:00:00Z"), *b"\x17\x0d500101000000Z");
+        assert_eq!(written("2049-12-31T23:59:59Z"), *b"\x17\x0d491231235959Z");
+        assert_eq!(written("2050-01-01T00:00:00Z"), *b"\x18\x0f20500101000000Z");
     }
 }

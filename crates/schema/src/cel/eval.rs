@@ -1,18 +1,12 @@
 //! Evaluation of a parsed expression, with a cost that is counted while it runs: rules cannot make the server
 //! work without end (`k8s.io/apiserver/pkg/apis/cel/config.go`).
 
+use super::cost::{self, CALL_LIMIT, TOO_EXPENSIVE};
 use super::functions;
-use super::value::{Key, Val};
+use super::value::{Key, Outcome, Val, select_field};
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-
-/// The most that one evaluation may cost.
-pub(super) const CALL_LIMIT: u64 = 1_000_000;
-/// What an error says when a rule costs more than [`CALL_LIMIT`].
-pub(super) const TOO_EXPENSIVE: &str = "operation cancelled: actual cost limit exceeded";
-
-pub(super) type Outcome = Result<Val, String>;
 
 /// Variables, the innermost first.
 pub(super) struct Scope<'a> {
@@ -79,7 +73,7 @@ impl Run {
             Expr::Unspecified => return Err("unspecified expression".into()),
         };
         match value {
-            Val::Broken(why) => Err(why.to_string()),
+            Val::Error(why) => Err(why.to_string()),
             value => Ok(value),
         }
     }
@@ -175,7 +169,7 @@ impl Run {
         for arg in &call.args {
             args.push(self.eval(arg, scope)?);
         }
-        self.spend(functions::cost(name, &args))?;
+        self.spend(cost::actual(name, &args))?;
         functions::call(qualified.as_deref().unwrap_or(name), member, &args)
     }
 
@@ -232,7 +226,7 @@ impl Run {
 fn held(accumulated: &Outcome) -> Val {
     match accumulated {
         Ok(value) => value.clone(),
-        Err(why) => Val::Broken(why.as_str().into()),
+        Err(why) => Val::Error(why.as_str().into()),
     }
 }
 
@@ -240,7 +234,7 @@ fn key_value(key: &Key) -> Val {
     match key {
         Key::Bool(b) => Val::Bool(*b),
         Key::Int(i) => i64::try_from(*i).map_or(Val::Uint(u64::try_from(*i).unwrap_or(u64::MAX)), Val::Int),
-        Key::Text(t) => Val::Text(Rc::clone(t)),
+        Key::String(t) => Val::String(Rc::clone(t)),
     }
 }
 
@@ -251,34 +245,7 @@ fn constant(literal: &LiteralValue) -> Val {
         LiteralValue::Double(d) => Val::Double(*d.inner()),
         LiteralValue::Int(i) => Val::Int(*i.inner()),
         LiteralValue::Null => Val::Null,
-        LiteralValue::String(s) => Val::text(s.inner()),
+        LiteralValue::String(s) => Val::string(s.inner()),
         LiteralValue::UInt(u) => Val::Uint(*u.inner()),
-    }
-}
-
-fn select_field(operand: &Val, field: &str, test: bool) -> Outcome {
-    match operand {
-        Val::Map(map) => {
-            let found = map.get(&Key::Text(field.into()));
-            match (found, test) {
-                (found, true) => Ok(Val::Bool(found.is_some())),
-                (Some(value), false) => Ok(value.clone()),
-                (None, false) => Err(format!("no such key: {field}")),
-            }
-        }
-        Val::Optional(None) if test => Ok(Val::Bool(false)),
-        Val::Optional(None) => Ok(Val::Optional(None)),
-        Val::Optional(Some(inner)) if test => select_field(inner, field, true),
-        Val::Optional(Some(inner)) => Ok(select_optional(inner, field)),
-        _ => Err("no such overload".into()),
-    }
-}
-
-/// `a.?b`: the field if it is there.
-pub(super) fn select_optional(operand: &Val, field: &str) -> Val {
-    match operand {
-        Val::Optional(None) => Val::Optional(None),
-        Val::Optional(Some(inner)) => select_optional(inner, field),
-        operand => Val::Optional(select_field(operand, field, false).ok().map(Rc::new)),
     }
 }

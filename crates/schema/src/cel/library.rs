@@ -1,12 +1,15 @@
 //! The functions that Kubernetes adds to CEL (`k8s.io/apiserver/pkg/cel/library`) and the extensions that it turns
 //! on: strings, lists, regular expressions, URLs, quantities, addresses, formats, sets and optionals.
 
-use super::eval::Outcome;
-use super::functions::{length, no_overload};
-use super::value::Val;
-use crate::{formats, goregexp, quantity};
+use super::operators;
+use super::types::MEMBERS;
+use super::value::{Key, Outcome, Val, length, no_overload};
+use crate::go::{Words, regexp};
+use crate::{formats, quantity};
 use fleetpass_apimachinery::validation::names;
+use regex::Regex;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -70,7 +73,7 @@ pub(super) fn call(name: &str, member: bool, args: &[Val]) -> Option<Outcome> {
 
 /// Whether some member function has that name.
 fn known(name: &str) -> bool {
-    super::check::MEMBERS.iter().any(|(known, ..)| *known == name)
+    MEMBERS.iter().any(|(known, ..)| *known == name)
 }
 
 fn optional(name: &str, args: &[Val]) -> Option<Outcome> {
@@ -102,35 +105,37 @@ fn place(at: &Val, most: usize) -> Result<usize, String> {
 }
 
 fn strings(name: &str, args: &[Val]) -> Option<Outcome> {
-    let [Val::Text(text), rest @ ..] = args else {
+    let [Val::String(text), rest @ ..] = args else {
         return match (name, args) {
             ("join", [Val::List(list), rest @ ..]) => Some(join(&list.items, rest)),
             _ => None,
         };
     };
     let chars = || text.chars().collect::<Vec<char>>();
-    let slice = |from: usize, to: usize| Val::text(&chars()[from..to].iter().collect::<String>());
+    let slice = |from: usize, to: usize| Val::string(&chars()[from..to].iter().collect::<String>());
     Some(match (name, rest) {
         ("charAt", [at]) => place(at, chars().len())
-            .map(|at| chars().get(at).map_or_else(|| Val::text(""), |c| Val::text(&c.to_string()))),
-        ("indexOf", [Val::Text(part)]) => Ok(position(text, part, 0)),
-        ("indexOf", [Val::Text(part), from]) => {
+            .map(|at| chars().get(at).map_or_else(|| Val::string(""), |c| Val::string(&c.to_string()))),
+        ("indexOf", [Val::String(part)]) => Ok(position(text, part, 0)),
+        ("indexOf", [Val::String(part), from]) => {
             place(from, chars().len()).map(|from| position(text, part, from))
         }
-        ("lastIndexOf", [Val::Text(part)]) => {
+        ("lastIndexOf", [Val::String(part)]) => {
             Ok(text.rfind(&**part).map_or(Val::Int(-1), |at| length(text[..at].chars().count())))
         }
-        ("lowerAscii", []) => Ok(Val::text(&text.to_ascii_lowercase())),
-        ("upperAscii", []) => Ok(Val::text(&text.to_ascii_uppercase())),
-        ("trim", []) => Ok(Val::text(text.trim())),
-        ("reverse", []) => Ok(Val::text(&text.chars().rev().collect::<String>())),
-        ("replace", [Val::Text(from), Val::Text(to)]) => Ok(Val::text(&text.replace(&**from, to))),
-        ("replace", [Val::Text(from), Val::Text(to), Val::Int(most)]) => Ok(match usize::try_from(*most) {
-            Ok(most) => Val::text(&text.replacen(&**from, to, most)),
-            Err(_) => Val::text(&text.replace(&**from, to)),
-        }),
-        ("split", [Val::Text(by)]) => Ok(split(text, by, None)),
-        ("split", [Val::Text(by), Val::Int(most)]) => Ok(split(text, by, usize::try_from(*most).ok())),
+        ("lowerAscii", []) => Ok(Val::string(&text.to_ascii_lowercase())),
+        ("upperAscii", []) => Ok(Val::string(&text.to_ascii_uppercase())),
+        ("trim", []) => Ok(Val::string(text.trim())),
+        ("reverse", []) => Ok(Val::string(&text.chars().rev().collect::<String>())),
+        ("replace", [Val::String(from), Val::String(to)]) => Ok(Val::string(&text.replace(&**from, to))),
+        ("replace", [Val::String(from), Val::String(to), Val::Int(most)]) => {
+            Ok(match usize::try_from(*most) {
+                Ok(most) => Val::string(&text.replacen(&**from, to, most)),
+                Err(_) => Val::string(&text.replace(&**from, to)),
+            })
+        }
+        ("split", [Val::String(by)]) => Ok(split(text, by, None)),
+        ("split", [Val::String(by), Val::Int(most)]) => Ok(split(text, by, usize::try_from(*most).ok())),
         ("substring", [from]) => place(from, chars().len()).map(|from| slice(from, chars().len())),
         ("substring", [from, to]) => place(from, chars().len()).and_then(|from| {
             let to = place(to, chars().len())?;
@@ -152,9 +157,9 @@ fn position(text: &str, part: &str, from: usize) -> Val {
 fn split(text: &str, by: &str, most: Option<usize>) -> Val {
     let parts: Vec<Val> = match (by, most) {
         (_, Some(0)) => Vec::new(),
-        ("", None) => text.chars().map(|c| Val::text(&c.to_string())).collect(),
-        (by, None) => text.split(by).map(Val::text).collect(),
-        (by, Some(most)) => text.splitn(most, by).map(Val::text).collect(),
+        ("", None) => text.chars().map(|c| Val::string(&c.to_string())).collect(),
+        (by, None) => text.split(by).map(Val::string).collect(),
+        (by, Some(most)) => text.splitn(most, by).map(Val::string).collect(),
     };
     Val::list(parts)
 }
@@ -162,12 +167,12 @@ fn split(text: &str, by: &str, most: Option<usize>) -> Val {
 fn join(items: &[Val], rest: &[Val]) -> Outcome {
     let mut texts = Vec::with_capacity(items.len());
     for item in items {
-        let Val::Text(text) = item else { return no_overload() };
+        let Val::String(text) = item else { return no_overload() };
         texts.push(&**text);
     }
     match rest {
-        [] => Ok(Val::text(&texts.concat())),
-        [Val::Text(by)] => Ok(Val::text(&texts.join(by))),
+        [] => Ok(Val::string(&texts.concat())),
+        [Val::String(by)] => Ok(Val::string(&texts.join(by))),
         _ => no_overload(),
     }
 }
@@ -195,9 +200,7 @@ fn lists(name: &str, args: &[Val]) -> Option<Outcome> {
             .try_fold(true, |sorted, pair| Some(sorted && pair[0].order(&pair[1])? != Ordering::Greater))
             .map_or_else(no_overload, |sorted| Ok(Val::Bool(sorted))),
         ("sum", []) => items.split_first().map_or(Ok(Val::Int(0)), |(first, rest)| {
-            rest.iter().try_fold(first.clone(), |sum, item| {
-                super::functions::call(cel::common::ast::operators::ADD, false, &[sum, item.clone()])
-            })
+            rest.iter().try_fold(first.clone(), |sum, item| operators::add(&sum, item))
         }),
         ("min", []) => extreme(Ordering::Less),
         ("max", []) => extreme(Ordering::Greater),
@@ -213,25 +216,30 @@ fn lists(name: &str, args: &[Val]) -> Option<Outcome> {
 
 fn regexes(name: &str, args: &[Val]) -> Option<Outcome> {
     Some(match (name, args) {
-        ("find", [Val::Text(text), Val::Text(pattern)]) => {
-            goregexp::compile(pattern).map(|r| Val::text(r.find(text).map_or("", |m| m.as_str())))
+        ("find", [Val::String(text), Val::String(pattern)]) => {
+            regex(pattern).map(|r| Val::string(r.find(text).map_or("", |m| m.as_str())))
         }
-        ("findAll", [Val::Text(text), Val::Text(pattern), rest @ ..]) => {
+        ("findAll", [Val::String(text), Val::String(pattern), rest @ ..]) => {
             let most = match rest {
                 [Val::Int(most)] => usize::try_from(*most).unwrap_or(usize::MAX),
                 _ => usize::MAX,
             };
-            goregexp::compile(pattern)
-                .map(|r| Val::list(r.find_iter(text).take(most).map(|m| Val::text(m.as_str())).collect()))
+            regex(pattern)
+                .map(|r| Val::list(r.find_iter(text).take(most).map(|m| Val::string(m.as_str())).collect()))
         }
         _ => return None,
     })
 }
 
+/// A pattern that an expression gives, compiled when it is used.
+pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+    regexp::compile(pattern).map_err(|error| Words(&error).to_string())
+}
+
 fn urls(name: &str, args: &[Val]) -> Option<Outcome> {
     let url = match (name, args) {
-        ("isURL", [Val::Text(text)]) => return Some(Ok(Val::Bool(formats::is_valid("uri", text)))),
-        ("url", [Val::Text(text)]) => {
+        ("isURL", [Val::String(text)]) => return Some(Ok(Val::Bool(formats::is_valid("uri", text)))),
+        ("url", [Val::String(text)]) => {
             let fine = formats::is_valid("uri", text);
             let wrong = format!(
                 "URL parse error during conversion from string: parse {}: invalid URI for request",
@@ -252,21 +260,21 @@ fn urls(name: &str, args: &[Val]) -> Option<Outcome> {
         _ => (host, ""),
     };
     Some(Ok(match name {
-        "getScheme" => Val::text(scheme),
-        "getHost" => Val::text(host),
-        "getHostname" => Val::text(name_part.trim_matches(['[', ']'])),
-        "getPort" => Val::text(port),
-        "getEscapedPath" => Val::text(path),
+        "getScheme" => Val::string(scheme),
+        "getHost" => Val::string(host),
+        "getHostname" => Val::string(name_part.trim_matches(['[', ']'])),
+        "getPort" => Val::string(port),
+        "getEscapedPath" => Val::string(path),
         "getQuery" => {
-            let mut members: std::collections::BTreeMap<super::value::Key, Vec<Val>> = Default::default();
+            let mut members: BTreeMap<Key, Vec<Val>> = Default::default();
             for pair in query.split('&').filter(|p| !p.is_empty()) {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
                 let plain = |text: &str| {
                     let text = text.replace('+', " ");
                     percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
                 };
-                let key = super::value::Key::Text(plain(key).as_str().into());
-                members.entry(key).or_default().push(Val::text(&plain(value)));
+                let key = Key::String(plain(key).as_str().into());
+                members.entry(key).or_default().push(Val::string(&plain(value)));
             }
             Val::Map(Rc::new(members.into_iter().map(|(k, v)| (k, Val::list(v))).collect()))
         }
@@ -277,9 +285,9 @@ fn urls(name: &str, args: &[Val]) -> Option<Outcome> {
 fn quantities(name: &str, args: &[Val]) -> Option<Outcome> {
     const ONE: i128 = 1_000_000_000;
     match (name, args) {
-        ("isQuantity", [Val::Text(text)]) => return Some(Ok(Val::Bool(quantity::nanos(text).is_ok()))),
-        ("quantity", [Val::Text(text)]) => {
-            return Some(quantity::nanos(text).map(Val::Quantity).map_err(str::to_string));
+        ("isQuantity", [Val::String(text)]) => return Some(Ok(Val::Bool(quantity::nanos(text).is_ok()))),
+        ("quantity", [Val::String(text)]) => {
+            return Some(quantity::nanos(text).map(Val::Quantity).map_err(|e| Words(&e).to_string()));
         }
         _ => {}
     }
@@ -353,11 +361,13 @@ fn addresses(name: &str, args: &[Val]) -> Option<Outcome> {
         network.0.is_ipv4() == ip.is_ipv4() && masked(network.0, network.1) == masked(ip, network.1)
     };
     Some(match (name, args) {
-        ("isIP", [Val::Text(text)]) => Ok(Val::Bool(parse_ip(text).is_ok())),
-        ("ip", [Val::Text(text)]) => parse_ip(text).map(Val::Ip),
-        ("ip.isCanonical", [Val::Text(text)]) => parse_ip(text).map(|ip| Val::Bool(ip.to_string() == **text)),
-        ("isCIDR", [Val::Text(text)]) => Ok(Val::Bool(parse_cidr(text).is_ok())),
-        ("cidr", [Val::Text(text)]) => parse_cidr(text).map(|(ip, bits)| Val::Cidr(ip, bits)),
+        ("isIP", [Val::String(text)]) => Ok(Val::Bool(parse_ip(text).is_ok())),
+        ("ip", [Val::String(text)]) => parse_ip(text).map(Val::Ip),
+        ("ip.isCanonical", [Val::String(text)]) => {
+            parse_ip(text).map(|ip| Val::Bool(ip.to_string() == **text))
+        }
+        ("isCIDR", [Val::String(text)]) => Ok(Val::Bool(parse_cidr(text).is_ok())),
+        ("cidr", [Val::String(text)]) => parse_cidr(text).map(|(ip, bits)| Val::Cidr(ip, bits)),
         ("family", [Val::Ip(ip)]) => Ok(Val::Int(if ip.is_ipv4() { 4 } else { 6 })),
         ("isUnspecified", [Val::Ip(ip)]) => Ok(Val::Bool(ip.is_unspecified())),
         ("isLoopback", [Val::Ip(ip)]) => Ok(Val::Bool(ip.is_loopback())),
@@ -373,13 +383,13 @@ fn addresses(name: &str, args: &[Val]) -> Option<Outcome> {
             Ok(Val::Bool(!other))
         }
         ("containsIP", [Val::Cidr(net, bits), Val::Ip(ip)]) => Ok(Val::Bool(inside((*net, *bits), *ip))),
-        ("containsIP", [Val::Cidr(net, bits), Val::Text(ip)]) => {
+        ("containsIP", [Val::Cidr(net, bits), Val::String(ip)]) => {
             parse_ip(ip).map(|ip| Val::Bool(inside((*net, *bits), ip)))
         }
         ("containsCIDR", [Val::Cidr(net, bits), Val::Cidr(ip, narrow)]) => {
             Ok(Val::Bool(bits <= narrow && inside((*net, *bits), *ip)))
         }
-        ("containsCIDR", [Val::Cidr(net, bits), Val::Text(other)]) => {
+        ("containsCIDR", [Val::Cidr(net, bits), Val::String(other)]) => {
             parse_cidr(other).map(|(ip, narrow)| Val::Bool(*bits <= narrow && inside((*net, *bits), ip)))
         }
         ("ip", [Val::Cidr(net, _)]) => Ok(Val::Ip(*net)),
@@ -398,16 +408,16 @@ fn link_local(ip: &IpAddr) -> bool {
 
 fn named_formats(name: &str, args: &[Val]) -> Option<Outcome> {
     match (name, args) {
-        ("format.named", [Val::Text(name)]) => {
+        ("format.named", [Val::String(name)]) => {
             Some(Ok(Val::Optional(format_of(name).map(|f| Rc::new(Val::Format(f))))))
         }
-        ("validate", [Val::Format(format), Val::Text(text)]) => {
+        ("validate", [Val::Format(format), Val::String(text)]) => {
             let (_, wrong) = FORMATS.iter().find(|(name, _)| name == format)?;
             let wrong = wrong(text);
             Some(Ok(if wrong.is_empty() {
                 Val::Optional(None)
             } else {
-                Val::some(Val::list(wrong.iter().map(|w| Val::text(w)).collect()))
+                Val::some(Val::list(wrong.iter().map(|w| Val::string(w)).collect()))
             }))
         }
         (name, []) => Some(Ok(Val::Format(format_of(name.strip_prefix("format.")?)?))),

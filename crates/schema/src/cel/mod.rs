@@ -4,27 +4,30 @@
 //! runs.
 
 mod check;
+mod cost;
+mod decl;
 mod eval;
 mod functions;
 mod library;
+mod object;
+mod operators;
 mod size;
 mod types;
 mod value;
 
-use super::validation::Rule;
-use super::{ListType, Schema, Type};
 use crate::fieldpath::field_path;
+use crate::{ListType, Schema, Type, ValidationRule};
 use cel::common::ast::IdedExpr;
-use eval::{CALL_LIMIT, Run, Scope, TOO_EXPENSIVE};
+use cost::{BUDGET, CALL_LIMIT, TOO_EXPENSIVE};
+use eval::{Run, Scope};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
+use object::from_json;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::Ty;
-use value::{Val, from_json};
+use value::Val;
 
-/// The most that all rules of one object may cost.
-const BUDGET: u64 = 10_000_000;
 /// The longest message that an expression may make, in bytes.
 const MAX_MESSAGE: usize = 5 * 1024;
 
@@ -51,18 +54,18 @@ pub fn check_rules(schema: &Schema, root: bool) -> Vec<RuleReport> {
     rules.iter().map(|rule| compile(schema, rule, root).0).collect()
 }
 
-fn compile(schema: &Schema, rule: &Rule, root: bool) -> (RuleReport, Option<Program>) {
+fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, Option<Program>) {
     let mut report = RuleReport::default();
     if rule.rule.trim().is_empty() {
         return (report, None);
     }
-    let Some(node) = check::node_of(schema, root) else {
+    let Some(this) = decl::decl_type_of(schema, root) else {
         report.error = Some("rules are not supported for values of this type".into());
         return (report, None);
     };
-    report.cardinality = check::most_in_request(node.least);
+    report.cardinality = decl::max_cardinality(this.min_serialized_size);
     let optional = rule.optional_old_self == Some(true);
-    let checked = match check::check(&rule.rule, &node, optional) {
+    let checked = match check::check(&rule.rule, &this, optional) {
         Ok(checked) => checked,
         Err(issues) => {
             report.error = Some(format!("compilation failed: {issues}"));
@@ -77,11 +80,11 @@ fn compile(schema: &Schema, rule: &Rule, root: bool) -> (RuleReport, Option<Prog
     report.cost = checked.cost;
     let mut message = None;
     if !rule.message_expression.is_empty() {
-        match check::check(&rule.message_expression, &node, optional) {
+        match check::check(&rule.message_expression, &this, optional) {
             Err(issues) => {
                 report.message_error = Some(format!("messageExpression compilation failed: {issues}"));
             }
-            Ok(checked) if !matches!(checked.ty, Ty::Text) => {
+            Ok(checked) if !matches!(checked.ty, Ty::String) => {
                 report.message_error = Some("messageExpression must evaluate to a string".into());
             }
             Ok(checked) => {
@@ -109,7 +112,7 @@ struct Program {
 pub struct Rules {
     schema: Arc<Schema>,
     root: bool,
-    rules: Vec<(Rule, Result<Program, String>)>,
+    rules: Vec<(ValidationRule, Result<Program, String>)>,
     properties: BTreeMap<String, Rules>,
     additional: Option<Box<Rules>>,
     items: Option<Box<Rules>>,
@@ -275,12 +278,12 @@ impl Pass {
     }
 
     /// What to say about a rule that does not hold.
-    fn message(&mut self, rule: &Rule, program: &Program, scope: &Scope<'_>) -> String {
+    fn message(&mut self, rule: &ValidationRule, program: &Program, scope: &Scope<'_>) -> String {
         if let Some(expr) = &program.message {
             let mut run = Run::default();
             let result = run.eval(expr, scope);
             self.budget = self.budget.saturating_sub(run.cost);
-            if let Ok(Val::Text(text)) = result {
+            if let Ok(Val::String(text)) = result {
                 let text = text.trim();
                 if !text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains('\n') {
                     return text.into();
@@ -294,7 +297,7 @@ impl Pass {
     }
 }
 
-fn overload_detail(why: &str, rule: &Rule) -> String {
+fn overload_detail(why: &str, rule: &ValidationRule) -> String {
     format!(
         "'{why}': call arguments did not match a supported operator, function or macro signature for rule: {}",
         named(rule)
@@ -302,7 +305,7 @@ fn overload_detail(why: &str, rule: &Rule) -> String {
 }
 
 /// The message of a rule, or the rule.
-fn named(rule: &Rule) -> &str {
+fn named(rule: &ValidationRule) -> &str {
     if rule.message.is_empty() { rule.rule.trim() } else { rule.message.trim() }
 }
 
@@ -310,7 +313,7 @@ fn failure(
     path: &Path,
     schema: &Schema,
     value: &Value,
-    rule: &Rule,
+    rule: &ValidationRule,
     program: &Program,
     detail: String,
 ) -> Error {
@@ -331,16 +334,9 @@ fn failure(
     }
 }
 
+/// The name of the schema's type; Kubernetes shows it in place of the value if a rule cannot be evaluated.
 fn type_word(schema: &Schema) -> &'static str {
-    match schema.kind {
-        None => "",
-        Some(Type::Object) => "object",
-        Some(Type::Array) => "array",
-        Some(Type::String) => "string",
-        Some(Type::Integer) => "integer",
-        Some(Type::Number) => "number",
-        Some(Type::Boolean) => "boolean",
-    }
+    schema.kind.map_or("", Type::name)
 }
 
 fn same_element<'a>(schema: &Schema, old: &'a Value, element: &Value) -> Option<&'a Value> {

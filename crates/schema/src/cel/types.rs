@@ -12,26 +12,26 @@ pub(super) enum Ty {
     Int,
     Uint,
     Double,
-    Text,
+    String,
     Bytes,
     Timestamp,
     Duration,
     Type,
-    List(Rc<Node>),
-    Map(Rc<Node>),
-    Object(Rc<BTreeMap<String, Node>>),
-    Optional(Rc<Node>),
+    List(Rc<DeclType>),
+    Map(Rc<DeclType>),
+    Object(Rc<BTreeMap<String, DeclType>>),
+    Optional(Rc<DeclType>),
     Named(&'static str),
 }
 
 /// A type with the bounds that costs depend on.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(super) struct DeclType {
     pub(super) ty: Ty,
     /// The greatest size: characters, elements.
-    pub(super) most: u64,
+    pub(super) max_elements: u64,
     /// The fewest bytes that a value takes in a request.
-    pub(super) least: u64,
+    pub(super) min_serialized_size: u64,
 }
 
 impl Ty {
@@ -43,7 +43,7 @@ impl Ty {
             Self::Int => "int".into(),
             Self::Uint => "uint".into(),
             Self::Double => "double".into(),
-            Self::Text => "string".into(),
+            Self::String => "string".into(),
             Self::Bytes => "bytes".into(),
             Self::Timestamp => "timestamp".into(),
             Self::Duration => "duration".into(),
@@ -79,7 +79,7 @@ impl Ty {
         let number = |ty: &Ty| matches!(ty, Self::Int | Self::Uint | Self::Double);
         let scalar = |ty: &Ty| {
             number(ty)
-                || matches!(ty, Self::Bool | Self::Text | Self::Bytes | Self::Timestamp | Self::Duration)
+                || matches!(ty, Self::Bool | Self::String | Self::Bytes | Self::Timestamp | Self::Duration)
         };
         match (self, other) {
             (Self::Dyn, other) | (other, Self::Dyn) => matches!(other, Self::Dyn) || scalar(other),
@@ -88,14 +88,14 @@ impl Ty {
     }
 }
 
-impl Node {
+impl DeclType {
     pub(super) fn of(ty: Ty) -> Self {
-        Self { ty, most: 1, least: 1 }
+        Self { ty, max_elements: 1, min_serialized_size: 1 }
     }
 
     /// The type of values that are one or the other.
-    pub(super) fn join(&self, other: &Node) -> Node {
-        let most = self.most.max(other.most);
+    pub(super) fn join(&self, other: &DeclType) -> DeclType {
+        let max_elements = self.max_elements.max(other.max_elements);
         let ty = match (&self.ty, &other.ty) {
             (Ty::Dyn, _) | (_, Ty::Dyn) => match (&self.ty, &other.ty) {
                 (Ty::Dyn, other) => other.clone(),
@@ -105,11 +105,15 @@ impl Node {
             (a, b) if a.same_kind(b) => a.clone(),
             _ => Ty::Dyn,
         };
-        Node { ty, most, least: self.least.min(other.least) }
+        DeclType {
+            ty,
+            max_elements,
+            min_serialized_size: self.min_serialized_size.min(other.min_serialized_size),
+        }
     }
 
     /// What an optional may hold; anything else itself.
-    pub(super) fn unwrapped(&self) -> &Node {
+    pub(super) fn unwrapped(&self) -> &DeclType {
         match &self.ty {
             Ty::Optional(inner) => inner,
             _ => self,
@@ -117,19 +121,19 @@ impl Node {
     }
 
     /// The type of `self[at]`.
-    pub(super) fn element(&self, at: &Node) -> Option<Node> {
+    pub(super) fn element(&self, at: &DeclType) -> Option<DeclType> {
         match (&self.ty, &at.ty) {
-            (Ty::Dyn, _) => Some(Node::of(Ty::Dyn)),
+            (Ty::Dyn, _) => Some(DeclType::of(Ty::Dyn)),
             (Ty::List(of), Ty::Int | Ty::Uint | Ty::Double | Ty::Dyn) => Some((**of).clone()),
-            (Ty::Map(of), Ty::Text | Ty::Dyn | Ty::Int | Ty::Uint | Ty::Bool) => Some((**of).clone()),
-            (Ty::Optional(of), _) => of.element(at).map(|node| Node::of(Ty::Optional(Rc::new(node)))),
+            (Ty::Map(of), Ty::String | Ty::Dyn | Ty::Int | Ty::Uint | Ty::Bool) => Some((**of).clone()),
+            (Ty::Optional(of), _) => of.element(at).map(|decl| DeclType::of(Ty::Optional(Rc::new(decl)))),
             _ => None,
         }
     }
 }
 
-pub(super) fn print_list(nodes: &[Node]) -> String {
-    nodes.iter().map(|n| n.ty.print()).collect::<Vec<_>>().join(", ")
+pub(super) fn print_list(types: &[DeclType]) -> String {
+    types.iter().map(|n| n.ty.print()).collect::<Vec<_>>().join(", ")
 }
 
 /// A parameter, or a simple result.
@@ -140,12 +144,12 @@ pub(super) enum P {
     Int,
     Uint,
     Double,
-    Text,
+    String,
     Bytes,
     Timestamp,
     Duration,
     List,
-    TextList,
+    StringList,
     Map,
     Optional,
     Type,
@@ -183,25 +187,25 @@ impl P {
         match (self, ty) {
             (_, Ty::Dyn) | (Self::Any, _) => true,
             (Self::Map, Ty::Map(_) | Ty::Object(_)) => true,
-            (Self::TextList, Ty::List(of)) => matches!(of.ty, Ty::Text | Ty::Dyn),
-            (p, ty) => p.node().ty.same_kind(ty),
+            (Self::StringList, Ty::List(of)) => matches!(of.ty, Ty::String | Ty::Dyn),
+            (p, ty) => p.decl().ty.same_kind(ty),
         }
     }
 
-    fn node(self) -> Node {
-        let any = || Rc::new(Node::of(Ty::Dyn));
-        Node::of(match self {
+    fn decl(self) -> DeclType {
+        let any = || Rc::new(DeclType::of(Ty::Dyn));
+        DeclType::of(match self {
             Self::Any => Ty::Dyn,
             Self::Bool => Ty::Bool,
             Self::Int => Ty::Int,
             Self::Uint => Ty::Uint,
             Self::Double => Ty::Double,
-            Self::Text => Ty::Text,
+            Self::String => Ty::String,
             Self::Bytes => Ty::Bytes,
             Self::Timestamp => Ty::Timestamp,
             Self::Duration => Ty::Duration,
             Self::List => Ty::List(any()),
-            Self::TextList => Ty::List(Rc::new(Node::of(Ty::Text))),
+            Self::StringList => Ty::List(Rc::new(DeclType::of(Ty::String))),
             Self::Map => Ty::Map(any()),
             Self::Optional => Ty::Optional(any()),
             Self::Type => Ty::Type,
@@ -215,24 +219,24 @@ impl P {
 }
 
 /// The type of a call's value, if the arguments fit the parameters.
-pub(super) fn overload(params: &[P], result: R, args: &[Node]) -> Option<Node> {
+pub(super) fn overload(params: &[P], result: R, args: &[DeclType]) -> Option<DeclType> {
     let fits = params.len() == args.len() && params.iter().zip(args).all(|(p, a)| p.accepts(&a.ty));
     if !fits {
         return None;
     }
-    let first = || args.first().cloned().unwrap_or_else(|| Node::of(Ty::Dyn));
-    let most = args.iter().map(|a| a.most).max().unwrap_or(1);
+    let first = || args.first().cloned().unwrap_or_else(|| DeclType::of(Ty::Dyn));
+    let max_elements = args.iter().map(|a| a.max_elements).max().unwrap_or(1);
     Some(match result {
-        R::Is(p @ (P::Text | P::TextList | P::List | P::Bytes)) => Node { most, ..p.node() },
-        R::Is(p) => p.node(),
+        R::Is(p @ (P::String | P::StringList | P::List | P::Bytes)) => DeclType { max_elements, ..p.decl() },
+        R::Is(p) => p.decl(),
         R::Element => match &first().ty {
             Ty::List(of) => (**of).clone(),
-            _ => Node::of(Ty::Dyn),
+            _ => DeclType::of(Ty::Dyn),
         },
         R::Unwrapped => first().unwrapped().clone(),
         R::First => first(),
-        R::OptionalOfFirst => Node::of(Ty::Optional(Rc::new(first()))),
-        R::OptionalOf(p) => Node::of(Ty::Optional(Rc::new(p.node()))),
+        R::OptionalOfFirst => DeclType::of(Ty::Optional(Rc::new(first()))),
+        R::OptionalOf(p) => DeclType::of(Ty::Optional(Rc::new(p.decl()))),
     })
 }
 
@@ -240,60 +244,60 @@ type Overload = (&'static str, &'static [P], R);
 
 /// Functions that are called by their name.
 pub(super) const GLOBALS: &[Overload] = &[
-    ("size", &[P::Text], R::Is(P::Int)),
+    ("size", &[P::String], R::Is(P::Int)),
     ("size", &[P::Bytes], R::Is(P::Int)),
     ("size", &[P::List], R::Is(P::Int)),
     ("size", &[P::Map], R::Is(P::Int)),
-    ("matches", &[P::Text, P::Text], R::Is(P::Bool)),
+    ("matches", &[P::String, P::String], R::Is(P::Bool)),
     ("dyn", &[P::Any], R::Is(P::Any)),
     ("type", &[P::Any], R::Is(P::Type)),
     ("int", &[P::Int], R::Is(P::Int)),
     ("int", &[P::Uint], R::Is(P::Int)),
     ("int", &[P::Double], R::Is(P::Int)),
-    ("int", &[P::Text], R::Is(P::Int)),
+    ("int", &[P::String], R::Is(P::Int)),
     ("int", &[P::Timestamp], R::Is(P::Int)),
     ("int", &[P::Duration], R::Is(P::Int)),
     ("uint", &[P::Uint], R::Is(P::Uint)),
     ("uint", &[P::Int], R::Is(P::Uint)),
     ("uint", &[P::Double], R::Is(P::Uint)),
-    ("uint", &[P::Text], R::Is(P::Uint)),
+    ("uint", &[P::String], R::Is(P::Uint)),
     ("double", &[P::Double], R::Is(P::Double)),
     ("double", &[P::Int], R::Is(P::Double)),
     ("double", &[P::Uint], R::Is(P::Double)),
-    ("double", &[P::Text], R::Is(P::Double)),
+    ("double", &[P::String], R::Is(P::Double)),
     ("bool", &[P::Bool], R::Is(P::Bool)),
-    ("bool", &[P::Text], R::Is(P::Bool)),
-    ("bytes", &[P::Text], R::Is(P::Bytes)),
+    ("bool", &[P::String], R::Is(P::Bool)),
+    ("bytes", &[P::String], R::Is(P::Bytes)),
     ("bytes", &[P::Bytes], R::Is(P::Bytes)),
-    ("string", &[P::Text], R::Is(P::Text)),
-    ("string", &[P::Bool], R::Is(P::Text)),
-    ("string", &[P::Int], R::Is(P::Text)),
-    ("string", &[P::Uint], R::Is(P::Text)),
-    ("string", &[P::Double], R::Is(P::Text)),
-    ("string", &[P::Bytes], R::Is(P::Text)),
-    ("string", &[P::Timestamp], R::Is(P::Text)),
-    ("string", &[P::Duration], R::Is(P::Text)),
-    ("string", &[P::Ip], R::Is(P::Text)),
-    ("string", &[P::Cidr], R::Is(P::Text)),
-    ("timestamp", &[P::Text], R::Is(P::Timestamp)),
+    ("string", &[P::String], R::Is(P::String)),
+    ("string", &[P::Bool], R::Is(P::String)),
+    ("string", &[P::Int], R::Is(P::String)),
+    ("string", &[P::Uint], R::Is(P::String)),
+    ("string", &[P::Double], R::Is(P::String)),
+    ("string", &[P::Bytes], R::Is(P::String)),
+    ("string", &[P::Timestamp], R::Is(P::String)),
+    ("string", &[P::Duration], R::Is(P::String)),
+    ("string", &[P::Ip], R::Is(P::String)),
+    ("string", &[P::Cidr], R::Is(P::String)),
+    ("timestamp", &[P::String], R::Is(P::Timestamp)),
     ("timestamp", &[P::Int], R::Is(P::Timestamp)),
     ("timestamp", &[P::Timestamp], R::Is(P::Timestamp)),
-    ("duration", &[P::Text], R::Is(P::Duration)),
+    ("duration", &[P::String], R::Is(P::Duration)),
     ("duration", &[P::Int], R::Is(P::Duration)),
     ("duration", &[P::Duration], R::Is(P::Duration)),
-    ("quantity", &[P::Text], R::Is(P::Quantity)),
-    ("isQuantity", &[P::Text], R::Is(P::Bool)),
-    ("url", &[P::Text], R::Is(P::Url)),
-    ("isURL", &[P::Text], R::Is(P::Bool)),
-    ("ip", &[P::Text], R::Is(P::Ip)),
-    ("isIP", &[P::Text], R::Is(P::Bool)),
-    ("ip.isCanonical", &[P::Text], R::Is(P::Bool)),
-    ("cidr", &[P::Text], R::Is(P::Cidr)),
-    ("isCIDR", &[P::Text], R::Is(P::Bool)),
+    ("quantity", &[P::String], R::Is(P::Quantity)),
+    ("isQuantity", &[P::String], R::Is(P::Bool)),
+    ("url", &[P::String], R::Is(P::Url)),
+    ("isURL", &[P::String], R::Is(P::Bool)),
+    ("ip", &[P::String], R::Is(P::Ip)),
+    ("isIP", &[P::String], R::Is(P::Bool)),
+    ("ip.isCanonical", &[P::String], R::Is(P::Bool)),
+    ("cidr", &[P::String], R::Is(P::Cidr)),
+    ("isCIDR", &[P::String], R::Is(P::Bool)),
     ("optional.of", &[P::Any], R::OptionalOfFirst),
     ("optional.ofNonZeroValue", &[P::Any], R::OptionalOfFirst),
     ("optional.none", &[], R::Is(P::Optional)),
-    ("format.named", &[P::Text], R::OptionalOf(P::Format)),
+    ("format.named", &[P::String], R::OptionalOf(P::Format)),
     ("sets.contains", &[P::List, P::List], R::Is(P::Bool)),
     ("sets.equivalent", &[P::List, P::List], R::Is(P::Bool)),
     ("sets.intersects", &[P::List, P::List], R::Is(P::Bool)),
@@ -301,44 +305,44 @@ pub(super) const GLOBALS: &[Overload] = &[
 
 /// Functions that are called on their first argument.
 pub(super) const MEMBERS: &[Overload] = &[
-    ("size", &[P::Text], R::Is(P::Int)),
+    ("size", &[P::String], R::Is(P::Int)),
     ("size", &[P::Bytes], R::Is(P::Int)),
     ("size", &[P::List], R::Is(P::Int)),
     ("size", &[P::Map], R::Is(P::Int)),
-    ("contains", &[P::Text, P::Text], R::Is(P::Bool)),
-    ("startsWith", &[P::Text, P::Text], R::Is(P::Bool)),
-    ("endsWith", &[P::Text, P::Text], R::Is(P::Bool)),
-    ("matches", &[P::Text, P::Text], R::Is(P::Bool)),
-    ("charAt", &[P::Text, P::Int], R::Is(P::Text)),
-    ("indexOf", &[P::Text, P::Text], R::Is(P::Int)),
-    ("indexOf", &[P::Text, P::Text, P::Int], R::Is(P::Int)),
+    ("contains", &[P::String, P::String], R::Is(P::Bool)),
+    ("startsWith", &[P::String, P::String], R::Is(P::Bool)),
+    ("endsWith", &[P::String, P::String], R::Is(P::Bool)),
+    ("matches", &[P::String, P::String], R::Is(P::Bool)),
+    ("charAt", &[P::String, P::Int], R::Is(P::String)),
+    ("indexOf", &[P::String, P::String], R::Is(P::Int)),
+    ("indexOf", &[P::String, P::String, P::Int], R::Is(P::Int)),
     ("indexOf", &[P::List, P::Any], R::Is(P::Int)),
-    ("lastIndexOf", &[P::Text, P::Text], R::Is(P::Int)),
+    ("lastIndexOf", &[P::String, P::String], R::Is(P::Int)),
     ("lastIndexOf", &[P::List, P::Any], R::Is(P::Int)),
-    ("lowerAscii", &[P::Text], R::Is(P::Text)),
-    ("upperAscii", &[P::Text], R::Is(P::Text)),
-    ("trim", &[P::Text], R::Is(P::Text)),
-    ("reverse", &[P::Text], R::Is(P::Text)),
-    ("replace", &[P::Text, P::Text, P::Text], R::Is(P::Text)),
-    ("replace", &[P::Text, P::Text, P::Text, P::Int], R::Is(P::Text)),
-    ("split", &[P::Text, P::Text], R::Is(P::TextList)),
-    ("split", &[P::Text, P::Text, P::Int], R::Is(P::TextList)),
-    ("substring", &[P::Text, P::Int], R::Is(P::Text)),
-    ("substring", &[P::Text, P::Int, P::Int], R::Is(P::Text)),
-    ("join", &[P::TextList], R::Is(P::Text)),
-    ("join", &[P::TextList, P::Text], R::Is(P::Text)),
+    ("lowerAscii", &[P::String], R::Is(P::String)),
+    ("upperAscii", &[P::String], R::Is(P::String)),
+    ("trim", &[P::String], R::Is(P::String)),
+    ("reverse", &[P::String], R::Is(P::String)),
+    ("replace", &[P::String, P::String, P::String], R::Is(P::String)),
+    ("replace", &[P::String, P::String, P::String, P::Int], R::Is(P::String)),
+    ("split", &[P::String, P::String], R::Is(P::StringList)),
+    ("split", &[P::String, P::String, P::Int], R::Is(P::StringList)),
+    ("substring", &[P::String, P::Int], R::Is(P::String)),
+    ("substring", &[P::String, P::Int, P::Int], R::Is(P::String)),
+    ("join", &[P::StringList], R::Is(P::String)),
+    ("join", &[P::StringList, P::String], R::Is(P::String)),
     ("isSorted", &[P::List], R::Is(P::Bool)),
     ("sum", &[P::List], R::Element),
     ("min", &[P::List], R::Element),
     ("max", &[P::List], R::Element),
-    ("find", &[P::Text, P::Text], R::Is(P::Text)),
-    ("findAll", &[P::Text, P::Text], R::Is(P::TextList)),
-    ("findAll", &[P::Text, P::Text, P::Int], R::Is(P::TextList)),
-    ("getScheme", &[P::Url], R::Is(P::Text)),
-    ("getHost", &[P::Url], R::Is(P::Text)),
-    ("getHostname", &[P::Url], R::Is(P::Text)),
-    ("getPort", &[P::Url], R::Is(P::Text)),
-    ("getEscapedPath", &[P::Url], R::Is(P::Text)),
+    ("find", &[P::String, P::String], R::Is(P::String)),
+    ("findAll", &[P::String, P::String], R::Is(P::StringList)),
+    ("findAll", &[P::String, P::String, P::Int], R::Is(P::StringList)),
+    ("getScheme", &[P::Url], R::Is(P::String)),
+    ("getHost", &[P::Url], R::Is(P::String)),
+    ("getHostname", &[P::Url], R::Is(P::String)),
+    ("getPort", &[P::Url], R::Is(P::String)),
+    ("getEscapedPath", &[P::Url], R::Is(P::String)),
     ("getQuery", &[P::Url], R::Is(P::Map)),
     ("isGreaterThan", &[P::Quantity, P::Quantity], R::Is(P::Bool)),
     ("isLessThan", &[P::Quantity, P::Quantity], R::Is(P::Bool)),
@@ -358,39 +362,39 @@ pub(super) const MEMBERS: &[Overload] = &[
     ("isLinkLocalUnicast", &[P::Ip], R::Is(P::Bool)),
     ("isGlobalUnicast", &[P::Ip], R::Is(P::Bool)),
     ("containsIP", &[P::Cidr, P::Ip], R::Is(P::Bool)),
-    ("containsIP", &[P::Cidr, P::Text], R::Is(P::Bool)),
+    ("containsIP", &[P::Cidr, P::String], R::Is(P::Bool)),
     ("containsCIDR", &[P::Cidr, P::Cidr], R::Is(P::Bool)),
-    ("containsCIDR", &[P::Cidr, P::Text], R::Is(P::Bool)),
+    ("containsCIDR", &[P::Cidr, P::String], R::Is(P::Bool)),
     ("ip", &[P::Cidr], R::Is(P::Ip)),
     ("masked", &[P::Cidr], R::First),
     ("prefixLength", &[P::Cidr], R::Is(P::Int)),
-    ("validate", &[P::Format, P::Text], R::OptionalOf(P::TextList)),
+    ("validate", &[P::Format, P::String], R::OptionalOf(P::StringList)),
     ("hasValue", &[P::Optional], R::Is(P::Bool)),
     ("value", &[P::Optional], R::Unwrapped),
     ("orValue", &[P::Optional, P::Any], R::Unwrapped),
     ("or", &[P::Optional, P::Optional], R::First),
     ("getFullYear", &[P::Timestamp], R::Is(P::Int)),
-    ("getFullYear", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getFullYear", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getMonth", &[P::Timestamp], R::Is(P::Int)),
-    ("getMonth", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getMonth", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getDate", &[P::Timestamp], R::Is(P::Int)),
-    ("getDate", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getDate", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getDayOfMonth", &[P::Timestamp], R::Is(P::Int)),
-    ("getDayOfMonth", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getDayOfMonth", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getDayOfWeek", &[P::Timestamp], R::Is(P::Int)),
-    ("getDayOfWeek", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getDayOfWeek", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getDayOfYear", &[P::Timestamp], R::Is(P::Int)),
-    ("getDayOfYear", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getDayOfYear", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getHours", &[P::Timestamp], R::Is(P::Int)),
-    ("getHours", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getHours", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getHours", &[P::Duration], R::Is(P::Int)),
     ("getMinutes", &[P::Timestamp], R::Is(P::Int)),
-    ("getMinutes", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getMinutes", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getMinutes", &[P::Duration], R::Is(P::Int)),
     ("getSeconds", &[P::Timestamp], R::Is(P::Int)),
-    ("getSeconds", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getSeconds", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getSeconds", &[P::Duration], R::Is(P::Int)),
     ("getMilliseconds", &[P::Timestamp], R::Is(P::Int)),
-    ("getMilliseconds", &[P::Timestamp, P::Text], R::Is(P::Int)),
+    ("getMilliseconds", &[P::Timestamp, P::String], R::Is(P::Int)),
     ("getMilliseconds", &[P::Duration], R::Is(P::Int)),
 ];

@@ -1,20 +1,21 @@
-//! Values of the expression language, and how a custom object becomes one
-//! (`k8s.io/apiserver/pkg/cel/common/values.go`): dates are timestamps, names are escaped, lists know their keys.
+//! Values of the expression language.
 
-use super::super::{ListType, Schema, Type};
-use crate::gonum::GoNumber;
+use crate::ListType;
+use crate::go::number::print_float;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+
+/// A value, or what went wrong, in the words of cel-go: they end up in the answer as they are.
+pub(super) type Outcome = Result<Val, String>;
 
 /// The key of a map; whole numbers of both kinds are one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Bool(bool),
     Int(i128),
-    Text(Rc<str>),
+    String(Rc<str>),
 }
 
 /// A value.
@@ -25,7 +26,7 @@ pub(super) enum Val {
     Int(i64),
     Uint(u64),
     Double(f64),
-    Text(Rc<str>),
+    String(Rc<str>),
     Bytes(Rc<[u8]>),
     List(Rc<List>),
     Map(Rc<BTreeMap<Key, Val>>),
@@ -41,7 +42,7 @@ pub(super) enum Val {
     /// A named string format.
     Format(&'static str),
     /// Data that could not be read as its schema says; using it is an error.
-    Broken(Rc<str>),
+    Error(Rc<str>),
 }
 
 /// A list that knows how its elements are told apart.
@@ -52,8 +53,8 @@ pub(super) struct List {
 }
 
 impl Val {
-    pub(super) fn text(text: &str) -> Self {
-        Self::Text(text.into())
+    pub(super) fn string(text: &str) -> Self {
+        Self::String(text.into())
     }
     pub(super) fn list(items: Vec<Val>) -> Self {
         Self::List(Rc::new(List { items, kind: ListType::Atomic }))
@@ -70,7 +71,7 @@ impl Val {
             Self::Int(_) => "int",
             Self::Uint(_) => "uint",
             Self::Double(_) => "double",
-            Self::Text(_) => "string",
+            Self::String(_) => "string",
             Self::Bytes(_) => "bytes",
             Self::List(_) => "list",
             Self::Map(_) => "map",
@@ -83,7 +84,7 @@ impl Val {
             Self::Ip(_) => "net.IP",
             Self::Cidr(..) => "net.CIDR",
             Self::Format(_) => "kubernetes.NamedFormat",
-            Self::Broken(_) => "error",
+            Self::Error(_) => "error",
         }
     }
 
@@ -94,7 +95,7 @@ impl Val {
             Self::Int(i) => Key::Int((*i).into()),
             Self::Uint(u) => Key::Int((*u).into()),
             Self::Double(d) if d.fract() == 0.0 && d.abs() < 1e18 => Key::Int(*d as i128),
-            Self::Text(t) => Key::Text(Rc::clone(t)),
+            Self::String(t) => Key::String(Rc::clone(t)),
             _ => return None,
         })
     }
@@ -104,7 +105,7 @@ impl Val {
         match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Text(a), Self::Text(b)) | (Self::Url(a), Self::Url(b)) => a == b,
+            (Self::String(a), Self::String(b)) | (Self::Url(a), Self::Url(b)) => a == b,
             (Self::Bytes(a), Self::Bytes(b)) => a == b,
             (Self::Timestamp(a), Self::Timestamp(b)) => a == b,
             (Self::Duration(a), Self::Duration(b)) => a == b,
@@ -134,7 +135,7 @@ impl Val {
             (Self::Uint(a), Self::Int(b)) => Some(i128::from(*a).cmp(&i128::from(*b))),
             (Self::Double(a), b) => a.partial_cmp(&b.number()?),
             (a, Self::Double(b)) => a.number()?.partial_cmp(b),
-            (Self::Text(a), Self::Text(b)) => Some(a.cmp(b)),
+            (Self::String(a), Self::String(b)) => Some(a.cmp(b)),
             (Self::Bytes(a), Self::Bytes(b)) => Some(a.cmp(b)),
             (Self::Bool(a), Self::Bool(b)) => Some(a.cmp(b)),
             (Self::Timestamp(a), Self::Timestamp(b)) => Some(a.cmp(b)),
@@ -160,7 +161,7 @@ impl Val {
             Self::Int(i) => *i == 0,
             Self::Uint(u) => *u == 0,
             Self::Double(d) => *d == 0.0,
-            Self::Text(t) => t.is_empty(),
+            Self::String(t) => t.is_empty(),
             Self::Bytes(b) => b.is_empty(),
             Self::List(l) => l.items.is_empty(),
             Self::Map(m) => m.is_empty(),
@@ -172,7 +173,7 @@ impl Val {
     /// How much there is of it, for costs.
     pub(super) fn size(&self) -> u64 {
         let size = match self {
-            Self::Text(t) | Self::Url(t) => t.len(),
+            Self::String(t) | Self::Url(t) => t.len(),
             Self::Bytes(b) => b.len(),
             Self::List(l) => l.items.len(),
             Self::Map(m) => m.len(),
@@ -219,7 +220,7 @@ impl List {
 fn same_element(keys: &[String], a: &Val, b: &Val) -> bool {
     let (Val::Map(a), Val::Map(b)) = (a, b) else { return false };
     keys.iter().filter_map(|k| escape(k)).all(|key| {
-        let key = Key::Text(key.as_str().into());
+        let key = Key::String(key.as_str().into());
         match (a.get(&key), b.get(&key)) {
             (Some(a), Some(b)) => a.equals(b),
             (a, b) => a.is_none() && b.is_none(),
@@ -267,92 +268,6 @@ pub(super) fn escape(name: &str) -> Option<String> {
     Some(name.replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__"))
 }
 
-/// A part of a custom object as expressions see it. With `root` it is a whole resource.
-pub(super) fn from_json(json: &Json, schema: Option<&Schema>, root: bool) -> Val {
-    let Some(schema) = schema else { return untyped(json) };
-    if schema.int_or_string {
-        return untyped(json);
-    }
-    match (json, schema.kind) {
-        (Json::Null, _) => Val::Null,
-        (Json::Object(members), _) => {
-            let mut out = BTreeMap::new();
-            let resource = root || schema.embedded_resource;
-            for (name, member) in members {
-                let meta = resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
-                if meta {
-                    out.insert(Key::Text(name.as_str().into()), metadata(name, member));
-                } else if let Some(property) = schema.properties.get(name) {
-                    if let Some(name) = escape(name) {
-                        let value = from_json(member, Some(property), property.embedded_resource);
-                        out.insert(Key::Text(name.as_str().into()), value);
-                    }
-                } else if let Some(additional) = &schema.additional {
-                    let value = from_json(member, Some(additional), additional.embedded_resource);
-                    out.insert(Key::Text(name.as_str().into()), value);
-                }
-            }
-            Val::Map(Rc::new(out))
-        }
-        (Json::Array(elements), _) => {
-            let items = schema.items.as_deref();
-            let items =
-                elements.iter().map(|e| from_json(e, items, items.is_some_and(|i| i.embedded_resource)));
-            Val::List(Rc::new(List { items: items.collect(), kind: schema.list_type.clone() }))
-        }
-        (Json::String(text), Some(Type::String)) => formatted(text, schema.format.as_deref()),
-        (Json::Number(number), Some(Type::Number)) => Val::Double(GoNumber::new(number).as_f64()),
-        (Json::Number(number), Some(Type::Integer)) => match GoNumber::new(number) {
-            GoNumber::Int(int) => Val::Int(int),
-            GoNumber::Float(float) if float.fract() == 0.0 && float.abs() < 9.2e18 => Val::Int(float as i64),
-            GoNumber::Float(_) => Val::Broken("integer expected".into()),
-        },
-        _ => untyped(json),
-    }
-}
-
-/// Of metadata, expressions see the name and nothing else.
-fn metadata(name: &str, member: &Json) -> Val {
-    let Some(members) = member.as_object().filter(|_| name == "metadata") else { return untyped(member) };
-    let seen = members.iter().filter(|(name, _)| matches!(name.as_str(), "name" | "generateName"));
-    Val::Map(Rc::new(seen.map(|(k, v)| (Key::Text(k.as_str().into()), untyped(v))).collect()))
-}
-
-fn formatted(text: &str, format: Option<&str>) -> Val {
-    let broken = |what: &str| Val::Broken(format!("Invalid {what} {text:?}").as_str().into());
-    match format {
-        Some("date") => {
-            let date = text.parse::<jiff::civil::Date>().ok();
-            let midnight = date.and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC).ok());
-            midnight.map_or_else(|| broken("date"), |z| Val::Timestamp(z.timestamp()))
-        }
-        Some("date-time" | "datetime") => text.parse().map_or_else(|_| broken("date"), Val::Timestamp),
-        Some("duration") => parse_duration(text).map_or_else(|| broken("duration"), Val::Duration),
-        Some("byte") => {
-            use base64::Engine as _;
-            let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
-            bytes.map_or_else(|| broken("base64"), |b| Val::Bytes(b.into()))
-        }
-        _ => Val::text(text),
-    }
-}
-
-fn untyped(json: &Json) -> Val {
-    match json {
-        Json::Null => Val::Null,
-        Json::Bool(b) => Val::Bool(*b),
-        Json::Number(number) => match GoNumber::new(number) {
-            GoNumber::Int(int) => Val::Int(int),
-            GoNumber::Float(float) => Val::Double(float),
-        },
-        Json::String(text) => Val::text(text),
-        Json::Array(elements) => Val::list(elements.iter().map(untyped).collect()),
-        Json::Object(members) => Val::Map(Rc::new(
-            members.iter().map(|(k, v)| (Key::Text(k.as_str().into()), untyped(v))).collect(),
-        )),
-    }
-}
-
 /// A duration as Go reads it: `1h30m`, `-1.5s`, `250ms`.
 pub(super) fn parse_duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
@@ -391,4 +306,61 @@ pub(super) fn parse_duration(text: &str) -> Option<SignedDuration> {
     }
     let nanos = i64::try_from(if negative { -nanos } else { nanos }).ok()?;
     Some(SignedDuration::from_nanos(nanos))
+}
+
+pub(super) fn no_overload() -> Outcome {
+    Err("no such overload".into())
+}
+
+/// A value as `string()` gives it.
+pub(super) fn print(value: &Val) -> String {
+    match value {
+        Val::Bool(b) => b.to_string(),
+        Val::Int(i) => i.to_string(),
+        Val::Uint(u) => u.to_string(),
+        Val::Double(d) => print_float(*d),
+        Val::String(t) | Val::Url(t) => t.to_string(),
+        Val::Bytes(b) => String::from_utf8_lossy(b).into_owned(),
+        Val::Timestamp(t) => t.to_string(),
+        Val::Duration(d) => {
+            let text = format!("{:.9}", d.as_secs_f64());
+            format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+        }
+        Val::Type(name) => (*name).into(),
+        Val::Ip(ip) => ip.to_string(),
+        Val::Cidr(ip, bits) => format!("{ip}/{bits}"),
+        other => format!("<{}>", other.type_name()),
+    }
+}
+
+pub(super) fn length(count: usize) -> Val {
+    Val::Int(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// `a.b`, or with `test` `has(a.b)`.
+pub(super) fn select_field(operand: &Val, field: &str, test: bool) -> Outcome {
+    match operand {
+        Val::Map(map) => {
+            let found = map.get(&Key::String(field.into()));
+            match (found, test) {
+                (found, true) => Ok(Val::Bool(found.is_some())),
+                (Some(value), false) => Ok(value.clone()),
+                (None, false) => Err(format!("no such key: {field}")),
+            }
+        }
+        Val::Optional(None) if test => Ok(Val::Bool(false)),
+        Val::Optional(None) => Ok(Val::Optional(None)),
+        Val::Optional(Some(inner)) if test => select_field(inner, field, true),
+        Val::Optional(Some(inner)) => Ok(select_optional(inner, field)),
+        _ => Err("no such overload".into()),
+    }
+}
+
+/// `a.?b`: the field if it is there.
+pub(super) fn select_optional(operand: &Val, field: &str) -> Val {
+    match operand {
+        Val::Optional(None) => Val::Optional(None),
+        Val::Optional(Some(inner)) => select_optional(inner, field),
+        operand => Val::Optional(select_field(operand, field, false).ok().map(Rc::new)),
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// which knows no difference between nothing and empty: empty lists and maps that are always printed become `null`,
 /// and bytes in a map that were `null` become empty. Objects that are not stored, and CRDs (stored as JSON), stay as they are.
 pub fn as_stored(value: &Value, schema: &Arc<Schema>) -> Value {
-    let schema = &if schema.reference.is_some() { schema.resolved() } else { Arc::clone(schema) };
+    let schema = &openapi::resolve(schema);
     match value {
         Value::Array(items) if items.is_empty() && schema.special.is_none() => Value::Null,
         Value::Object(members) if members.is_empty() && schema.additional.is_some() => Value::Null,
@@ -36,7 +36,7 @@ pub fn as_stored(value: &Value, schema: &Arc<Schema>) -> Value {
 /// Prints a state as Go prints the struct.
 pub(super) fn encode(schema: &Arc<Schema>, state: &Value) -> Value {
     if schema.reference.is_some() {
-        return encode(&schema.resolved(), state);
+        return encode(&openapi::resolve(schema), state);
     }
     match (schema.special, schema.kind) {
         (Some(Special::Quantity), _) if state.is_null() => "0".into(),

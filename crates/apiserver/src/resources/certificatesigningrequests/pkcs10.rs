@@ -3,11 +3,8 @@
 
 use super::super::pem;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519};
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-const ECDSA_KEY: &str = "1.2.840.10045.2.1";
-const RSA_KEY: &str = "1.2.840.113549.1.1.1";
-const ED25519_KEY: &str = "1.3.101.112";
 
 /// What the server looks at in a certificate request.
 #[derive(Debug)]
@@ -33,13 +30,12 @@ pub(super) fn parse(text: &[u8]) -> Result<Request, String> {
     let info = &request.certification_request_info;
     let organizations =
         info.subject.iter_organization().filter_map(|name| name.as_str().ok().map(str::to_string)).collect();
-    let bad_signature = request.verify_signature().err().map(|_| {
-        match info.subject_pki.algorithm.algorithm.to_id_string().as_str() {
-            RSA_KEY => "crypto/rsa: verification error",
-            ECDSA_KEY => "x509: ECDSA verification failure",
-            ED25519_KEY => "x509: Ed25519 verification failure",
-            _ => "x509: cannot verify signature: algorithm unimplemented",
-        }
+    let key = &info.subject_pki.algorithm.algorithm;
+    let bad_signature = request.verify_signature().err().map(|_| match key {
+        key if *key == OID_PKCS1_RSAENCRYPTION => "crypto/rsa: verification error",
+        key if *key == OID_KEY_TYPE_EC_PUBLIC_KEY => "x509: ECDSA verification failure",
+        key if *key == OID_SIG_ED25519 => "x509: Ed25519 verification failure",
+        _ => "x509: cannot verify signature: algorithm unimplemented",
     });
     Ok(Request { organizations, bad_signature })
 }

@@ -143,7 +143,7 @@ pub(super) fn rule(value: &Value) -> String {
 }
 
 /// A `CustomResourceDefinitionVersion`, without what was hoisted to the spec.
-pub(super) fn version(value: &Value, hoisted: &super::validation::Hoisted<'_>) -> String {
+pub(super) fn version(value: &Value, hoisted: &super::hoisted::Hoisted<'_>) -> String {
     let flag = |field: &str| value[field].as_bool().unwrap_or_default();
     let own = |field: &str, is_hoisted: bool| value.get(field).filter(|v| !is_hoisted && !v.is_null());
     let schema = own("schema", hoisted.schema.is_some()).map_or_else(

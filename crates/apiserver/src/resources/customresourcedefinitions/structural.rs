@@ -2,8 +2,7 @@
 //! defaults fit (`schema/defaulting/validation.go`).
 
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
-use fleetpass_schema::validation::Pattern;
-use fleetpass_schema::{Schema, crd, objectmeta, prune, validate};
+use fleetpass_schema::{Pattern, Schema, crd, go, objectmeta, pruning, validation};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -195,7 +194,7 @@ fn value_validation(props: &Props, skip_any_of: bool, skip_first: bool, path: &P
     }
     let pattern = text(props, "pattern");
     if let Some(why) = Pattern::new(pattern).error() {
-        let detail = format!("must be a valid regular expression, but isn't: {why}");
+        let detail = format!("must be a valid regular expression, but isn't: {}", go::Words(why));
         errors.push(Error::invalid(&path.child("pattern"), pattern, detail));
     }
 }
@@ -404,11 +403,11 @@ fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> E
         if !wrong.is_empty() {
             return invalid(fleetpass_apimachinery::field::aggregate(&wrong));
         }
-        return validate::validate(at, &schema, default);
+        return validation::validate(at, &schema, default);
     }
     let mut errors = ErrorList::new();
     let mut pruned = default.clone();
-    prune::prune(&mut pruned, &schema, schema.embedded_resource);
+    pruning::prune(&mut pruned, &schema, schema.embedded_resource);
     if pruned != *default {
         errors.push(Error::invalid(at, default.clone(), "must not have unknown fields"));
     }
@@ -424,7 +423,7 @@ fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> E
     }
     let wrong = objectmeta::validate_embedded(default, &schema);
     if wrong.is_empty() {
-        errors.extend(validate::validate(at, &schema, default));
+        errors.extend(validation::validate(at, &schema, default));
     } else {
         errors.extend(wrong.into_iter().map(prefixed));
     }

@@ -3,13 +3,14 @@
 //! kube-apiserver's internal type: what is identical in all versions is found at the spec.
 
 use super::go_json;
+use super::hoisted::{Hoisted, is_empty};
 use super::openapi;
 use crate::resources::customresources::is_selectable_type;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::validation::names::{is_dns1035_label, is_dns1123_subdomain};
-use fleetpass_schema::crd;
 use fleetpass_schema::fieldpath::field_path;
+use fleetpass_schema::{crd, go};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -18,34 +19,6 @@ const APPROVAL: &str = "api-approved.kubernetes.io";
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
     ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
-
-/// What all versions have in common, and so belongs to the spec (`conversion.go` of `apiextensions/v1`).
-pub(super) struct Hoisted<'a> {
-    pub(super) schema: Option<&'a Value>,
-    pub(super) subresources: Option<&'a Value>,
-    pub(super) columns: Option<&'a Value>,
-    pub(super) selectable: Option<&'a Value>,
-}
-
-impl<'a> Hoisted<'a> {
-    fn new(versions: &'a [Value]) -> Self {
-        let common = |field: &str| -> Option<&'a Value> {
-            let first = versions.first()?.get(field).filter(|v| !is_empty(v))?;
-            versions.iter().all(|v| v.get(field) == Some(first)).then_some(first)
-        };
-        Self {
-            schema: common("schema"),
-            subresources: common("subresources"),
-            columns: common("additionalPrinterColumns"),
-            selectable: common("selectableFields"),
-        }
-    }
-}
-
-/// Go's deep equality takes no notice of empty lists.
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
-}
 
 /// The errors of a new definition, but for those of its metadata that all kinds share.
 pub(super) fn validate(object: &Value) -> ErrorList {
@@ -452,7 +425,8 @@ fn validate_selectable(at: &Path, fields: &Value, schema: &Value, errors: &mut E
         let (found, leaf) = match field_path(path, &schema, false) {
             Ok(found) => found,
             Err(why) => {
-                errors.push(Error::invalid(&at, path, format!("is an invalid path: {why}")));
+                let detail = format!("is an invalid path: {}", go::Words(&why));
+                errors.push(Error::invalid(&at, path, detail));
                 continue;
             }
         };

@@ -1,0 +1,12 @@
+//! Who the server is when it writes by itself.
+
+use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
+
+/// The user on whose behalf the server itself writes.
+pub(crate) fn system_user() -> UserInfo {
+    UserInfo {
+        name: "system:apiserver".into(),
+        groups: vec![SYSTEM_MASTERS.into(), ALL_AUTHENTICATED.into()],
+        ..UserInfo::default()
+    }
+}

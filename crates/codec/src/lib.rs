@@ -19,7 +19,7 @@
 //!  object ────────────────────────────┴─► serde_json, yaml::print, protobuf::encode ─► bytes
 //! ```
 //!
-//! Errors are finished refusals (`Status`), because their text depends on how far decoding got and quotes the body.
+//! Errors about bodies are finished refusals (`Status`), because their text depends on how far decoding got and quotes the body.
 //!
 //! # What it does not do
 //!

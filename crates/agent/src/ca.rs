@@ -19,11 +19,15 @@ pub enum CaSource {
     ConfigMap,
 }
 
-/// How long an answer is good: a replaced CA reaches the Secrets within this and the next look at each.
+/// How long an answer is good: a replaced CA reaches the Secrets within this and the next look at each. Every reconcile
+/// needs the bundle, and it hardly ever changes.
 const KEEP: Duration = Duration::from_secs(60);
 
+/// The bundle as it was read last.
 pub(crate) struct CaBundle {
     source: CaSource,
+    /// When it was read, and what it was. A tokio mutex, because it is held while the source is read, for one request's
+    /// time limit at most: who asks meanwhile waits for that answer instead of asking too.
     known: Mutex<Option<(Instant, Vec<u8>)>>,
 }
 
@@ -32,7 +36,9 @@ impl CaBundle {
         Self { source, known: Mutex::default() }
     }
 
-    /// The bundle. Many reconciles that ask at once cause one read.
+    /// The bundle. Many reconciles that ask at once cause one read. A failure is not kept: the next who asks tries again.
+    ///
+    /// Cancel safety: a read that is dropped leaves what was known.
     pub(crate) async fn read(&self, calls: &Calls) -> Result<Vec<u8>, CallError> {
         if let CaSource::Pem(bundle) = &self.source {
             return Ok(bundle.clone());

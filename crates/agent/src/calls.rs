@@ -69,14 +69,16 @@ pub(crate) enum CallErrorKind {
     Unusable(&'static str),
 }
 
-/// How much of an error's text may be kept.
+/// How much of an error's text may be kept. A server may quote what it was sent: a Secret that it refuses, or the token
+/// of a TokenReview.
 #[derive(Clone, Copy, PartialEq)]
 enum Sensitive {
     Yes,
     No,
 }
 
-/// An account's requests to both sides.
+/// The requests to both sides. None is tried again here: a reconcile that failed is repeated as a whole, after a new
+/// look.
 pub(crate) struct Calls {
     pub(crate) hub: Client,
     pub(crate) spoke: Client,
@@ -86,6 +88,7 @@ pub(crate) struct Calls {
     pub(crate) health: Arc<Health>,
 }
 
+/// Builds requests for a kind in a namespace.
 fn path<K: Resource<DynamicType = ()>>(namespace: &str) -> Builder {
     Builder::new(K::url_path(&(), Some(namespace)))
 }
@@ -105,6 +108,7 @@ impl Calls {
         }
     }
 
+    /// Reads the ServiceAccount; `None` only if the cluster does not know the object.
     pub(crate) async fn service_account(&self, name: &str) -> Result<Option<ServiceAccount>, CallError> {
         let request = path::<v1::ServiceAccount>(&self.agent_namespace).get(name, &GetParams::default());
         let call = "GET ServiceAccount";
@@ -115,6 +119,7 @@ impl Calls {
         }
     }
 
+    /// Reads the Secret; `None` only if the hub does not know the object.
     pub(crate) async fn secret(&self, name: &str) -> Result<Option<Secret>, CallError> {
         let request = path::<v1::Secret>(&self.cluster).get(name, &GetParams::default());
         match self.send::<v1::Secret>(Side::Hub, "GET Secret", request, Sensitive::Yes, Some(name)).await {
@@ -138,6 +143,8 @@ impl Calls {
         })
     }
 
+    /// Creates the ServiceAccount with our label; a conflict if there is one, which then is somebody else's or was not
+    /// seen yet.
     pub(crate) async fn create_service_account(&self, name: &str) -> Result<ServiceAccount, CallError> {
         let body = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
@@ -179,7 +186,8 @@ impl Calls {
         })
     }
 
-    /// Whether the cluster takes the token for the ServiceAccount `name`.
+    /// Whether the cluster takes the token for the ServiceAccount `name`. A token that is good, but of somebody else, is
+    /// not: it would give the hub's users the rights of another account.
     pub(crate) async fn review(
         &self,
         name: &str,
@@ -216,16 +224,19 @@ impl Calls {
         Ok(self.send::<v1::Secret>(Side::Hub, call, request, Sensitive::Yes, None).await?.into())
     }
 
+    /// Deletes the Secret with this UID; a conflict if another has its name by now.
     pub(crate) async fn delete_secret(&self, name: &str, uid: &str) -> Result<(), CallError> {
         let request = path::<v1::Secret>(&self.cluster).delete(name, &only(uid));
         self.gone(Side::Hub, "DELETE Secret", request, Sensitive::Yes).await
     }
 
+    /// Deletes the ServiceAccount with this UID; a conflict if another has its name by now.
     pub(crate) async fn delete_service_account(&self, name: &str, uid: &str) -> Result<(), CallError> {
         let request = path::<v1::ServiceAccount>(&self.agent_namespace).delete(name, &only(uid));
         self.gone(Side::Cluster, "DELETE ServiceAccount", request, Sensitive::No).await
     }
 
+    /// Applies a merge patch to the account's status; gives the account as it is then.
     pub(crate) async fn patch_status(
         &self,
         name: &str,
@@ -241,6 +252,7 @@ impl Calls {
         Ok(self.send::<ManagedServiceAccount>(Side::Hub, call, request, Sensitive::No, None).await?.into())
     }
 
+    /// Deletes; what does not exist is gone, as it should be.
     async fn gone(
         &self,
         side: Side,
@@ -274,10 +286,12 @@ impl Calls {
             Ok(answer) => answer.map_err(|error| classify(error, sensitive, object)),
             Err(_) => Err(CallErrorKind::Unavailable("timed out".to_owned())),
         };
+        // A refusal is an answer too: the side is there.
         match &answer {
             Err(CallErrorKind::Unavailable(_)) => self.health.failed(side),
             _ => self.health.answered(side),
         }
+        // Wiped when it is dropped: it may hold a token.
         let text = secrecy::SecretString::from(answer.map_err(fail)?);
         serde_json::from_str(secrecy::ExposeSecret::expose_secret(&text))
             .map_err(|_| fail(CallErrorKind::Unusable("it cannot be parsed")))
@@ -313,6 +327,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// A deletion of the object with this UID, and of no other that took its name meanwhile.
 fn only(uid: &str) -> DeleteParams {
     let uid = (!uid.is_empty()).then(|| uid.to_owned());
     DeleteParams::default().preconditions(Preconditions { uid, resource_version: None })
@@ -338,10 +353,12 @@ impl Content<'_> {
         metadata.managed_fields = None;
         metadata.name = Some(name.to_owned());
         metadata.namespace = Some(namespace.to_owned());
+        // The resourceVersion of the present one stays in: it makes the replacement fail if there is a newer one.
         let labels = metadata.labels.get_or_insert_default();
         labels.insert(names::LABEL_IS_MANAGED.to_owned(), names::LABEL_IS_MANAGED_VALUE.to_owned());
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(names::ANNOTATION_TOKEN_REQUEST.to_owned(), self.record.to_owned());
+        // References to earlier accounts of this name go: the garbage collector would see an owner that is gone.
         let owners = metadata.owner_references.get_or_insert_default();
         owners.retain(|owner| !observe::refers_to(owner, name));
         owners.push(OwnerReference {

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::sync::Notify;
 
 /// The agent's view of its two sides.
+///
+/// The flags are independent of each other and guard no other memory, so relaxed ordering is enough: a reader may see
+/// one a moment later, and nothing else.
 #[derive(Debug, Default)]
 pub struct Health {
     hub_away: AtomicBool,
@@ -13,7 +16,7 @@ pub struct Health {
     cluster_refuses: AtomicBool,
     /// One bit per kind whose objects have been listed once.
     listed: AtomicU8,
-    /// Woken when a side answers again.
+    /// Woken when a side answers again. It keeps one wake-up for a loop that is not listening just then.
     pub(crate) recovered: Notify,
 }
 
@@ -25,6 +28,7 @@ impl Health {
         }
     }
 
+    /// The side gave no answer: said once, until it does again.
     pub(crate) fn failed(&self, side: Side) {
         if !self.away(side).swap(true, Ordering::Relaxed) {
             tracing::warn!(side = side.as_str(), "no answer; what there is stays, trying again");
@@ -56,13 +60,16 @@ impl Health {
         }
     }
 
+    /// The side answered, whatever it said. If it was away, accounts that failed need not wait for their backoff.
     pub(crate) fn answered(&self, side: Side) {
+        // Read before the swap: this is called for every request, and a flag that is only read stays in all caches.
         if self.away(side).load(Ordering::Relaxed) && self.away(side).swap(false, Ordering::Relaxed) {
             tracing::info!(side = side.as_str(), "answers again");
             self.recovered.notify_one();
         }
     }
 
+    /// All objects of the kind have been seen once.
     pub(crate) fn listed(&self, kind: Kind) {
         self.listed.fetch_or(1 << kind as u8, Ordering::Relaxed);
     }

@@ -18,7 +18,8 @@ const LEASE_SECONDS: i32 = 60;
 /// Time to the next attempt after one that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Renews the Lease while the agent is ready, until dropped.
+/// Renews the Lease while the agent is ready, until dropped. Dropping it at any point is safe: a renewal is one write,
+/// and a Lease that is not renewed says what it should.
 pub(crate) async fn keep(client: Client, namespace: String, clock: SharedClock, health: Arc<Health>) {
     let leases = Api::<Lease>::namespaced(client, &namespace);
     loop {
@@ -34,6 +35,7 @@ async fn renew(leases: &Api<Lease>, clock: &SharedClock) -> bool {
         renew_time: Some(MicroTime(clock.now())),
         ..LeaseSpec::default()
     };
+    // Without a precondition: nobody else writes this Lease, it elects no one.
     let patch = Patch::Merge(serde_json::json!({"spec": spec}));
     let result = match leases.patch(names::ADDON_NAME, &PatchParams::default(), &patch).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => {

@@ -21,6 +21,7 @@ const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
 /// - cluster-wide, TokenReviews: create
 pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
     let mut subject = subject.clone();
+    // RBAC's validation wants the group for users and groups, and none for ServiceAccounts.
     if subject["kind"] != "ServiceAccount" {
         subject["apiGroup"] = json!("rbac.authorization.k8s.io");
     }
@@ -107,7 +108,7 @@ impl InCluster<'_> {
             service_account: SERVICE_ACCOUNT,
             image,
             arguments,
-            // There is no election among agents.
+            // There is no election among agents: two would replace each other's tokens.
             replicas: Replicas::One,
             secret: Some((self.hub_kubeconfig_secret, HUB_DIRECTORY)),
         };

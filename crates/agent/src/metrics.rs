@@ -48,6 +48,7 @@ struct OutcomeLabel {
 pub(crate) struct Metrics {
     registry: Registry,
     refreshes: Family<CauseLabel, Counter>,
+    /// By labels of a few fixed texts each: no account's name, or a broken fleet would make as many series as accounts.
     failures: Family<FailureLabels, Counter>,
     reconciles: Family<OutcomeLabel, Histogram>,
     expiries: Arc<Scraped>,
@@ -55,6 +56,8 @@ pub(crate) struct Metrics {
 
 /// What is read at the time of a scrape.
 struct Scraped {
+    /// When the token of each account expires. A std mutex: it is held for one operation of the map, or for the time of
+    /// a scrape, and never across an `await`.
     expiries: Mutex<BTreeMap<String, Timestamp>>,
     clock: SharedClock,
     health: Arc<Health>,
@@ -128,10 +131,12 @@ impl Metrics {
         Self { registry, refreshes, failures, reconciles, expiries }
     }
 
+    /// A token was requested and projected.
     pub(crate) fn refreshed(&self, cause: Cause) {
         self.refreshes.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
     }
 
+    /// A request failed, and with it a reconcile.
     pub(crate) fn failed(&self, error: &CallError) {
         let kind = match error.kind {
             CallErrorKind::Unavailable(_) => "unavailable",
@@ -144,11 +149,13 @@ impl Metrics {
         self.failures.get_or_create(&labels).inc();
     }
 
+    /// One reconcile ended after that time.
     pub(crate) fn reconciled(&self, took: Duration, good: bool) {
         let outcome = if good { "success" } else { "error" };
         self.reconciles.get_or_create(&OutcomeLabel { outcome }).observe(took.as_secs_f64());
     }
 
+    /// The token of the account expires then; `None` when it has none, or is gone: then its series ends.
     pub(crate) fn expires(&self, account: &str, expires_at: Option<Timestamp>) {
         let mut expiries = self.expiries.lock();
         match expires_at {

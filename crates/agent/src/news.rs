@@ -67,7 +67,9 @@ impl Versions {
         };
         match (change, self.of(kind)) {
             (Change::At(version) | Change::Gone(Some(version)), Some(known)) => at_most(version, known),
+            // The reconcile found it gone, or deleted it.
             (Change::Gone(_), None) => true,
+            // There was none of ours and now there is; or a list lacks what the reconcile saw.
             (Change::At(_), None) | (Change::Gone(None), Some(_)) => false,
         }
     }
@@ -97,15 +99,21 @@ pub(crate) struct End {
 
 #[derive(Default)]
 struct Entry {
-    /// Taken out while a reconcile runs.
+    /// `None` while a reconcile runs, which has it then, and before the first. In a box, so that it moves between here
+    /// and there as a pointer.
     memory: Option<Box<Memory>>,
+    /// What the last reconcile left behind. `None` before the first, and after one to which the hub did not answer: then
+    /// every change is news.
     settled: Option<Versions>,
-    /// What happened since the last reconcile began.
+    /// What happened since the last reconcile began: of each kind the latest change, which stands for those before it.
     news: HashMap<Kind, Change>,
+    /// Between [`News::begin`] and [`News::end`]. What happens meanwhile is weighed at the end, when it is known what the
+    /// reconcile wrote itself.
     running: bool,
 }
 
 impl Entry {
+    /// Whether something happened that the last reconcile has not taken into account.
     fn has_news(&self) -> bool {
         let fresh = |(kind, change): (&Kind, &Change)| {
             self.settled.as_ref().is_none_or(|settled| !settled.cover(*kind, change))
@@ -128,7 +136,9 @@ impl News {
         !entry.running && entry.has_news()
     }
 
-    /// All objects of a kind were listed: those not in the list are gone. Gives the accounts whose turn it is.
+    /// All objects of a kind were listed: those not in the list are gone. Gives the accounts whose turn it is. This is how
+    /// deletions are noticed that happened while a watch was broken; those from before the agent started show as a
+    /// ServiceAccount or a Secret with our label and without an account. Takes time linear in the number of accounts.
     #[must_use]
     pub(crate) fn listed(&mut self, kind: Kind, names: &HashSet<Name>) -> Vec<Name> {
         let missing: Vec<Name> = self.0.keys().filter(|name| !names.contains(*name)).cloned().collect();
@@ -139,6 +149,7 @@ impl News {
     pub(crate) fn begin(&mut self, name: &Name) -> Box<Memory> {
         let entry = self.0.entry(name.clone()).or_default();
         entry.running = true;
+        // The reconcile reads everything live, after this: it takes all that happened so far into account.
         entry.news.clear();
         entry.memory.take().unwrap_or_default()
     }
@@ -149,6 +160,7 @@ impl News {
             Outcome::Settled { versions, wait } => (Ok(wait.map_or(Next::Wait, Next::After)), Some(versions)),
             Outcome::Failed { versions } => (Err(Failed), versions),
         };
+        // The entry is there: only this function takes entries out, and there is one reconcile per account at a time.
         let entry = self.0.entry(name.clone()).or_default();
         entry.running = false;
         entry.memory = Some(memory);
@@ -156,6 +168,7 @@ impl News {
         let again = entry.has_news();
         if !again {
             entry.news.clear();
+            // Or every account that ever was would be kept. One that waits for its time is not gone.
             if result == Ok(Next::Wait) && entry.settled.as_ref().is_some_and(Versions::is_empty) {
                 self.0.remove(name);
             }

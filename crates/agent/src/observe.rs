@@ -8,7 +8,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-/// Everything about one account, read live.
+/// Everything about one account, read live: no watch or cache is in between, so what the agent deletes was there, and
+/// what it finds missing was missing, when the server answered.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observed {
     /// The ManagedServiceAccount; `None` only when the hub said that it does not exist.
@@ -26,7 +27,8 @@ pub(crate) struct Observed {
 /// What the agent remembers of one account between reconciles. Losing it costs one TokenReview.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
-    /// A token that the cluster issued and that is not in the Secret yet.
+    /// A token that the cluster issued and that is not in the Secret yet: kept while the hub does not take it, so that
+    /// no attempt costs another token.
     pub(crate) minted: Option<Minted>,
     /// What the agent wrote into the Secret last, and when.
     pub(crate) projected: Option<(Fingerprint, Timestamp)>,
@@ -67,7 +69,7 @@ pub(crate) struct Account {
     pub(crate) terminating: bool,
     /// `spec.rotation.validity`, unchecked.
     pub(crate) validity: String,
-    /// What was reported so far.
+    /// What was reported so far, with the conditions of others.
     pub(crate) status: Status,
 }
 
@@ -91,13 +93,13 @@ pub(crate) struct Secret {
     pub(crate) metadata: ObjectMeta,
     /// Whether it carries our label and is of our type.
     pub(crate) managed: bool,
-    /// Whether its data can no longer be changed.
+    /// Whether its data can no longer be changed: then only its deletion makes room for another token.
     pub(crate) immutable: bool,
     /// The token in it.
     pub(crate) token: Option<Token>,
     /// The CA bundle in it.
     pub(crate) ca: Option<Vec<u8>>,
-    /// Whether it has keys other than ours.
+    /// Whether it has keys other than ours. Those are taken out: consumers may mount the whole Secret.
     pub(crate) extra_keys: bool,
 }
 

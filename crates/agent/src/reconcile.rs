@@ -30,11 +30,16 @@ const MOST_LOOKS: usize = 4;
 
 impl Context {
     /// One reconcile of one account. The memory comes back in any case.
+    ///
+    /// Cancel safety: what is dropped at an `await` has sent a request or not; the memory is lost with it. A token that
+    /// was requested and not yet projected goes with it, and a later reconcile requests another.
     pub(crate) async fn reconcile(&self, name: &str, memory: &mut Memory) -> Outcome {
         let started = tokio::time::Instant::now();
         let mut looks = 1;
         let result = loop {
             match self.pass(name, memory, looks == MOST_LOOKS).await {
+                // Somebody else wrote first: no failure, and no reason to wait. But bounded, because a writer that never
+                // rests would keep this worker for ever.
                 Err((error, _)) if changed_meanwhile(&error) && looks < MOST_LOOKS => looks += 1,
                 result => break result,
             }
@@ -55,12 +60,17 @@ impl Context {
         memory: &mut Memory,
         last: bool,
     ) -> Result<Outcome, (CallError, Option<Versions>)> {
+        // Together, for the sake of time; so they are not of one moment. That is safe, because no write trusts them: a
+        // Secret is replaced, and a status patched, at the version that was read, deletions name the UID, creations fail
+        // on what exists, and a token that was issued is checked for the UID.
         let (account, secret, service_account, ca) = tokio::join!(
             self.calls.account(name),
             self.calls.secret(name),
             self.calls.service_account(name),
             self.ca.read(&self.calls),
         );
+        // The hub first: without its word on account and Secret there is nothing to decide, nor anybody to tell. The
+        // memory is taken only after these can no longer fail.
         let mut seen = Observed {
             account: account.map_err(|error| (error, None))?,
             secret: secret.map_err(|error| (error, None))?,
@@ -80,8 +90,9 @@ impl Context {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 if last || !changed_meanwhile(&error) {
-                    self.say_so(name, &mut seen, &error).await;
+                    self.report_failure(name, &mut seen, &error).await;
                 }
+                // After the report, whose echo is to be no news: it would end the backoff.
                 let versions = versions(&seen);
                 Err((error, Some(versions)))
             }
@@ -109,7 +120,8 @@ impl Context {
         })
     }
 
-    /// Takes one step and notes what came of it.
+    /// Takes one step and notes what came of it: the answer of the server where it gives the object, otherwise a new
+    /// look at it. So the next decision is about what is there, not about what was meant to be.
     async fn take(&self, name: &str, seen: &mut Observed, step: Step) -> Result<(), CallError> {
         let now = self.clock.now();
         match step {
@@ -119,6 +131,8 @@ impl Context {
             }
             Step::RequestToken(wanted, _) => {
                 let token = self.calls.request_token(name, &wanted).await?;
+                // Before it is remembered: a token that was issued for somebody else's ServiceAccount, which took the
+                // name a moment ago, must never reach the hub.
                 if let Some(problem) = seen
                     .service_account
                     .as_ref()
@@ -140,6 +154,7 @@ impl Context {
             Step::DeleteServiceAccount { uid } => {
                 self.calls.delete_service_account(name, &uid).await?;
                 tracing::info!(account = name, "deleted the ServiceAccount");
+                // A finalizer may hold it, or another may have its name already.
                 seen.service_account = self.calls.service_account(name).await?;
             }
             Step::DeleteSecret { uid } => {
@@ -173,6 +188,8 @@ impl Context {
         let fingerprint = token.fingerprint();
         let written = self.calls.write_secret(name, &content, present).await?;
         seen.secret = Some(written);
+        // Only now that it is written: a write that failed leaves the token to the next attempt. Where only the answer
+        // was lost, the next look finds that token in the Secret, and at worst writes it once more.
         match (source, seen.memory.minted.take()) {
             (Source::Minted(cause), Some(minted)) => {
                 seen.memory.projected = Some((fingerprint, minted.at));
@@ -188,7 +205,7 @@ impl Context {
 
     /// Tells the user why nothing happens, if the hub can be told. A failure to do so adds nothing: the error that
     /// led here is reported and tried again anyway.
-    async fn say_so(&self, name: &str, seen: &mut Observed, error: &CallError) {
+    async fn report_failure(&self, name: &str, seen: &mut Observed, error: &CallError) {
         let cluster = &self.policy.cluster;
         let (reason, message) = match (error.side, &error.kind) {
             (Side::Hub, CallErrorKind::Unavailable(_)) => return,
@@ -211,12 +228,14 @@ impl Context {
         }
     }
 
+    /// Keeps the metric of the token's end up to date; it ends with the account.
     fn note_expiry(&self, name: &str, seen: &Observed) {
         let managed = seen.secret.as_ref().filter(|secret| secret.managed && seen.account.is_some());
         let claims = managed.and_then(|secret| secret.token.as_ref()?.claims());
         self.metrics.expires(name, claims.map(|claims| claims.expires_at));
     }
 
+    /// All is done until something changes, or until `next`.
     fn settled(&self, seen: &Observed, next: Option<jiff::Timestamp>) -> Outcome {
         let wait = next.map(|next| {
             let millis = next.as_millisecond().saturating_sub(self.clock.now().as_millisecond());
@@ -231,7 +250,8 @@ fn changed_meanwhile(error: &CallError) -> bool {
     matches!(error.kind, CallErrorKind::Conflict | CallErrorKind::NotFound(_))
 }
 
-/// The objects of ours as they were seen or written last.
+/// The objects of ours as they were seen or written last. Those of others are not among them: the watches, which select
+/// by our label, would take them for gone.
 fn versions(seen: &Observed) -> Versions {
     let secret = seen.secret.as_ref().filter(|secret| secret.managed);
     let service = seen.service_account.as_ref().filter(|service| service.managed);

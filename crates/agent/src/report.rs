@@ -74,6 +74,8 @@ impl Verdict {
         Self {
             secret_created: Finding::secret(held.exists),
             token_reported: Finding { status: false, reason, message },
+            // The token in our Secret goes on working until it expires, whatever is in the way of the next one. Without
+            // a Secret of ours there is nothing to point at, least of all somebody else's.
             token: if held.exists { TokenFact::Unchanged } else { TokenFact::None },
         }
     }
@@ -102,6 +104,7 @@ impl Finding {
 
 /// The account's status as it should be; `None` if that is what it is.
 pub(crate) fn status(name: &str, account: &Account, verdict: &Verdict, now: Timestamp) -> Option<Status> {
+    // Changed, not made anew: conditions of other types are somebody else's and stay.
     let mut status = account.status.clone();
     set(&mut status.conditions, names::CONDITION_SECRET_CREATED, &verdict.secret_created, now);
     set(&mut status.conditions, names::CONDITION_TOKEN_REPORTED, &verdict.token_reported, now);
@@ -144,12 +147,15 @@ fn set(conditions: &mut Vec<Condition>, type_: &str, finding: &Finding, now: Tim
     }
 }
 
-/// The merge patch (RFC 7386) that makes `status` the account's, provided that it still is what was read.
+/// The merge patch (RFC 7386) that makes `status` the account's, provided that it still is what was read: a merge patch
+/// replaces the list of conditions whole, so one that somebody else wrote meanwhile would be lost without the
+/// precondition.
 pub(crate) fn patch(account: &Account, status: &Status) -> serde_json::Value {
     serde_json::json!({
         "metadata": {"resourceVersion": account.resource_version},
         "status": {
             "conditions": status.conditions,
+            // What is absent has to be null: a member that a merge patch does not name stays.
             "expirationTimestamp": status.expiration_timestamp,
             "tokenSecretRef": status.token_secret_ref,
         },

@@ -37,9 +37,9 @@ pub struct Options {
     pub audiences: Vec<String>,
     /// How often the cluster is asked whether a token is still good. At least a second.
     pub review_interval: Duration,
-    /// How many accounts are worked on at the same time.
+    /// How many accounts are worked on at the same time: it bounds the requests that wait at either side.
     pub concurrency: usize,
-    /// How long a request may take.
+    /// How long a request may take. A reconcile makes a bounded number of them, so it has no limit of its own.
     pub request_timeout: Duration,
     /// How long a shutdown waits for reconciles under way.
     pub shutdown_grace: Duration,
@@ -108,7 +108,7 @@ impl Handle {
 
 /// The longest interval that makes a difference: no token that is worth a review lives longer.
 const YEAR: u64 = 366 * 24 * 3600;
-/// How many signals may wait; more, and the watches wait.
+/// How many signals may wait; more, and the watches wait, and with them, by flow control, the servers.
 const SIGNALS: usize = 1_024;
 
 impl Agent {
@@ -127,6 +127,7 @@ impl Agent {
         if options.review_interval < Duration::from_secs(1) {
             return refuse("review_interval", "must be at least 1s");
         }
+        // Of a file or a ConfigMap it is found out later, and said in the status: they may come to be.
         if options.ca == CaSource::Pem(Vec::new()) {
             return refuse("ca", "is empty");
         }
@@ -146,6 +147,7 @@ impl Agent {
                 agent_namespace: options.agent_namespace.clone(),
                 audiences: options.audiences.clone(),
                 review_seconds: options.review_interval.as_secs().min(YEAR) as i64,
+                // Few objects are ever in the way; a look costs four reads.
                 obstacle_seconds: 30,
             },
             ca: CaBundle::new(options.ca.clone()),
@@ -159,17 +161,19 @@ impl Agent {
     /// Works until shut down; reconciles under way then have [`Options::shutdown_grace`] to end.
     pub async fn run(self, shutdown: CancellationToken) {
         let (queue, backlog) = queue(news::BACKOFF);
-        let turns = Turns { news: Mutex::default(), queue };
+        let dispatcher = Dispatcher { news: Mutex::default(), queue };
         tracing::info!(cluster = self.options.cluster, "agent started");
         let options = fleetpass_workqueue::Options {
             jitter: news::jitter,
             grace: self.options.shutdown_grace,
             ..fleetpass_workqueue::Options::workers(self.options.concurrency)
         };
+        let reconcile = |name| dispatcher.reconcile(name, self.context.clone());
         // A reconcile has told of its failure itself, with more than the queue knows.
-        let work =
-            backlog.work(options, shutdown.clone(), |name| turns.take(name, self.context.clone()), |_, _| ());
-        let (unfinished, ()) = tokio::join!(work, self.listen(&turns, shutdown));
+        let work = backlog.work(options, shutdown.clone(), reconcile, |_, _| ());
+        // Both end with the shutdown. What happens during the grace is not listened to: the lists of the next start
+        // tell it again.
+        let (unfinished, ()) = tokio::join!(work, self.listen(&dispatcher, shutdown));
         if unfinished > 0 {
             tracing::warn!("some accounts were still being worked on at the end of the shutdown's grace");
         }
@@ -177,14 +181,15 @@ impl Agent {
     }
 
     /// Puts into the queue whoever something happened to, until shut down. The watches end with it.
-    async fn listen(&self, turns: &Turns, shutdown: CancellationToken) {
+    async fn listen(&self, dispatcher: &Dispatcher, shutdown: CancellationToken) {
+        // Dropping the set aborts its tasks: they only read, but for the Lease, whose renewal is a single write.
         let mut helpers = JoinSet::new();
         let mut signals = self.start_watches(&mut helpers);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(signal) = signals.recv() => turns.accept(signal),
-                () = self.health.recovered.notified() => turns.queue.hurry(),
+                Some(signal) = signals.recv() => dispatcher.accept(signal),
+                () = self.health.recovered.notified() => dispatcher.queue.hurry(),
             }
         }
     }
@@ -216,14 +221,19 @@ impl Agent {
     }
 }
 
-/// Whose turn it is: what happened, and the queue of those to whom it matters.
-struct Turns {
-    /// A std mutex: nothing awaits while it is held.
+/// Tells the work queue which accounts have news, and the news how their reconciles ended.
+///
+/// The two have a lock each and are never locked together: `news` is let go before the queue is touched. A change
+/// between the two is no danger, because an addition to the queue is never lost and one too many costs a few reads.
+struct Dispatcher {
+    /// A std mutex: it is held for one operation of the news, never across an `await`. The longest is a list, which
+    /// goes through all names once.
     news: Mutex<News>,
     queue: Queue<Name>,
 }
 
-impl Turns {
+impl Dispatcher {
+    /// A panic in an operation of the news leaves at worst an account that is looked at once too often.
     fn news(&self) -> MutexGuard<'_, News> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -243,7 +253,13 @@ impl Turns {
 
     /// One reconcile of one account. It is a task: accounts are worked on by all threads, and one whose reconcile
     /// panics has failed and is tried again, as if the agent had just started.
-    async fn take(&self, name: Name, context: Arc<Context>) -> Result<Next, Failed> {
+    ///
+    /// Cancel safety: when this is dropped, at the end of the shutdown's grace, the reconcile is aborted at its next
+    /// `await`. The request that is under way then may or may not be carried out; that is the crash that `decide` has
+    /// an answer to.
+    async fn reconcile(&self, name: Name, context: Arc<Context>) -> Result<Next, Failed> {
+        // Begun before anything is read: a change from here on is kept as news until the end, because the reconcile may
+        // have looked before it.
         let mut memory = self.news().begin(&name);
         let account = name.clone();
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -256,6 +272,7 @@ impl Turns {
         });
         let End { result, again } = self.news().end(&name, memory, outcome);
         if again {
+            // It is still running for the queue, which lets it come again afterwards.
             self.queue.add(name);
         }
         result

@@ -10,8 +10,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// More connections than scrapers and probes ever hold.
+/// More connections than scrapers and probes ever hold. At the limit new ones wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 64;
+/// How long a client may take to send the head of its request: a slot must not be held for ever.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a listener serves.
@@ -52,6 +53,7 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
+        // A connection that is dropped in `accept` after it was taken is closed: its client connects again.
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = accept(&listener, &slots) => accepted,
@@ -79,6 +81,8 @@ pub async fn serve(
 
 type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
 
+/// The next connection, with the slot that it takes. The slot comes first, so that nothing is accepted that would then
+/// have to wait.
 async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<Accepted> {
     let slot = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {

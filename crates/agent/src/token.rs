@@ -17,7 +17,8 @@ pub(crate) struct Token {
     claims: Option<Claims>,
 }
 
-/// Tells tokens apart without keeping them: a keyless 64-bit hash, only ever compared within this process.
+/// Tells tokens apart without keeping them: a keyless 64-bit hash, only ever compared within this process. Whoever can
+/// put a colliding token into the Secret has the rights to put any token there, and the next TokenReview finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint(u64);
 
@@ -105,10 +106,12 @@ impl Default for Audience {
 
 fn read_claims(token: &str) -> Option<Claims> {
     let mut parts = token.split('.');
+    // Exactly three parts: header, payload, signature.
     let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
         return None;
     };
     let payload: Payload = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    // The rules divide its lifetime; a token that ends before it begins has none.
     if payload.exp <= payload.iat {
         return None;
     }

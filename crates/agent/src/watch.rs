@@ -29,7 +29,10 @@ pub(crate) enum Signal {
     Listed(Kind, HashSet<Name>),
 }
 
-/// Watches until nobody listens. A watch that breaks is taken up where it ended.
+/// Watches until nobody listens. A watch that breaks is taken up where it ended; if the server no longer has what
+/// happened since (410 Gone), it begins anew with a list.
+///
+/// Cancel safety: it may be dropped at any `await`. Nothing is lost for good: whoever watches anew begins with a list.
 pub(crate) async fn watch<K>(
     api: Api<PartialObjectMeta<K>>,
     kind: Kind,
@@ -39,6 +42,7 @@ pub(crate) async fn watch<K>(
     PartialObjectMeta<K>: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K: Clone + Debug + Send + 'static,
 {
+    // The objects that the agent may change carry its label; all accounts are its business, and no user labels them.
     let config = match kind {
         Kind::Account => watcher::Config::default(),
         Kind::Secret | Kind::ServiceAccount => watcher::Config::default().labels(&format!(
@@ -66,6 +70,7 @@ pub(crate) async fn watch<K>(
                 read(event, kind, &mut listed)
             }
         };
+        // Before it is worked off: ready means that the agent knows its objects, not that all of them are in order.
         if let Some(Signal::Listed(..)) = signal {
             health.listed(kind);
         }
@@ -93,6 +98,7 @@ fn read<K>(
     };
     match event {
         watcher::Event::Init => {
+            // A list that broke off halfway says nothing about what is gone.
             listed.clear();
             None
         }
@@ -111,7 +117,7 @@ fn read<K>(
     }
 }
 
-/// How often a side that is away is asked whether it is back.
+/// How often a side that is away is asked whether it is back; also how long the answer may take.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// Asks a side that is away whether it is back: a watch that is taken up again says nothing before something happens.
@@ -144,6 +150,7 @@ fn is_silence(error: &watcher::Error) -> bool {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => match error {
+            // As `calls` has it: it answers, and says that it cannot work now.
             kube::Error::Api(status) => status.code == 429 || status.code >= 500,
             kube::Error::SerdeError(_) => false,
             _ => true,
@@ -152,7 +159,8 @@ fn is_silence(error: &watcher::Error) -> bool {
     }
 }
 
-/// The error without what the server sent.
+/// The error without what the server sent. The parser quotes values that it did not expect, and an annotation such as
+/// `kubectl.kubernetes.io/last-applied-configuration` may hold a Secret's data.
 fn brief(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(kube::Error::SerdeError(_))

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How it stands with an account's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TokenState {
+enum TokenState {
     /// There is a good one.
     Valid,
     /// There is a good one, and its agent says that something is in the way of the next.
@@ -37,10 +37,10 @@ pub enum TokenState {
 
 impl TokenState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Valid, Self::Failing, Self::Expired, Self::Missing];
+    const ALL: [Self; 4] = [Self::Valid, Self::Failing, Self::Expired, Self::Missing];
 
     /// Its name in metrics.
-    pub fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Valid => "valid",
             Self::Failing => "failing",
@@ -54,6 +54,7 @@ impl TokenState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Token {
     expires: Option<Timestamp>,
+    /// The agent does not say that all is well with the next one.
     trouble: bool,
 }
 
@@ -79,19 +80,15 @@ impl Token {
     }
 }
 
-/// How it stands with the token of an account with that status.
-pub fn token_state(status: Option<&Status>, now: Timestamp) -> TokenState {
-    Token::of(status).state(now)
-}
-
 /// Namespace and name.
 type Key = (String, String);
 
 /// The fleet as it is now: a collector of metrics. It has something to say only while it is [kept](Fleet::keep), so that
 /// of several processes one speaks.
-pub struct Fleet {
+pub(crate) struct Fleet {
     clock: SharedClock,
-    /// `None` before the accounts were listed once.
+    /// `None` before the accounts were listed once: half a fleet would look like one that lost the other half. A std
+    /// mutex: it is held for one change of the map, or while a scrape counts, and never across an `await`.
     tokens: Mutex<Option<BTreeMap<Key, Token>>>,
 }
 
@@ -103,7 +100,7 @@ impl fmt::Debug for Fleet {
 
 impl Fleet {
     /// Nothing is known yet.
-    pub fn new(clock: SharedClock) -> Self {
+    pub(crate) fn new(clock: SharedClock) -> Self {
         Self { clock, tokens: Mutex::default() }
     }
 
@@ -112,14 +109,18 @@ impl Fleet {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the accounts of all namespaces until shut down; then nothing is known again.
-    pub async fn keep(&self, client: Client, shutdown: CancellationToken) {
+    /// Follows the accounts of all namespaces until shut down; then nothing is known again: numbers that are no longer
+    /// kept up to date would contradict those of the process that leads now.
+    ///
+    /// To be run to its end. When it is dropped before, what was known last stays and grows old.
+    pub(crate) async fn keep(&self, client: Client, shutdown: CancellationToken) {
         let accounts = Api::<ManagedServiceAccount>::all(client);
         let mut events = std::pin::pin!(
             watcher(accounts, watcher::Config::default())
                 .default_backoff()
                 .take_until(shutdown.cancelled_owned())
         );
+        // A list is taken over when it is complete, so that a scrape in between counts what was known before.
         let mut listed = BTreeMap::new();
         while let Some(event) = events.next().await {
             match event {
@@ -130,6 +131,7 @@ impl Fleet {
         *self.lock() = None;
     }
 
+    /// Takes a watch event into account; `listed` is what a list under way has shown so far.
     fn apply(&self, event: watcher::Event<ManagedServiceAccount>, listed: &mut BTreeMap<Key, Token>) {
         let key =
             |account: &ManagedServiceAccount| (account.namespace().unwrap_or_default(), account.name_any());
@@ -170,6 +172,7 @@ struct Count {
 }
 
 impl Count {
+    /// Counted anew for each scrape, in one pass: tokens expire without an event that could move a counter.
     fn of(tokens: &BTreeMap<Key, Token>, now: Timestamp) -> Self {
         let mut count = Self::default();
         let mut clusters = BTreeSet::new();
@@ -258,7 +261,7 @@ mod tests {
             (Some(status(Some(10), well)), TokenState::Expired),
             (Some(status(Some(10), away)), TokenState::Expired),
         ] {
-            assert_eq!(token_state(status.as_ref(), at(10)), state, "{status:?}");
+            assert_eq!(Token::of(status.as_ref()).state(at(10)), state, "{status:?}");
         }
     }
 

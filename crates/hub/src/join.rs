@@ -1,19 +1,16 @@
 //! Joining a cluster: its namespace on the hub, and an agent's rights there.
 
-use fleetpass_api::{account::CRD_JSON, features::FeatureGates, names, workload};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use fleetpass_api::{features::FeatureGates, names, workload};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
-    runtime::wait::{await_condition, conditions},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// Name of the role and its binding in a cluster's namespace.
 const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
-/// The ServiceAccount in a cluster's namespace for an agent that authenticates with a token.
+/// The ServiceAccount in a cluster's namespace, with the same rights, for an agent that authenticates with a token.
 pub const AGENT_SERVICE_ACCOUNT: &str = "fleetpass-agent";
 
 /// Why an object could not be put in place.
@@ -30,22 +27,15 @@ pub enum Error {
         /// What it answered.
         source: Box<kube::Error>,
     },
-    /// The kind was accepted and is not served.
-    #[error("the kind ManagedServiceAccount is not served")]
-    NotServed,
 }
 
 /// Who the agent of a joined cluster is on the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// The cluster's namespace.
-    pub namespace: String,
     /// Common name for the agent's client certificate.
     pub user: String,
     /// Organisations for the agent's client certificate; the rights are bound to the first.
     pub groups: Vec<String>,
-    /// ServiceAccount in that namespace that has the same rights, for an agent that authenticates with a token.
-    pub service_account: &'static str,
 }
 
 /// What the hub needs for a cluster, to be created in this order. In the cluster's namespace, and nowhere else, its
@@ -84,6 +74,7 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
         json!({
             "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": ROLE, "namespace": cluster},
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ROLE},
+            // Two ways to authenticate: a client certificate with that group, or a token of the ServiceAccount.
             "subjects": [
                 {"apiGroup": rbac, "kind": "Group", "name": names::agent_group(cluster)},
                 {"kind": "ServiceAccount", "name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
@@ -93,12 +84,10 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
 }
 
 /// Who the agent of this cluster is; the same whether or not the cluster has joined.
-pub fn identity(cluster: &str) -> Joined {
+fn identity(cluster: &str) -> Joined {
     Joined {
-        namespace: cluster.to_owned(),
         user: names::agent_user(cluster),
         groups: vec![names::agent_group(cluster), names::ADDON_GROUP.to_owned()],
-        service_account: AGENT_SERVICE_ACCOUNT,
     }
 }
 
@@ -109,22 +98,6 @@ pub async fn join(client: &Client, cluster: &str) -> Result<Joined, Error> {
     Ok(identity(cluster))
 }
 
-/// How long a new kind may take to be served.
-const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
-
-/// Teaches the hub the kind ManagedServiceAccount, and waits until it is served, for half a minute at most.
-pub async fn install(client: &Client) -> Result<(), Error> {
-    let manifest: Value = serde_json::from_str(CRD_JSON).map_err(|_| Error::Manifest("valid JSON"))?;
-    let name = manifest["metadata"]["name"].as_str().ok_or(Error::Manifest("metadata.name"))?.to_owned();
-    ensure(client, std::slice::from_ref(&manifest)).await?;
-    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
-    let established = await_condition(definitions, &name, conditions::is_crd_established());
-    match tokio::time::timeout(ESTABLISHED_WITHIN, established).await {
-        Ok(Ok(Some(_))) => Ok(()),
-        Ok(Ok(None) | Err(_)) | Err(_) => Err(Error::NotServed),
-    }
-}
-
 /// Creates each object, or gives the one that is there the manifest's values (JSON merge patch: lists are replaced
 /// whole, what the manifest does not name stays). Stops at the first that fails.
 pub async fn ensure(client: &Client, manifests: &[Value]) -> Result<(), Error> {
@@ -133,7 +106,9 @@ pub async fn ensure(client: &Client, manifests: &[Value]) -> Result<(), Error> {
         let api_version = text(&manifest["apiVersion"], "apiVersion")?;
         let kind = text(&manifest["kind"], "kind")?;
         let name = text(&manifest["metadata"]["name"], "metadata.name")?;
+        // The core group has none in its `apiVersion`.
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        // The plural is guessed from the kind, without discovery; that is right for all kinds that are put in place here.
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
         let api: Api<DynamicObject> = match manifest["metadata"]["namespace"].as_str() {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),

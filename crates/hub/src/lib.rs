@@ -1,14 +1,61 @@
 //! ManagedServiceAccount on the hub side: time to live, clean-up, the fleet's metrics, joining clusters.
 //!
+//! ```text
+//!                     ┌─► ttl      ─┐
+//!   watch accounts ───┤             ├─ control: store ─► queue ─► reconcile ─► delete, if it is the one that was seen
+//!                     │   orphans  ─┘
+//!                     │      ▲
+//!                     │      └──── watch Secrets with our label
+//!                     └─► fleet ──► metrics
+//!
+//!   join, manifests ──► the objects that a hub, a cluster's namespace or a manager needs
+//! ```
+//!
+//! - [`ttl`] deletes accounts whose `spec.ttlSecondsAfterCreation` is over.
+//! - `orphans` deletes projected Secrets whose account is gone, where no garbage collector does.
+//! - `fleet` counts accounts and clusters and tells how their tokens are.
+//! - [`manager`] is all of them in one process, for a hub that is an ordinary Kubernetes.
+//! - [`join`] gives a cluster its namespace, and its agent the rights there; [`manifests`] are those of a manager.
+//!
 //! The controllers know no server: they are given a [`kube::Client`], of any Kubernetes or of Fleetpass' own API
 //! server in the same process.
+//!
+//! # Example
+//!
+//! What a hub needs for a cluster is a list of manifests, whether they are applied by [`join::join`] or printed for
+//! `kubectl apply`. The agent's rights end at the cluster's namespace:
+//!
+//! ```
+//! use fleetpass_api::features::FeatureGates;
+//! use fleetpass_hub::join::hub_manifests;
+//!
+//! let manifests = hub_manifests("cluster1", FeatureGates::default());
+//! let kinds: Vec<_> = manifests.iter().map(|manifest| manifest["kind"].as_str().unwrap()).collect();
+//! assert_eq!(kinds, ["Namespace", "ServiceAccount", "Role", "RoleBinding"]);
+//! assert_eq!(manifests[0]["metadata"]["name"], "cluster1");
+//! assert!(manifests[1..].iter().all(|manifest| manifest["metadata"]["namespace"] == "cluster1"));
+//! ```
+//!
+//! # Guarantees
+//!
+//! - Every deletion has the UID of the object that was seen as precondition, that of a Secret its version too: one that
+//!   took its name meanwhile, or was changed meanwhile, stays.
+//! - "Gone" is only what the server says about that very object. A hub that does not know the kind, or does not
+//!   answer, is no hub without accounts.
+//! - All may be stopped at any moment and run twice at once: the second deletion finds nothing.
+//!
+//! # What it deliberately does not do
+//!
+//! - No tokens: hub-side controllers read the metadata of Secrets only. Tokens are the agents' business.
+//! - No election. Who may work is decided by the caller (`fleetpass_controllers::leader`), who ends a term.
+//! - No finalizers: without a manager, accounts are deleted as they always were.
 
 mod control;
-pub mod fleet;
+mod fleet;
 pub mod join;
 pub mod manager;
 pub mod manifests;
-pub mod orphans;
+mod orphans;
 pub mod ttl;
 
 use kube::{Api, Client, Resource};

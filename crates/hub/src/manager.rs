@@ -62,9 +62,12 @@ impl Manager {
     }
 
     /// Works until `ends`. Whoever calls it leads: the fleet's metrics are served meanwhile.
+    ///
+    /// To be run to its end, not dropped: only then do the metrics say that this process no longer leads.
     pub async fn term(&self, client: Client, ends: CancellationToken) {
         self.leading.leads.store(true, Ordering::Relaxed);
         let orphans = orphans::run(client.clone(), Scope::All, self.orphaned.clone(), ends.clone());
+        // Without the feature, nothing watches for it, and the manager needs no right to delete accounts.
         let ttl = async {
             if self.features.ephemeral_identity {
                 let clock = self.clock.clone();
@@ -88,6 +91,7 @@ impl Manager {
 #[derive(Debug)]
 struct Leading {
     name: String,
+    /// For the metric alone; nothing is decided by it, so relaxed ordering is enough.
     leads: AtomicBool,
 }
 

@@ -52,6 +52,7 @@ impl Manager<'_> {
             {"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": account_verbs},
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch", "delete"]},
         ]);
+        // RBAC cannot limit `create` to a name: an object that does not exist yet has none to compare.
         let here = json!([
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [MANAGER],
@@ -79,6 +80,7 @@ impl Manager<'_> {
 
     fn deployment(&self, image: &str) -> Value {
         let mut arguments = vec!["manager".to_owned()];
+        // Only what differs from the defaults, so that the command line says what somebody decided.
         if self.features != FeatureGates::default() {
             arguments.push(format!("--feature-gates={}", self.features));
         }

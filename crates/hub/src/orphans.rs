@@ -17,14 +17,17 @@ use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks at a Secret to which nothing happens.
+/// Time between two looks at a Secret to which nothing happens: nothing tells when its account goes, because accounts
+/// are not watched here.
 const INTERVAL: Duration = Duration::from_secs(300);
+/// Time to the next attempt after one that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
 type SecretMeta = PartialObjectMeta<Secret>;
 
-/// The ManagedServiceAccount that owns an object, if one does.
-pub fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+/// The ManagedServiceAccount that owns an object, if one does. Any version of the kind counts, because references are
+/// not rewritten when the hub begins to serve another.
+fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.as_deref()?.iter().find(|owner| {
         let group = owner.api_version.split_once('/').map(|(group, _)| group);
         owner.kind == names::KIND && group == Some(names::GROUP)
@@ -37,7 +40,7 @@ struct Context {
 }
 
 /// Deletes our Secrets whose account is gone, until shut down; counts them in `deleted`. Reads metadata only.
-pub async fn run(client: Client, scope: Scope, deleted: Counter, shutdown: CancellationToken) {
+pub(crate) async fn run(client: Client, scope: Scope, deleted: Counter, shutdown: CancellationToken) {
     let labels = format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE);
     let api: Api<SecretMeta> = scope.api(client.clone());
     let failed = |secret: &ObjectRef<_>, error: &kube::Error| {
@@ -50,6 +53,7 @@ pub async fn run(client: Client, scope: Scope, deleted: Counter, shutdown: Cance
 }
 
 async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Next, kube::Error> {
+    // One without an owner may be a copy or a backup: it is not known to be an orphan.
     let metadata = &secret.metadata;
     let Some(owner) = owner(metadata).filter(|_| metadata.deletion_timestamp.is_none()) else {
         return Ok(Next::Wait);
@@ -59,6 +63,8 @@ async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Nex
         return Ok(Next::After(INTERVAL));
     }
     let api = Api::<SecretMeta>::namespaced(context.client.clone(), &namespace);
+    // The version too: the agent writes a new owner into the Secret when an account is created anew under its name, and
+    // that Secret, of the same UID, has to stay.
     let same =
         Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
     match api.delete(&name, &DeleteParams::default().preconditions(same)).await {

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest sleep: timers have an upper bound, and a wall clock that jumps is noticed within this.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+/// Time to the next attempt after one that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// When the account's time is over; `None` if it has no end, or has not been created yet.
-pub fn end_of_life(account: &ManagedServiceAccount) -> Option<Timestamp> {
+fn end_of_life(account: &ManagedServiceAccount) -> Option<Timestamp> {
     let created = account.metadata.creation_timestamp.as_ref()?.0;
     let seconds = account.spec.ttl_seconds_after_creation?;
     Timestamp::from_second(created.as_second().checked_add(i64::from(seconds))?).ok()
@@ -27,11 +28,12 @@ pub fn end_of_life(account: &ManagedServiceAccount) -> Option<Timestamp> {
 
 /// How long to wait before the account is to be deleted: zero when it is due, `None` when it stays (because it has
 /// no end, or is being deleted already).
-pub fn remaining(account: &ManagedServiceAccount, now: Timestamp) -> Option<Duration> {
+fn remaining(account: &ManagedServiceAccount, now: Timestamp) -> Option<Duration> {
     if account.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let end = end_of_life(account)?;
+    // Milliseconds, or an account would go up to a second early.
     let millis = end.as_millisecond().saturating_sub(now.as_millisecond());
     Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
@@ -66,6 +68,8 @@ async fn reconcile(account: Arc<ManagedServiceAccount>, context: Arc<Context>) -
     }
     let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
     let api = Api::<ManagedServiceAccount>::namespaced(context.client.clone(), &namespace);
+    // The UID only, as upstream: the agent writes the status often, and an account whose status changed in this moment is
+    // over all the same.
     let only = Preconditions { uid: account.meta().uid.clone(), resource_version: None };
     match api.delete(&name, &DeleteParams::default().preconditions(only)).await {
         Ok(_) => {

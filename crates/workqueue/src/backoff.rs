@@ -25,6 +25,7 @@ impl Backoff {
 
     /// The delay after a failure that `earlier` failures in a row came before.
     pub fn delay(self, earlier: u32) -> Duration {
+        // Shifted out, or longer than a Duration can be: the longest.
         let doubled = 1_u32.checked_shl(earlier).map(|factor| self.first.saturating_mul(factor));
         doubled.unwrap_or(self.last).min(self.last)
     }

@@ -88,7 +88,7 @@
 //! - No log and no metrics: failures are handed to the caller, who knows what they are called.
 
 mod backoff;
-pub mod state;
+mod state;
 mod work;
 
 pub use backoff::Backoff;

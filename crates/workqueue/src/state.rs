@@ -21,7 +21,24 @@ pub struct Retry {
 }
 
 /// The keys of a queue, and where each of them is. Whoever drives it takes keys with [`State::start`], and says with
-/// [`State::succeeded`], [`State::failed`] or [`State::ran_too_long`] how the run ended.
+/// [`State::succeeded`] or [`State::failed`] how the run ended.
+///
+/// ```
+/// use fleetpass_workqueue::{Backoff, Retry, State};
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// let mut state = State::new(Backoff::new(second, 60 * second));
+/// let now = tokio::time::Instant::now();
+/// state.add("robot");
+/// assert_eq!(state.start(now), Some("robot"));
+/// state.add("robot"); // it runs: kept for afterwards
+/// assert_eq!(state.start(now), None);
+/// state.succeeded(&"robot");
+/// assert_eq!(state.start(now), Some("robot"));
+/// assert_eq!(state.failed(&"robot", now, 0), Some(Retry { failures: 1, delay: second }));
+/// assert_eq!(state.next_due(), Some(now + second));
+/// ```
 ///
 /// Operations take constant time, with a delay logarithmic time; [`State::hurry`] looks at all keys.
 #[derive(Debug)]
@@ -78,6 +95,7 @@ impl<K: Clone + Eq + Hash> State<K> {
     /// Adds `key`, to run as soon as a worker is free; if it is running, again after that run.
     pub fn add(&mut self, key: K) {
         let entry = self.entries.entry(key.clone()).or_default();
+        // It runs before its time comes, so that time has no meaning any more; nor has a backoff.
         if let Some(wake_up) = entry.wake_up.take() {
             self.delayed.remove(&wake_up);
         }
@@ -118,12 +136,14 @@ impl<K: Clone + Eq + Hash> State<K> {
         let failed = |key: &&K| self.entries.get(*key).is_some_and(|entry| entry.failures > 0);
         let running = |entry: &Entry| matches!(entry.place, Place::Running { .. });
         let running = self.entries.iter().filter(|(_, entry)| running(entry)).map(|(key, _)| key);
+        // Collected first: adding takes keys out of `delayed`.
         let keys: Vec<K> = self.delayed.values().chain(running).filter(failed).cloned().collect();
         keys.into_iter().for_each(|key| self.add(key));
     }
 
     /// The next key to run; `None` if none is ready at `now`. It is running until it is said how that ended.
     pub fn start(&mut self, now: Instant) -> Option<K> {
+        // Before a key is taken, so that those whose time has come stand in line behind what was ready before them.
         while let Some(wake_up) = self.delayed.first_entry().filter(|first| first.key().0 <= now) {
             let key = wake_up.remove();
             self.add(key);
@@ -156,7 +176,7 @@ impl<K: Clone + Eq + Hash> State<K> {
 
     /// The run of `key` was given up at `now`, because it took too long. That is a failure, after which it waits for
     /// the longest delay: what does not answer for so long rarely does at once.
-    pub fn ran_too_long(&mut self, key: &K, now: Instant) -> Option<Retry> {
+    pub(crate) fn ran_too_long(&mut self, key: &K, now: Instant) -> Option<Retry> {
         self.retry(key, self.backoff.last, now)
     }
 
@@ -178,6 +198,7 @@ impl<K: Clone + Eq + Hash> State<K> {
         let entry = self.entries.get_mut(key)?;
         let Place::Running { again } = entry.place else { return None };
         entry.place = if again { Place::Ready } else { Place::Away };
+        // At the end of the line: a key that is added all the time must not run before others that wait.
         if again {
             self.ready.push_back(key.clone());
         }

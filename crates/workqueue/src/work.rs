@@ -155,6 +155,7 @@ impl<K: Clone + Eq + Hash> Backlog<K> {
     where
         Run: Future<Output = Result<Next, E>>,
     {
+        // Polled here, not spawned: so a reconciler may borrow, and dropping this drops them.
         let mut runs = FuturesUnordered::new();
         loop {
             while runs.len() < options.workers

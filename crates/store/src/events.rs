@@ -56,14 +56,18 @@ impl End {
 /// The publishing side, owned by an engine. Dropping it ends the watches as closing does.
 #[derive(Debug)]
 pub(crate) struct Events {
+    /// Locked to push events or to copy a batch of pointers, never across an await.
     recent: Arc<Mutex<Recent>>,
+    /// Carries no value: it tells watchers to look. A channel per watcher would have to be filled for each.
     wake: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct Recent {
     window: Window,
+    /// In the order of their revisions.
     events: VecDeque<Arc<Event>>,
+    /// What `size` says of all of them.
     bytes: usize,
     /// Every event with a greater revision is in `events`.
     floor: Revision,
@@ -144,8 +148,10 @@ impl Recent {
         if position < self.floor {
             return Found::Lagged;
         }
+        // Revisions may have gaps (see `Target::raise`), so the place is searched, not computed.
         let start = self.events.partition_point(|event| event.revision <= position);
         let batch: VecDeque<_> = self.events.range(start..).take(BATCH).cloned().collect();
+        // What is left is delivered before the end is told.
         match &self.end {
             _ if !batch.is_empty() => Found::Events(batch),
             Some(End::Closed) => Found::End(None),
@@ -169,6 +175,7 @@ struct Watcher {
     wake: watch::Receiver<()>,
     /// Every event up to this revision was taken from the window.
     position: Revision,
+    /// Taken and not delivered yet. Lost if the stream is dropped, as it may be: its reader has gone.
     batch: VecDeque<Arc<Event>>,
 }
 

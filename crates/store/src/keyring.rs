@@ -89,6 +89,7 @@ impl KeyRing {
     /// As [`KeyRing::load`]; [`OpenError::Io`] if the file cannot be written.
     pub fn rotate(path: &Path) -> Result<String, OpenError> {
         let mut file = KeyFile::read(path)?;
+        // Checked first: a file with a mistake in it is left as it is.
         file.ring(path)?;
         let row = KeyRow::generate()?;
         let id = row.id.clone();
@@ -104,6 +105,7 @@ impl KeyRing {
 
     /// The key that seals, and its id.
     pub(crate) fn sealing(&self) -> (&str, &RandomizedNonceKey) {
+        // `KeyFile::ring` refuses a file without keys, and nothing else makes a ring outside of tests.
         let first = self.0.first().expect("a key ring is never empty");
         (&first.id, &first.cipher)
     }
@@ -144,6 +146,7 @@ impl KeyFile {
         if metadata.len() > MAX_FILE_BYTES {
             return refuse("it is too large for a key file", RESTORE);
         }
+        // One byte more than the file has, so that reading to the end needs no larger buffer and copies no key.
         let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
         let mut limited = (&mut file).take(MAX_FILE_BYTES);
         limited.read_to_end(&mut content).map_err(OpenError::io("read", path))?;

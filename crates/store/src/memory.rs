@@ -4,7 +4,7 @@ use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
 use crate::error::{Error, Result};
 use crate::events::{End, Events, Window};
 use crate::migrate::Target;
-use crate::transaction::{self, Revisions, State, Verdict};
+use crate::transaction::{self, Outcome, Revisions, State};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// A store in memory, with the semantics of the durable ones.
 #[derive(Debug)]
 pub struct MemoryStore {
+    /// Locked for each operation, and by a commit until its event is published. Never held across an await.
     state: Mutex<Memory>,
     events: Events,
 }
@@ -81,19 +82,20 @@ impl Store for MemoryStore {
 
     async fn commit(&self, txn: Txn) -> Result<Revision> {
         transaction::validate(&txn)?;
+        // Asked under the lock, so that nothing is committed after closing.
         let mut state = self.state.lock();
         self.events.check()?;
         let next = state.revision + 1;
-        let Ok(verdict) = transaction::apply(&mut *state, txn, next);
-        match verdict {
-            Verdict::Applied(event) => {
+        let Ok(outcome) = transaction::apply(&mut *state, txn, next);
+        match outcome {
+            Outcome::Applied(event) => {
                 state.revision = next;
                 // Under the lock, so that events are published in the order of their revisions.
                 self.events.publish([Arc::new(event)]);
                 Ok(next)
             }
-            Verdict::Unchanged => Ok(state.revision),
-            Verdict::Conflict(key) => {
+            Outcome::Unchanged => Ok(state.revision),
+            Outcome::Conflict(key) => {
                 let current = state.entries.get(&key).cloned();
                 Err(Error::Conflict { key, current })
             }

@@ -31,10 +31,10 @@ use std::time::Duration;
 pub const MARK: &str = "/registry/fleetpass.io/migration";
 
 /// How much one transaction carries: etcd takes 128 operations and 1.5 MiB.
-const BATCH: usize = 64;
+const BATCH_OPS: usize = 64;
 const BATCH_BYTES: usize = 1 << 20;
 /// How far the revision is raised between two words about it.
-const RAISE: Revision = 20_000;
+const RAISE_STEP: Revision = 20_000;
 
 /// An engine that a copy can be made to.
 #[async_trait]
@@ -211,6 +211,8 @@ pub async fn migrate(
         tokio::time::sleep(options.quiet).await;
         unchanged(source, &read).await?;
     }
+    // Everything that follows can be interrupted: until the mark is taken away the target is refused by servers, and the
+    // mark says whether what is there belongs to this source in this state.
     let wanted = Mark {
         version: VERSION,
         source_revision: read.revision,
@@ -219,11 +221,13 @@ pub async fn migrate(
     };
     let (mark, present) = prepare(&read, &wanted, target, options.unfinished).await?;
     progress(Progress::Marked { present: present.len() });
+    // Before the first entry is written: each gets a revision that the source never gave out.
     raise(target, read.revision, progress).await?;
     copy(&read.entries, &present, target, mark, progress).await?;
     progress(Progress::Comparing);
     compare(&wanted, target).await?;
     unchanged(source, &read).await?;
+    // Only if the mark is still ours: another process may have begun anew meanwhile.
     let revision = target.commit(Txn::delete(MARK, mark)).await.map_err(MigrateError::Target)?;
     Ok(Report { entries: wanted.entries, digest: wanted.sha256, source: read.revision, target: revision })
 }
@@ -266,7 +270,7 @@ async fn prepare(
     Ok((mark, present))
 }
 
-/// Whether what is in the target came from the source.
+/// Whether what is in the target came from the source. Linear: both are looked up in ordered maps.
 fn of_source(source: &Listing, present: &BTreeMap<Arc<str>, Entry>) -> Result<(), MigrateError> {
     let values: BTreeMap<_, _> = source.entries.iter().map(|entry| (&entry.key, &entry.value)).collect();
     let foreign = present
@@ -281,7 +285,7 @@ async fn discard(
     mark: Revision,
 ) -> Result<(), MigrateError> {
     let keys: Vec<_> = present.keys().collect();
-    for batch in keys.chunks(BATCH) {
+    for batch in keys.chunks(BATCH_OPS) {
         let deletes = batch.iter().fold(marked(mark), |txn, key| txn.and(Txn::remove(Arc::clone(key))));
         target.commit(deletes).await.map_err(MigrateError::Target)?;
     }
@@ -304,7 +308,7 @@ async fn raise(
             return Ok(());
         }
         progress(Progress::Raising { now, to });
-        target.raise(to.min(now.saturating_add(RAISE))).await.map_err(MigrateError::Target)?;
+        target.raise(to.min(now.saturating_add(RAISE_STEP))).await.map_err(MigrateError::Target)?;
     }
 }
 
@@ -322,9 +326,10 @@ async fn copy(
         let mut txn = marked(mark);
         let mut bytes = 0;
         while let Some(entry) = missing.next_if(|entry| {
-            txn.ops.is_empty() || txn.ops.len() < BATCH && bytes + size(entry) <= BATCH_BYTES
+            txn.ops.is_empty() || txn.ops.len() < BATCH_OPS && bytes + size(entry) <= BATCH_BYTES
         }) {
             bytes += size(entry);
+            // A key that somebody else wrote meanwhile is a conflict, never written over.
             txn.compares.push(Compare { key: entry.key.clone(), mod_revision: 0 });
             txn.ops.push(Op::Put { key: entry.key.clone(), value: entry.value.clone() });
         }

@@ -47,7 +47,7 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The directory of a file.
-pub(crate) fn parent(path: &Path) -> &Path {
+fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -89,12 +89,14 @@ pub(crate) fn write(path: &Path, content: &[u8], unique: &str, existing: Existin
     let failed = OpenError::io;
     let mut file = create_new(&temporary.0).map_err(failed("create", &temporary.0))?;
     file.write_all(content).map_err(failed("write", &temporary.0))?;
+    // Before it gets its name: a power loss must not leave the name without the content.
     file.sync_all().map_err(failed("sync", &temporary.0))?;
     match existing {
         Existing::Replace => fs::rename(&temporary.0, path).map_err(failed("replace", path))?,
         // A link, unlike a rename, never takes the place of a file.
         Existing::Keep => fs::hard_link(&temporary.0, path).map_err(failed("create", path))?,
     }
+    // After a link the temporary name is removed here, before the names are made durable; after a rename it is gone.
     drop(temporary);
     sync_directory(parent(path))
 }

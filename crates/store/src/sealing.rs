@@ -96,6 +96,7 @@ impl Codec {
         };
         let opening = self.opening(key_id)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Layout)?;
+        // Opened in place in a copy of its own, which becomes the value: the ciphertext belongs to the engine's page.
         let mut value = sealed.to_vec();
         let length = opening
             .open_in_place(nonce, Aad::from(associated(key_id, key)), &mut value)
@@ -125,7 +126,8 @@ impl Encryption {
     }
 }
 
-/// The associated data: no two pairs of key id and key give the same.
+/// The associated data: no two pairs of key id and key give the same, because the length tells where the id ends. Part of
+/// the format: what was sealed with other associated data does not open.
 fn associated(key_id: &str, key: &str) -> Vec<u8> {
     let mut data = b"fleetpass-store value ".to_vec();
     data.push(SEALED);

@@ -28,7 +28,7 @@ pub(crate) trait State {
 
 /// What became of a transaction.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     /// It was carried out at the event's revision.
     Applied(Event),
     /// It changed nothing.
@@ -43,6 +43,7 @@ pub(crate) fn validate(txn: &Txn) -> Result<()> {
     if txn.compares.iter().map(|c| &c.key).chain(txn.ops.iter().map(Op::key)).any(|key| key.is_empty()) {
         return invalid("a key is empty".into());
     }
+    // Most transactions have one operation, and need no set.
     if txn.ops.len() > 1 {
         let mut seen = HashSet::with_capacity(txn.ops.len());
         if let Some(op) = txn.ops.iter().find(|op| !seen.insert(op.key())) {
@@ -54,15 +55,16 @@ pub(crate) fn validate(txn: &Txn) -> Result<()> {
 
 /// Carries out a valid `txn` at revision `next`, if its compares hold. All of them are judged before
 /// the first write, so a conflict leaves `state` as it was.
-pub(crate) fn apply<S: State>(state: &mut S, txn: Txn, next: Revision) -> Result<Verdict, S::Error> {
+pub(crate) fn apply<S: State>(state: &mut S, txn: Txn, next: Revision) -> Result<Outcome, S::Error> {
     for compare in txn.compares {
         let present = state.revisions(&compare.key)?.map_or(0, |r| r.modified);
         if present != compare.mod_revision {
-            return Ok(Verdict::Conflict(compare.key));
+            return Ok(Outcome::Conflict(compare.key));
         }
     }
     let mut changes = Vec::with_capacity(txn.ops.len());
     for op in txn.ops {
+        // A key is in one operation at most (see `validate`), so the order of the operations does not matter here.
         let before = state.revisions(op.key())?;
         match (op, before) {
             (Op::Put { key, value }, before) => {
@@ -82,9 +84,9 @@ pub(crate) fn apply<S: State>(state: &mut S, txn: Txn, next: Revision) -> Result
         }
     }
     if changes.is_empty() {
-        return Ok(Verdict::Unchanged);
+        return Ok(Outcome::Unchanged);
     }
-    Ok(Verdict::Applied(Event { revision: next, changes }))
+    Ok(Outcome::Applied(Event { revision: next, changes }))
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ impl Directory {
     /// Opens the database in the directory, or makes an empty one if there is none.
     pub(super) fn open(&self, codec: Codec, cache_bytes: usize) -> Result<Tables, OpenError> {
         let file = self.path.join(DATABASE);
+        // A warning, not an error: an operator may have given the rights on purpose, to a backup program for example.
         match fs::metadata(&file) {
             Ok(metadata) => {
                 if private_file::open_to_others(&metadata) {
@@ -60,6 +61,7 @@ impl Directory {
     }
 
     fn create(&self, file: &Path) -> Result<(), OpenError> {
+        // What an interrupted start left is removed: it has no data, and only the holder of the lock can have left it.
         let new = self.path.join("store.redb.new");
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -72,6 +74,7 @@ impl Directory {
         tables::initialise(&database)
             .and_then(|()| Ok(database.close()?))
             .map_err(|error| tables::open_error(&new, error))?;
+        // Content first, then the name: after a power loss the name must not lead to a file whose content never arrived.
         File::open(&new).and_then(|file| file.sync_all()).map_err(OpenError::io("sync", &new))?;
         fs::rename(&new, file).map_err(OpenError::io("create", file))?;
         private_file::sync_directory(&self.path)

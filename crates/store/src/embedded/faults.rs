@@ -6,7 +6,7 @@
 //! since the last sync, any part may be missing or torn. Each must open with everything that was
 //! answered, and with nothing half done.
 
-use super::tables::{self, Broken, Tables};
+use super::tables::{self, CommitFailed, Tables};
 use super::{EmbeddedStore, writer};
 use crate::contract::{Listing, Store, Txn};
 use crate::error::Error;
@@ -281,10 +281,10 @@ fn a_failing_disk_stops_the_store_and_tells_the_truth() {
                 assert!(operations > 3 && unknown > 0, "no failure was met: {operations}, {unknown}");
                 return;
             }
-            Err(Broken { outcome_unknown: false, .. }) => {
+            Err(CommitFailed { outcome_unknown: false, .. }) => {
                 assert_eq!(found, before, "after {operations} operations: nothing was changed");
             }
-            Err(Broken { outcome_unknown: true, .. }) => {
+            Err(CommitFailed { outcome_unknown: true, .. }) => {
                 let fell_back = found == before;
                 let revisions = found.revision - before.revision;
                 assert!(fell_back || revisions as usize == group(1, &mut replay()).len(), "half of a group");

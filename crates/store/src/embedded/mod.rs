@@ -45,20 +45,16 @@ pub struct EmbeddedOptions {
     pub encryption: Option<Encryption>,
     /// How many recent events are kept for the watchers.
     pub window: Window,
-    /// Memory for pages of the file, in bytes.
-    pub cache_bytes: usize,
 }
 
+/// Memory for pages of the file, in bytes. Little: what reads need is in the API server's own cache, and the system caches
+/// the file too.
+const CACHE_BYTES: usize = 8 << 20;
+
 impl EmbeddedOptions {
-    /// The defaults: no encryption, the default [`Window`], a cache of 8 MiB: what reads need is in the
-    /// API server's own cache, and the system caches the file too.
+    /// The defaults: no encryption, the default [`Window`].
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        EmbeddedOptions {
-            directory: directory.into(),
-            encryption: None,
-            window: Window::default(),
-            cache_bytes: 8 << 20,
-        }
+        EmbeddedOptions { directory: directory.into(), encryption: None, window: Window::default() }
     }
 }
 
@@ -68,9 +64,10 @@ impl EmbeddedOptions {
 /// of it a moment later, when its writer has finished.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    /// `None` once closed.
+    /// `None` once closed. Locked only to clone or to take the sender, never across an await.
     queue: Mutex<Option<mpsc::Sender<Request>>>,
-    /// What closing has to wait for; locked while it waits.
+    /// What closing has to wait for; an async mutex, because it is held while closing waits: whoever closes at the same
+    /// time returns when the store is closed, and not before.
     running: tokio::sync::Mutex<Option<Running>>,
 }
 
@@ -111,7 +108,7 @@ impl EmbeddedStore {
 
     fn open_blocking(options: EmbeddedOptions) -> Result<Self, OpenError> {
         let directory = Directory::lock(&options.directory)?;
-        let tables = directory.open(Codec(options.encryption), options.cache_bytes)?;
+        let tables = directory.open(Codec(options.encryption), CACHE_BYTES)?;
         let revision = tables.revision().map_err(|error| OpenError::Corrupt {
             file: tables.file().to_owned(),
             problem: error.to_string(),
@@ -160,11 +157,13 @@ impl Store for EmbeddedStore {
     async fn commit(&self, txn: Txn) -> Result<Revision> {
         transaction::validate(&txn)?;
         let queue = self.queue.lock().clone().ok_or(Error::Closed)?;
+        // Whatever is in the queue is answered before the writer ends; only a panic leaves it without an answer.
         let (answer, answered) = oneshot::channel();
         if queue.send(Request { txn, answer }).await.is_err() {
             // The writer is gone; it said why before it went.
             return Err(self.shared.events.check().err().unwrap_or(Error::Closed));
         }
+        // Let go before waiting: closing waits for the writer, and the writer for the last sender.
         drop(queue);
         match answered.await {
             Ok(result) => result,
@@ -187,16 +186,19 @@ impl Store for EmbeddedStore {
         let mut running = self.running.lock().await;
         let Some(Running { thread, directory }) = running.take() else { return };
         let shared = self.shared.clone();
+        // Blocking, and not cancelled with its caller: once begun, the store is closed to the end.
         let finish = tokio::task::spawn_blocking(move || {
             if thread.join().is_err() {
                 tracing::error!("the store's writer panicked");
             }
             shared.events.end(End::Closed);
+            // Waits for readers that are at work; later ones find nothing and answer that the store is closed.
             if let Some(tables) = shared.tables.write().take()
                 && let Err(error) = tables.close()
             {
                 tracing::warn!(%error, "the store was not closed cleanly; it will be checked when opened");
             }
+            // The lock last: whoever gets it finds a database that is closed.
             drop(directory);
         });
         if let Err(error) = finish.await {

@@ -12,7 +12,7 @@
 use crate::contract::{Entry, Event, Listing, Revision, Txn};
 use crate::error::{Error, OpenError, Result};
 use crate::sealing::{Codec, SealError};
-use crate::transaction::{self, Revisions, State, Verdict};
+use crate::transaction::{self, Outcome, Revisions, State};
 use bytes::Bytes;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use std::io;
@@ -49,7 +49,7 @@ pub(super) struct Group {
 
 /// Why no transaction of a group can be answered; the database takes no more of them.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct CommitFailed {
     /// What happened.
     pub(super) problem: String,
     /// Whether the group may have become durable all the same.
@@ -136,6 +136,8 @@ impl Tables {
             if create == 0 || create > modified || modified > revision {
                 return damaged(format!("{}: impossible revisions", key.value()));
             }
+            // Only the layout, and whether the key is there. Values are not opened: decrypting all of them would delay
+            // every start, and one that was altered is found when it is read.
             match self.codec.check(stored) {
                 Ok(()) => {}
                 Err(SealError::UnknownKey(key_id)) => {
@@ -167,6 +169,7 @@ impl Tables {
 
     pub(super) fn list(&self, prefix: &str) -> Result<Listing> {
         let failed = |error: redb::Error| self.read_error(error);
+        // Entries and revision from one read transaction: they are of the same moment.
         let read = self.database.begin_read().map_err(|e| failed(e.into()))?;
         let meta = read.open_table(META).map_err(|e| failed(e.into()))?;
         let revision = meta.get(REVISION_ROW).map_err(|e| failed(e.into()))?.map(|row| row.value());
@@ -187,20 +190,22 @@ impl Tables {
     /// and makes all of it durable at once. A conflict rejects only its own transaction. Nothing is
     /// answered before the whole group is durable, not even a conflict: what it saw may be a change
     /// of the same group.
-    pub(super) fn commit(&self, group: Vec<Txn>) -> Result<Group, Broken> {
-        let before = |error: redb::Error| Broken { problem: error.to_string(), outcome_unknown: false };
+    pub(super) fn commit(&self, group: Vec<Txn>) -> Result<Group, CommitFailed> {
+        let before = |error: redb::Error| CommitFailed { problem: error.to_string(), outcome_unknown: false };
         let write = self.database.begin_write().map_err(|e| before(e.into()))?;
+        // An error on the way drops the transaction, which undoes it: nothing of the group was changed.
         let done = self.apply(&write, group).map_err(before)?;
         if done.events.is_empty() {
             write.abort().map_err(|e| before(e.into()))?;
         } else {
-            // redb's default is a durable commit: it returns after the fsync.
-            write.commit().map_err(|e| Broken { problem: e.to_string(), outcome_unknown: true })?;
+            // redb's default is a durable commit: it returns after the fsync. Whether one that failed is on the disk all the
+            // same is known only after the file was opened again.
+            write.commit().map_err(|e| CommitFailed { problem: e.to_string(), outcome_unknown: true })?;
         }
         Ok(done)
     }
 
-    /// Makes the revision `to` at least. Waits for a group that is being written.
+    /// Makes the revision `to` at least. Waits for a group that is being written: redb has one write transaction at a time.
     pub(super) fn raise(&self, to: Revision) -> Result<()> {
         let raise = || -> Result<(), redb::Error> {
             let write = self.database.begin_write()?;
@@ -223,13 +228,13 @@ impl Tables {
         let mut done = Group { answers: Vec::with_capacity(group.len()), events: Vec::new() };
         for txn in group {
             let answer = match transaction::apply(&mut rows, txn, revision + 1)? {
-                Verdict::Applied(event) => {
+                Outcome::Applied(event) => {
                     revision = event.revision;
                     done.events.push(Arc::new(event));
                     Ok(revision)
                 }
-                Verdict::Unchanged => Ok(revision),
-                Verdict::Conflict(key) => match self.entry(&rows.table, &key) {
+                Outcome::Unchanged => Ok(revision),
+                Outcome::Conflict(key) => match self.entry(&rows.table, &key) {
                     Ok(current) => Err(Error::Conflict { key, current }),
                     Err(unreadable) => Err(unreadable),
                 },

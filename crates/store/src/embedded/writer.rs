@@ -4,7 +4,7 @@
 //! one fsync, publishes their events, and answers. The more callers there are, the larger the
 //! groups: throughput grows with load, and a lone caller waits for nobody.
 
-use super::tables::{Broken, Group, Tables};
+use super::tables::{CommitFailed, Group, Tables};
 use crate::contract::{Op, Revision, Txn};
 use crate::error::{Error, Result};
 use crate::events::{End, Events};
@@ -12,9 +12,9 @@ use parking_lot::RwLock;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many commits can wait; the next one waits for a place.
-pub(super) const QUEUE: usize = 1024;
-/// A group ends with the commit that reaches one of these.
+/// How many commits can wait; the next one waits for a place, so a slow disk slows its writers and fills no memory.
+const QUEUE: usize = 1024;
+/// A group ends with the commit that reaches one of these: who commits a little must not wait long for who commits much.
 const GROUP: usize = 512;
 const GROUP_BYTES: usize = 8 << 20;
 
@@ -32,7 +32,7 @@ pub(super) struct Shared {
 }
 
 /// Runs until all senders are gone and every waiting commit is answered, or until the database fails.
-pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Request>) {
+fn run(shared: &Shared, mut queue: mpsc::Receiver<Request>) {
     let _guard = StopOnPanic(shared);
     while let Some(first) = queue.blocking_recv() {
         let group = gather(first, &mut queue);
@@ -61,6 +61,7 @@ fn gather(first: Request, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
 }
 
 fn commit(shared: &Shared, group: Vec<Request>) -> Result<(), End> {
+    // For reading: it keeps closing out while the group is written, not the other readers.
     let guard = shared.tables.read();
     let Some(tables) = guard.as_ref() else {
         for request in group {
@@ -71,6 +72,7 @@ fn commit(shared: &Shared, group: Vec<Request>) -> Result<(), End> {
     let (txns, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(|r| (r.txn, r.answer)).unzip();
     match tables.commit(txns) {
         Ok(Group { answers, events }) => {
+            // Published before anybody is answered: who was answered finds its own event in a watch (`Store::commit`).
             if !events.is_empty() {
                 shared.events.publish(events);
             }
@@ -79,7 +81,7 @@ fn commit(shared: &Shared, group: Vec<Request>) -> Result<(), End> {
             }
             Ok(())
         }
-        Err(Broken { problem, outcome_unknown }) => {
+        Err(CommitFailed { problem, outcome_unknown }) => {
             tracing::error!(file = %tables.file().display(), problem, "the store stops: a commit failed");
             let end = End::Stopped { file: tables.file().to_owned(), problem: problem.clone() };
             // The end first: who is told of the failure finds the store stopped.
@@ -125,9 +127,9 @@ impl Drop for StopOnPanic<'_> {
 pub(super) fn start(tables: Tables, events: Events) -> std::io::Result<Writer> {
     let shared = Arc::new(Shared { tables: RwLock::new(Some(tables)), events });
     let (queue, receiver) = mpsc::channel(QUEUE);
-    let theirs = shared.clone();
+    let for_writer = shared.clone();
     let thread =
-        std::thread::Builder::new().name("store-writer".into()).spawn(move || run(&theirs, receiver))?;
+        std::thread::Builder::new().name("store-writer".into()).spawn(move || run(&for_writer, receiver))?;
     Ok(Writer { shared, queue, thread })
 }
 

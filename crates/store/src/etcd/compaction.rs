@@ -4,9 +4,9 @@
 //! it; only one that finds the note as it was an interval ago succeeds, and compacts to what the note said then.
 //! (kube-apiserver does the same: `storage/etcd3/compact.go`.)
 
-use super::Shared;
 use super::members::Failure;
 use super::rpc::{Client, CompactionRequest, Compare, RequestOp, TxnRequest, revision_of};
+use super::shared::Shared;
 use std::sync::Weak;
 use std::time::Duration;
 use tonic::Status;
@@ -20,21 +20,23 @@ struct Seen {
     revision: i64,
 }
 
-/// Compacts once an interval until the store is gone.
+/// Compacts once an interval until the store is gone. It holds the store weakly: a task that is never joined must not keep
+/// alive what it works for.
 pub(super) async fn run(shared: Weak<Shared>, interval: Duration) {
     let mut seen = Seen::default();
     loop {
         tokio::time::sleep(interval).await;
         let Some(shared) = shared.upgrade() else { return };
-        match turn(&shared, seen).await {
+        match attempt(&shared, seen).await {
             Ok(now) => seen = now,
             Err(reason) => tracing::warn!(%reason, "etcd was not compacted"),
         }
     }
 }
 
-/// One attempt; how the note was found or left.
-async fn turn(shared: &Shared, seen: Seen) -> Result<Seen, Failure> {
+/// One attempt; how the note was found or left. Of the replicas that have seen the same version one succeeds, and compacts;
+/// the others only learn of the new one.
+async fn attempt(shared: &Shared, seen: Seen) -> Result<Seen, Failure> {
     let key = shared.layout.note("compaction");
     let (now, renewed) = shared.members.write(|client| renew(client, key.clone(), seen)).await?;
     if renewed && seen.revision > 0 {

@@ -43,7 +43,7 @@ impl Layout {
     /// # Errors
     ///
     /// [`Error::Invalid`]: the key does not begin with `/registry/`, so it has no place.
-    pub(super) fn inward(&self, key: &str) -> Result<String> {
+    pub(super) fn etcd_key(&self, key: &str) -> Result<String> {
         match key.strip_prefix(ROOT) {
             Some(rest) => Ok(format!("{}{rest}", self.root)),
             None => Err(Error::Invalid { reason: format!("the key {key:?} does not begin with {ROOT}") }),
@@ -51,7 +51,7 @@ impl Layout {
     }
 
     /// What the keys with a prefix begin with in etcd; nothing, if there can be none.
-    pub(super) fn inward_prefix(&self, prefix: &str) -> Option<String> {
+    pub(super) fn etcd_prefix(&self, prefix: &str) -> Option<String> {
         match prefix.strip_prefix(ROOT) {
             Some(rest) => Some(format!("{}{rest}", self.root)),
             None => ROOT.starts_with(prefix).then(|| self.root.clone()),
@@ -59,7 +59,7 @@ impl Layout {
     }
 
     /// A key of etcd as a key of the store; nothing, if it is none.
-    pub(super) fn outward(&self, key: &[u8]) -> Option<Arc<str>> {
+    pub(super) fn store_key(&self, key: &[u8]) -> Option<Arc<str>> {
         let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.root)?;
         Some(format!("{ROOT}{rest}").into())
     }
@@ -67,6 +67,7 @@ impl Layout {
     /// What is stored for a value: JSON stays as it is, and what could be taken for a frame gets one.
     pub(super) fn encode(&self, key: &str, value: &Bytes) -> Result<Vec<u8>> {
         let framed = self.codec.encode(key, value).map_err(|error| damaged(key, &error))?;
+        // JSON begins with neither byte, so the objects of the API server are stored bare, and etcdctl shows them.
         let bare = framed.first() == Some(&PLAIN) && !matches!(value.first(), Some(&(PLAIN | SEALED)));
         Ok(if bare { value.to_vec() } else { framed })
     }
@@ -80,7 +81,7 @@ impl Layout {
 
     /// An entry from what etcd gave; nothing, if the key is not one of the store's.
     pub(super) fn entry(&self, found: &KeyValue) -> Result<Option<Entry>> {
-        let Some(key) = self.outward(&found.key) else { return Ok(None) };
+        let Some(key) = self.store_key(&found.key) else { return Ok(None) };
         Ok(Some(Entry {
             value: self.decode(&key, &found.value)?,
             key,
@@ -138,15 +139,15 @@ mod tests {
             let layout = Layout::new(prefix, Codec(None));
             assert_eq!(layout.root(), root);
             let key = "/registry/secrets/ns/name";
-            let inward = layout.inward(key).unwrap();
+            let inward = layout.etcd_key(key).unwrap();
             assert_eq!(inward, format!("{root}secrets/ns/name"));
-            assert_eq!(layout.outward(inward.as_bytes()).as_deref(), Some(key));
+            assert_eq!(layout.store_key(inward.as_bytes()).as_deref(), Some(key));
             assert!(!layout.note("x").starts_with(root), "{}", layout.note("x"));
         }
         let layout = Layout::new("/p", Codec(None));
-        assert!(matches!(layout.inward("/else/x"), Err(Error::Invalid { .. })));
-        assert_eq!(layout.outward(b"/registry/x"), None);
-        assert_eq!(layout.outward(b"/p/\xff"), None);
+        assert!(matches!(layout.etcd_key("/else/x"), Err(Error::Invalid { .. })));
+        assert_eq!(layout.store_key(b"/registry/x"), None);
+        assert_eq!(layout.store_key(b"/p/\xff"), None);
         for (prefix, inward) in [
             ("", Some("/p/")),
             ("/reg", Some("/p/")),
@@ -154,7 +155,7 @@ mod tests {
             ("/registry/pods/", Some("/p/pods/")),
             ("/other/", None),
         ] {
-            assert_eq!(layout.inward_prefix(prefix).as_deref(), inward, "{prefix}");
+            assert_eq!(layout.etcd_prefix(prefix).as_deref(), inward, "{prefix}");
         }
     }
 

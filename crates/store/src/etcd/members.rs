@@ -19,13 +19,15 @@ const READ_ATTEMPT: Duration = Duration::from_secs(2);
 /// How long a member may take for a write. etcd itself gives up after seven seconds when it loses its leader.
 const WRITE_ATTEMPT: Duration = Duration::from_secs(5);
 /// How long a call may take with all its attempts: an election of a new leader takes a second or two.
-const TOGETHER: Duration = Duration::from_secs(8);
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// The pause between attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Clients, each for one member, so that a member that hangs holds up nobody but those who asked it.
 pub(super) struct Members {
+    /// URL and client of each member; at least one.
     clients: Vec<(String, Client)>,
+    /// The index of the member to ask. Only a hint that all callers share, so relaxed accesses are enough.
     preferred: AtomicUsize,
 }
 
@@ -75,6 +77,7 @@ impl Members {
     /// The members behind these clients, in the order of the configuration. Which one is asked first differs from
     /// process to process, so that replicas spread.
     pub(super) fn new(clients: Vec<(String, Client)>) -> Self {
+        // RandomState is the standard library's own randomness: enough to spread processes, and it cannot fail.
         let any = usize::try_from(RandomState::new().build_hasher().finish() >> 33).unwrap_or(0);
         let preferred = AtomicUsize::new(any % clients.len().max(1));
         Self { clients, preferred }
@@ -87,8 +90,9 @@ impl Members {
     }
 
     /// Takes note that a member failed: the next one is asked from now on, unless that was decided already.
-    pub(super) fn leave(&self, index: usize) {
+    pub(super) fn mark_failed(&self, index: usize) {
         let next = (index + 1) % self.clients.len();
+        // Compared, so that many callers who fail at the same member move on by one and not by many.
         let changed = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         if changed.is_ok() && next != index {
             tracing::info!(
@@ -124,12 +128,12 @@ impl Members {
         &self,
         attempt: Duration,
         ask: impl Fn(Client) -> F,
-        weigh: impl Fn(Failure) -> Failure,
+        adjust: impl Fn(Failure) -> Failure,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let deadline = Instant::now() + TOGETHER;
+        let deadline = Instant::now() + CALL_TIMEOUT;
         loop {
             let (index, client) = self.preferred();
             let failure = match tokio::time::timeout(attempt, ask(client)).await {
@@ -137,16 +141,17 @@ impl Members {
                 Ok(Err(error)) => failure(&error),
                 Err(_) => Failure::Unknown(format!("no answer within {} s", attempt.as_secs())),
             };
-            let failure = weigh(failure);
+            let failure = adjust(failure);
             let Failure::NotDone(reason) = &failure else {
+                // A write of unknown outcome is not tried again, but the next call goes to another member.
                 if let Failure::Unknown(_) = failure {
-                    self.leave(index);
+                    self.mark_failed(index);
                 }
                 return Err(failure);
             };
             let url = &self.clients[index].0;
             tracing::debug!(member = url, reason, "an etcd member did not answer");
-            self.leave(index);
+            self.mark_failed(index);
             if Instant::now() >= deadline {
                 return Err(Failure::NotDone(format!("etcd member {url}: {reason}")));
             }
@@ -160,11 +165,11 @@ pub(super) fn failure(status: &Status) -> Failure {
     if never_sent(status) {
         return Failure::NotDone("it cannot be reached".into());
     }
-    answered(status.code(), &told(status))
+    classify(status.code(), &message_with_cause(status))
 }
 
 /// What a status says, and at the end what lies at the root of it: on the way to a member, "transport error" has one.
-fn told(status: &Status) -> String {
+fn message_with_cause(status: &Status) -> String {
     let mut root: &dyn std::error::Error = status;
     while let Some(source) = root.source() {
         root = source;
@@ -176,7 +181,8 @@ fn told(status: &Status) -> String {
     }
 }
 
-/// Whether an error shows that there was no connection to send the request on.
+/// Whether an error shows that there was no connection to send the request on. A reset or broken connection does not show
+/// that: the request may have arrived before.
 fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind;
     let mut next = Some(error);
@@ -193,7 +199,7 @@ fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// What etcd says (`api/v3rpc/rpctypes/error.go`).
-fn answered(code: Code, message: &str) -> Failure {
+fn classify(code: Code, message: &str) -> Failure {
     let reason = || message.to_owned();
     match (code, message) {
         (Code::OutOfRange, _) if message.contains("compacted") => Failure::Compacted,
@@ -243,9 +249,9 @@ mod tests {
             ),
             (Code::Cancelled, "gone", Failure::Unknown(text("gone"))),
         ] {
-            assert_eq!(answered(code, message), want, "{message}");
+            assert_eq!(classify(code, message), want, "{message}");
         }
-        let full = answered(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+        let full = classify(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
         assert!(matches!(&full, Failure::Refused(reason) if reason.contains("defragment")), "{full:?}");
         assert!(matches!(full.into(), Error::Unavailable { .. }));
     }
@@ -253,9 +259,12 @@ mod tests {
     #[test]
     fn the_root_of_a_broken_connection_is_told() {
         let broken = std::io::Error::other("certificate required");
-        let told = told(&Status::from_error(Box::new(broken)));
+        let told = message_with_cause(&Status::from_error(Box::new(broken)));
         assert!(told.contains("certificate required"), "{told}");
-        assert_eq!(super::told(&Status::unavailable("etcdserver: no leader")), "etcdserver: no leader");
+        assert_eq!(
+            super::message_with_cause(&Status::unavailable("etcdserver: no leader")),
+            "etcdserver: no leader"
+        );
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! etcd has no request for that: a revision is the number of writes. So a note is written as often as it takes, many
 //! times at once, and the history that comes of it is compacted away on the way.
 
-use super::Shared;
 use super::layout::{etcd_revision, revision};
 use super::members::Failure;
 use super::rpc::{CompactionRequest, PutRequest, revision_of};
+use super::shared::Shared;
 use crate::contract::Revision;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -22,6 +22,7 @@ pub(super) async fn raise(shared: &Shared, to: Revision) -> Result<(), Failure> 
         if now >= to {
             return Ok(());
         }
+        // The number of writes is an estimate: others may write too. The loop asks again.
         let writes = stream::iter(0..(to - now).min(HISTORY)).map(|_| write(shared));
         let reached = writes.buffer_unordered(AT_ONCE).try_fold(0, async |a, b| Ok(a.max(b))).await?;
         if reached / HISTORY > now / HISTORY {

@@ -2,6 +2,9 @@
 //! (etcd, `api/etcdserverpb/rpc.proto` and `api/mvccpb/kv.proto`).
 //!
 //! Messages that hold values have no `Debug`: a value may be a Secret.
+//!
+//! Fields that are not used are left out: protobuf skips what it does not know, and an absent field has its default. The
+//! tags are those of the `.proto` files.
 
 use futures::stream;
 use http::uri::PathAndQuery;
@@ -79,7 +82,7 @@ pub(super) struct DeleteRangeRequest {
 
 /// An answer of which only the header matters.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Done {
+pub(super) struct HeaderOnly {
     #[prost(message, optional, tag = "1")]
     pub(super) header: Option<ResponseHeader>,
 }
@@ -175,7 +178,7 @@ pub(super) struct WatchCreateRequest {
 pub(super) struct WatchProgressRequest {}
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(super) enum WatchQuestion {
+pub(super) enum WatchRequestUnion {
     #[prost(message, tag = "1")]
     Create(WatchCreateRequest),
     #[prost(message, tag = "3")]
@@ -184,8 +187,8 @@ pub(super) enum WatchQuestion {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WatchRequest {
-    #[prost(oneof = "WatchQuestion", tags = "1, 3")]
-    pub(super) question: Option<WatchQuestion>,
+    #[prost(oneof = "WatchRequestUnion", tags = "1, 3")]
+    pub(super) request_union: Option<WatchRequestUnion>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -261,14 +264,15 @@ impl Compare {
 #[derive(Clone)]
 pub(super) struct Client(tonic::client::Grpc<Channel>);
 
-/// A watch: what was asked, and what comes.
+/// A watch stream in both directions. Dropping it cancels the watch at the member.
 pub(super) struct Watch {
-    questions: mpsc::Sender<WatchRequest>,
+    requests: mpsc::Sender<WatchRequest>,
     answers: Streaming<WatchResponse>,
 }
 
 impl Client {
-    /// Over a channel to a member. Answers may be as long as they are.
+    /// Over a channel to a member. Answers may be of any length: a page of large Secrets is longer than tonic's usual limit
+    /// of 4 MiB, and etcd is trusted.
     pub(super) fn new(channel: Channel) -> Self {
         Self(tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX))
     }
@@ -277,7 +281,7 @@ impl Client {
         self.call("/etcdserverpb.KV/Range", request).await
     }
 
-    pub(super) async fn put(&mut self, request: PutRequest) -> Result<Done, Status> {
+    pub(super) async fn put(&mut self, request: PutRequest) -> Result<HeaderOnly, Status> {
         self.call("/etcdserverpb.KV/Put", request).await
     }
 
@@ -285,23 +289,23 @@ impl Client {
         self.call("/etcdserverpb.KV/Txn", request).await
     }
 
-    pub(super) async fn compact(&mut self, request: CompactionRequest) -> Result<Done, Status> {
+    pub(super) async fn compact(&mut self, request: CompactionRequest) -> Result<HeaderOnly, Status> {
         self.call("/etcdserverpb.KV/Compact", request).await
     }
 
     /// Begins a watch.
     pub(super) async fn watch(&mut self, create: WatchCreateRequest) -> Result<Watch, Status> {
-        // One question at a time is enough: a member that does not take it is not asked for more.
-        let (questions, asked) = mpsc::channel(1);
-        let create = WatchRequest { question: Some(WatchQuestion::Create(create)) };
-        let asked = stream::unfold(asked, async |mut asked| Some((asked.recv().await?, asked)));
-        let requests = stream::StreamExt::chain(stream::iter([create]), asked);
+        // Room for one request: a member that does not take it is not asked again, and nothing piles up here.
+        let (requests, queued) = mpsc::channel(1);
+        let create = WatchRequest { request_union: Some(WatchRequestUnion::Create(create)) };
+        let queued = stream::unfold(queued, async |mut queued| Some((queued.recv().await?, queued)));
+        let outgoing = stream::StreamExt::chain(stream::iter([create]), queued);
         self.0.ready().await.map_err(|error| Status::from_error(error.into()))?;
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
-        let request = needs_leader(Request::new(requests));
+        let request = needs_leader(Request::new(outgoing));
         let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
         let answers = self.0.streaming(request, path, codec).await?.into_inner();
-        Ok(Watch { questions, answers })
+        Ok(Watch { requests, answers })
     }
 
     async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
@@ -318,16 +322,16 @@ impl Client {
 }
 
 impl Watch {
-    /// The next answer. Giving up waiting for it loses nothing.
+    /// The next answer. Cancel-safe: giving up waiting for it loses nothing.
     pub(super) async fn message(&mut self) -> Result<Option<WatchResponse>, Status> {
         self.answers.message().await
     }
 
-    /// Asks up to where everything was delivered, unless a question is on its way already.
-    pub(super) fn ask_progress(&self) {
-        let question = WatchQuestion::Progress(WatchProgressRequest {});
+    /// Asks up to where everything was delivered, unless a request is on its way already. Does not wait.
+    pub(super) fn request_progress(&self) {
+        let progress = WatchRequestUnion::Progress(WatchProgressRequest {});
         // Full: it was asked. Closed: the stream of answers says why.
-        let _ = self.questions.try_send(WatchRequest { question: Some(question) });
+        let _ = self.requests.try_send(WatchRequest { request_union: Some(progress) });
     }
 }
 

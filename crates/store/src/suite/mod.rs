@@ -4,34 +4,20 @@
 //! test of every property. Whatever an engine may do differently is a method of the harness; the
 //! properties themselves know no engine.
 
+mod harness;
 mod model;
 mod watching;
 
+pub use harness::Harness;
 pub use model::agrees_with_the_model;
 pub use watching::{
     closing_ends_watches, compacted, concurrent_writers_and_watchers, watch_continues_a_listing,
     watch_from_the_past,
 };
 
-use crate::{Change, Entry, Error, Event, EventStream, Revision, Store, Txn};
-use async_trait::async_trait;
-use futures::StreamExt;
+use crate::{Change, Entry, Error, Event, Revision, Store, Txn};
+use harness::take;
 use std::sync::Arc;
-
-/// An engine under test. Every property gets a new one.
-#[async_trait]
-pub trait Harness: Send + Sync + 'static {
-    /// The store of this harness, empty. Called once.
-    async fn open(&self) -> Arc<dyn Store>;
-
-    /// Closes the store and opens it again with the same data; an engine that keeps nothing returns
-    /// the store itself.
-    async fn reopen(&self, store: Arc<dyn Store>) -> Arc<dyn Store>;
-
-    /// Makes the engine forget the events up to the present revision or a part of it that includes
-    /// the first one. It may write to the store to do so.
-    async fn forget_events(&self, store: &dyn Store);
-}
 
 /// Makes a test of every property for the engine whose harness the given function makes:
 /// `store_suite!(MyHarness::new);`
@@ -79,15 +65,6 @@ macro_rules! store_suite {
     ($new:expr) => {
         $crate::store_suite! { @properties each $new }
     };
-}
-
-/// The next `n` events of a watch.
-async fn take(stream: &mut EventStream, n: usize) -> Vec<Arc<Event>> {
-    let mut events = Vec::with_capacity(n);
-    while events.len() < n {
-        events.push(stream.next().await.expect("the watch goes on").expect("an event"));
-    }
-    events
 }
 
 fn key_of(entry: &Entry) -> &str {

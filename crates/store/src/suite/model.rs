@@ -1,6 +1,6 @@
 //! Random operations against a model that is too simple to be wrong.
 
-use super::{Harness, take};
+use super::harness::{Harness, take};
 use crate::{Change, Compare, Entry, Error, Event, Listing, Op, Revision, Txn};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Properties of watches.
 
-use super::{Harness, take};
+use super::harness::{Harness, take};
 use crate::{Change, Error, Revision, Store, Txn};
 use futures::StreamExt;
 use std::collections::BTreeMap;

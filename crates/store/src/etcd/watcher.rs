@@ -3,15 +3,15 @@
 //! # Flow
 //! One watch stream of etcd over all keys of the store. When it breaks or falls silent, another member is asked for
 //! what comes after the last event, so nothing is lost and nothing comes twice. A member that is well answers every
-//! question for its progress; so one that is halted is noticed within [`SILENCE`].
+//! request for its progress; so one that hangs is noticed within [`MAX_SILENCE`].
 //!
 //! # Progress
 //! The revisions of etcd count the commits of all its users. Whoever waits for a revision at which somebody else wrote
 //! gets an [`Event`] without changes once nothing before it is missing.
 
-use super::Shared;
 use super::layout::{etcd_revision, prefix_end, revision};
 use super::rpc::{DELETE, Watch, WatchCreateRequest, WatchResponse, revision_of};
+use super::shared::{Awaited, Shared};
 use crate::contract::{Change, Event, Revision};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -22,72 +22,66 @@ use tokio::time::Instant;
 use tonic::Status;
 
 /// How long a member may be silent although it was asked for its progress.
-const SILENCE: Duration = Duration::from_secs(3);
+const MAX_SILENCE: Duration = Duration::from_secs(3);
 /// How often progress is asked for.
-const BEAT: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often, while somebody waits for a revision.
-const HASTE: Duration = Duration::from_millis(5);
+const AWAITED_PROGRESS_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a member may take to begin a watch.
-const BEGIN: Duration = Duration::from_secs(2);
+const CREATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before another member is asked.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How long the last events may take when the store is closed.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the store wants of its feeds.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wanted {
-    /// Somebody waits for this revision.
-    pub(super) revision: Revision,
-    /// The store is closed: feeds end after this revision.
-    pub(super) end: Option<Revision>,
-}
-
-/// A watcher's place in the history.
-pub(super) struct Feed {
+/// A watcher's place in the history. It works only while it is polled: a stream that nobody reads asks etcd for nothing,
+/// and what etcd sends waits in the flow control of HTTP/2.
+pub(super) struct Watcher {
     shared: Arc<Shared>,
-    wanted: watch::Receiver<Wanted>,
+    awaited: watch::Receiver<Awaited>,
     /// Every event up to here was queued.
     position: Revision,
+    /// Events of the last response that were not taken yet.
     queue: VecDeque<Arc<Event>>,
-    stream: Option<Stream>,
+    /// `None` until a member was asked, and after it failed.
+    stream: Option<MemberWatch>,
     /// When a closed store no longer waits for its last events.
-    farewell: Option<Instant>,
+    close_deadline: Option<Instant>,
 }
 
 /// A watch stream and the member that it comes from.
-struct Stream {
+struct MemberWatch {
     watch: Watch,
     member: usize,
-    heard: Instant,
+    last_message: Instant,
     /// When progress is asked for next.
-    beat: Instant,
+    next_progress: Instant,
 }
 
 /// What came next.
-enum Heard {
+enum Input {
     Message(Result<Option<WatchResponse>, Status>),
-    Wanted { open: bool },
-    Beat,
+    Awaited { open: bool },
+    ProgressDue,
 }
 
-impl Feed {
+impl Watcher {
     pub(super) fn new(shared: Arc<Shared>, after: Revision) -> Self {
-        let wanted = shared.wanted.subscribe();
-        Self { shared, wanted, position: after, queue: VecDeque::new(), stream: None, farewell: None }
+        let awaited = shared.awaited.subscribe();
+        Self { shared, awaited, position: after, queue: VecDeque::new(), stream: None, close_deadline: None }
     }
 
-    /// One item of the stream of events, and the feed unless that was the last one.
-    pub(super) async fn step(feed: Option<Self>) -> Option<(Result<Arc<Event>>, Option<Self>)> {
-        let mut feed = feed?;
+    /// One item of the stream of events, and the watcher unless that was the last one.
+    pub(super) async fn step(watcher: Option<Self>) -> Option<(Result<Arc<Event>>, Option<Self>)> {
+        let mut watcher = watcher?;
         loop {
-            if let Some(event) = feed.queue.pop_front() {
-                return Some((Ok(event), Some(feed)));
+            if let Some(event) = watcher.queue.pop_front() {
+                return Some((Ok(event), Some(watcher)));
             }
-            if feed.is_over() {
+            if watcher.is_over() {
                 return None;
             }
-            match feed.advance().await {
+            match watcher.advance().await {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(error) => return Some((Err(error), None)),
@@ -97,53 +91,55 @@ impl Feed {
 
     /// Whether the store was closed and there is nothing more to wait for.
     fn is_over(&mut self) -> bool {
-        let Some(end) = self.wanted.borrow_and_update().end else { return false };
-        let farewell = *self.farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
-        self.position >= end || Instant::now() >= farewell
+        let Some(end) = self.awaited.borrow_and_update().end else { return false };
+        let close_deadline = *self.close_deadline.get_or_insert_with(|| Instant::now() + CLOSE_TIMEOUT);
+        self.position >= end || Instant::now() >= close_deadline
     }
 
     /// Waits for something and takes it in; false if the store is no more.
     async fn advance(&mut self) -> Result<bool> {
         let Some(stream) = &mut self.stream else {
-            return Ok(self.begin().await);
+            return Ok(self.create().await);
         };
-        let heard = tokio::select! {
-            message = stream.watch.message() => Heard::Message(message),
-            changed = self.wanted.changed() => Heard::Wanted { open: changed.is_ok() },
-            () = tokio::time::sleep_until(stream.beat) => Heard::Beat,
+        // All three can be cancelled without loss: a message stays in the stream, the watch channel keeps its latest value.
+        let input = tokio::select! {
+            message = stream.watch.message() => Input::Message(message),
+            changed = self.awaited.changed() => Input::Awaited { open: changed.is_ok() },
+            () = tokio::time::sleep_until(stream.next_progress) => Input::ProgressDue,
         };
-        let waited_for = self.wanted.borrow().revision > self.position;
-        match heard {
-            Heard::Message(Ok(Some(response))) => {
-                stream.heard = Instant::now();
+        let is_awaited = self.awaited.borrow().revision > self.position;
+        match input {
+            Input::Message(Ok(Some(response))) => {
+                stream.last_message = Instant::now();
                 return self.take(&response).map(|()| true);
             }
-            Heard::Message(Ok(None)) => self.leave("the stream ended"),
-            Heard::Message(Err(error)) => self.leave(&super::members::failure(&error).to_string()),
-            Heard::Wanted { open } => {
+            Input::Message(Ok(None)) => self.abandon("the stream ended"),
+            Input::Message(Err(error)) => self.abandon(&super::members::failure(&error).to_string()),
+            Input::Awaited { open } => {
                 // The event is most likely on its way: ask only if it does not come at once.
-                stream.beat = stream.beat.min(Instant::now() + HASTE);
+                stream.next_progress = stream.next_progress.min(Instant::now() + AWAITED_PROGRESS_INTERVAL);
                 return Ok(open);
             }
-            Heard::Beat if stream.heard.elapsed() > SILENCE => self.leave("it is silent"),
-            Heard::Beat => {
-                stream.beat = Instant::now() + if waited_for { HASTE } else { BEAT };
-                stream.watch.ask_progress();
+            Input::ProgressDue if stream.last_message.elapsed() > MAX_SILENCE => self.abandon("it is silent"),
+            Input::ProgressDue => {
+                stream.next_progress =
+                    Instant::now() + if is_awaited { AWAITED_PROGRESS_INTERVAL } else { PROGRESS_INTERVAL };
+                stream.watch.request_progress();
             }
         }
         Ok(true)
     }
 
     /// Gives the stream up.
-    fn leave(&mut self, reason: &str) {
+    fn abandon(&mut self, reason: &str) {
         if let Some(stream) = self.stream.take() {
             tracing::info!(reason, after = self.position, "the watch of an etcd member broke; asking again");
-            self.shared.members.leave(stream.member);
+            self.shared.members.mark_failed(stream.member);
         }
     }
 
     /// Asks a member for what comes next; false if the store is no more.
-    async fn begin(&mut self) -> bool {
+    async fn create(&mut self) -> bool {
         let (member, mut client) = self.shared.members.preferred();
         let root = self.shared.layout.root();
         let create = WatchCreateRequest {
@@ -152,31 +148,38 @@ impl Feed {
             start_revision: etcd_revision(self.position.saturating_add(1)),
             prev_kv: true,
         };
-        let begun = tokio::time::timeout(BEGIN, client.watch(create)).await;
+        let begun = tokio::time::timeout(CREATE_TIMEOUT, client.watch(create)).await;
         if let Ok(Ok(watch)) = begun {
             let now = Instant::now();
-            self.stream = Some(Stream { watch, member, heard: now, beat: now + HASTE });
+            self.stream = Some(MemberWatch {
+                watch,
+                member,
+                last_message: now,
+                next_progress: now + AWAITED_PROGRESS_INTERVAL,
+            });
             return true;
         }
-        self.shared.members.leave(member);
+        self.shared.members.mark_failed(member);
         tokio::select! {
-            changed = self.wanted.changed() => changed.is_ok(),
-            () = tokio::time::sleep(PAUSE) => true,
+            changed = self.awaited.changed() => changed.is_ok(),
+            () = tokio::time::sleep(RETRY_PAUSE) => true,
         }
     }
 
     /// Queues the events of a response, or what it says of the progress.
     fn take(&mut self, response: &WatchResponse) -> Result<()> {
         if response.canceled {
+            // etcd compacted past our position while no stream was open: the caller has to list anew.
             if response.compact_revision > 0 {
                 return Err(Error::Lagged { delivered: self.position });
             }
-            self.leave(&response.cancel_reason);
+            self.abandon(&response.cancel_reason);
             return Ok(());
         }
         if response.created {
             return Ok(());
         }
+        // A progress notification. etcd sends it only when everything up to its revision was delivered on this stream.
         if response.events.is_empty() {
             let reached = revision(revision_of(response.header.as_ref()));
             if reached > self.position {
@@ -186,7 +189,8 @@ impl Feed {
             return Ok(());
         }
         for event in events(&self.shared, response)? {
-            // A member that was asked anew may repeat nothing, but a promise is better kept here.
+            // The watch starts after our position, so nothing should come twice; checked all the same, as "none twice" is
+            // the contract of `Store::watch`.
             if event.revision > self.position {
                 self.position = event.revision;
                 self.queue.push_back(Arc::new(event));
@@ -196,7 +200,8 @@ impl Feed {
     }
 }
 
-/// The commits of a response: etcd never splits one between two responses.
+/// The commits of a response. etcd splits none between two responses, unless a watch asks for fragments, which ours does
+/// not (`fragment` in `WatchCreateRequest`).
 fn events(shared: &Shared, response: &WatchResponse) -> Result<Vec<Event>> {
     let mut events: Vec<Event> = Vec::new();
     for event in &response.events {
@@ -204,7 +209,7 @@ fn events(shared: &Shared, response: &WatchResponse) -> Result<Vec<Event>> {
         let at = revision(kv.mod_revision);
         let change = if event.kind == DELETE {
             let before = event.prev_kv.as_ref();
-            shared.layout.outward(&kv.key).map(|key| Change::Delete {
+            shared.layout.store_key(&kv.key).map(|key| Change::Delete {
                 key,
                 prev_create_revision: before.map_or(0, |before| revision(before.create_revision)),
                 prev_mod_revision: before.map_or(0, |before| revision(before.mod_revision)),

@@ -106,7 +106,7 @@ struct ObjectMeta {
 
 impl Notes {
     /// Adds an annotation. Never a secret: everything in an event is written out.
-    pub fn annotate(&self, key: &str, value: impl Into<String>) {
+    pub(crate) fn annotate(&self, key: &str, value: impl Into<String>) {
         self.annotations.lock().insert(key.to_owned(), value.into());
     }
 

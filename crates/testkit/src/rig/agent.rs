@@ -78,7 +78,7 @@ impl Agent {
     /// # Errors
     ///
     /// Ours has ended.
-    pub fn tend(&self) -> Result<()> {
+    pub(crate) fn tend(&self) -> Result<()> {
         let mut running = self.process.lock().expect("no panic");
         let Some(process) = running.as_mut() else { return Ok(()) };
         let Some(status) = process.ended()? else { return Ok(()) };

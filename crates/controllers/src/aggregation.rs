@@ -51,7 +51,7 @@ pub(crate) fn aggregation() -> (Backlog<()>, Box<dyn Observer>) {
 
 /// Aggregates until `stop`.
 pub(crate) async fn run(client: Client, backlog: Backlog<()>, stop: CancellationToken) {
-    work("clusterrole-aggregation", backlog, 1, stop, |()| attend(&client)).await;
+    work("clusterrole-aggregation", backlog, 1, stop, |()| reconcile(&client)).await;
 }
 
 /// The same rule with what is empty left out, so that rules can be compared.
@@ -90,7 +90,7 @@ fn gather(role: &ClusterRole, roles: &[ClusterRole]) -> Option<Vec<PolicyRule>> 
     Some(gathered)
 }
 
-async fn attend(client: &Client) -> Result<Next, Error> {
+async fn reconcile(client: &Client) -> Result<Next, Error> {
     let mut roles = Api::<ClusterRole>::all(client.clone()).list(&ListParams::default()).await?.items;
     roles.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let mut failed = None;
@@ -189,7 +189,7 @@ mod tests {
                 Answer::ok(request.body)
             }
         });
-        attend(&client).await.unwrap();
+        reconcile(&client).await.unwrap();
         let writes = writes.lock().unwrap();
         assert_eq!(writes.len(), 1);
         assert!(

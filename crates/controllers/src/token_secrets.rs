@@ -136,7 +136,7 @@ pub(crate) fn keeper(
 
 /// Keeps Secrets until `stop`.
 pub(crate) async fn run(keeper: Keeper, backlog: Backlog<Key>, stop: CancellationToken) {
-    work("token-secrets", backlog, 8, stop, |key| keeper.attend(key)).await;
+    work("token-secrets", backlog, 8, stop, |key| keeper.reconcile(key)).await;
 }
 
 /// What a Secret lacks.
@@ -168,7 +168,7 @@ fn accounts() -> ApiResource {
 }
 
 impl Keeper {
-    async fn attend(&self, key: Key) -> Result<Next, Error> {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         match key {
             Key::Secret { namespace, name } => self.secret(&namespace, &name).await?,
             Key::Account { namespace, name } => self.enqueue(Some(&namespace), Some(&name)).await?,
@@ -326,7 +326,7 @@ mod tests {
             }
         });
         let (keeper, _backlog, _) = keeper(client, Arc::new(Plain), Some("PEM".into()));
-        keeper.attend(Key::Secret { namespace: "n".into(), name: "s".into() }).await.unwrap();
+        keeper.reconcile(Key::Secret { namespace: "n".into(), name: "s".into() }).await.unwrap();
         let writes = writes.lock().unwrap();
         writes.clone()
     }

@@ -70,7 +70,7 @@ pub(crate) fn signer(
 
 /// Signs until `stop`.
 pub(crate) async fn run(signer: Signer, backlog: Backlog<String>, stop: CancellationToken) {
-    work("certificates", backlog, 2, stop, |name| signer.attend(name)).await;
+    work("certificates", backlog, 2, stop, |name| signer.reconcile(name)).await;
 }
 
 /// Whether the request waits for a certificate of this signer.
@@ -119,7 +119,7 @@ fn failed(request: &CertificateSigningRequest, why: &str, now: Timestamp) -> Val
 }
 
 impl Signer {
-    async fn attend(&self, name: String) -> Result<Next, Error> {
+    async fn reconcile(&self, name: String) -> Result<Next, Error> {
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
         let Some(request) = requests.get_opt(&name).await?.filter(is_due) else { return Ok(Next::Wait) };
         let status = self.answer(&request)?;
@@ -222,7 +222,7 @@ mod tests {
         let (authority, _) = tests::authority(&rcgen::PKCS_ECDSA_P256_SHA256);
         let year = SignedDuration::from_hours(24 * 365);
         let (signer, _backlog, _) = signer(client, authority.into(), year, Arc::new(At));
-        assert_eq!(signer.attend("r".into()).await.unwrap(), Next::Wait);
+        assert_eq!(signer.reconcile("r".into()).await.unwrap(), Next::Wait);
         let mut writes = writes.lock().unwrap();
         assert_eq!(writes.len(), 1);
         assert_eq!(writes[0]["metadata"]["resourceVersion"], "4");

@@ -116,11 +116,11 @@ pub(crate) async fn run(
             }
         }
     }
-    work("garbage", backlog, WORKERS, stop, |work| collector.attend(work)).await;
+    work("garbage", backlog, WORKERS, stop, |work| collector.reconcile(work)).await;
 }
 
 impl Collector {
-    async fn attend(&self, work: Work) -> Result<Next, Error> {
+    async fn reconcile(&self, work: Work) -> Result<Next, Error> {
         match work {
             Work::Check(uid) => self.check(uid).await?,
             Work::Orphan(uid) => self.orphan(uid).await?,

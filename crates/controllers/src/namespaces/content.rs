@@ -93,7 +93,7 @@ pub(crate) fn deleter(
 
 /// Deletes until `stop`.
 pub(crate) async fn run(deleter: Deleter, backlog: Backlog<String>, stop: CancellationToken) {
-    work("namespace-content", backlog, 8, stop, |name| deleter.attend(name)).await;
+    work("namespace-content", backlog, 8, stop, |name| deleter.reconcile(name)).await;
 }
 
 /// What is to be done with a namespace.
@@ -159,7 +159,7 @@ fn deletable(discovered: &Discovered) -> (Vec<&ResourceType>, Vec<&ResourceType>
 }
 
 impl Deleter {
-    async fn attend(&self, name: String) -> Result<Next, Error> {
+    async fn reconcile(&self, name: String) -> Result<Next, Error> {
         let namespaces = api(&self.client, &ApiResource::erase::<Namespace>(&()), None);
         let Some(mut namespace) = namespaces.get_opt(&name).await? else {
             self.hold(&name, false);
@@ -365,7 +365,7 @@ mod tests {
     async fn an_empty_namespace_is_released_through_finalize() {
         let (client, writes) = server_with(json!([]));
         let (deleter, _backlog, _) = deleter(client, fleetpass_api::clock::system(), Duration::ZERO);
-        assert_eq!(deleter.attend("n".into()).await.unwrap(), Next::Wait);
+        assert_eq!(deleter.reconcile("n".into()).await.unwrap(), Next::Wait);
         let writes = writes.lock().unwrap();
         let paths: Vec<_> = writes.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(
@@ -385,7 +385,7 @@ mod tests {
         let (client, writes) =
             server_with(json!([{"metadata": {"name": "s", "finalizers": ["example.com/hold"]}}]));
         let (deleter, _backlog, _) = deleter(client, fleetpass_api::clock::system(), Duration::ZERO);
-        assert_eq!(deleter.attend("n".into()).await.unwrap(), Next::After(UNWATCHED));
+        assert_eq!(deleter.reconcile("n".into()).await.unwrap(), Next::After(UNWATCHED));
         assert!(deleter.held.lock().unwrap().contains("n"));
         let writes = writes.lock().unwrap();
         assert!(!writes.iter().any(|(path, _)| path.ends_with("finalize")));

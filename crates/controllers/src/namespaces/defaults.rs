@@ -105,11 +105,11 @@ pub(crate) fn defaults(
 
 /// Keeps them until `stop`.
 pub(crate) async fn run(defaults: Defaults, backlog: Backlog<Key>, stop: CancellationToken) {
-    work("namespace-defaults", backlog, 8, stop, |key| defaults.attend(key)).await;
+    work("namespace-defaults", backlog, 8, stop, |key| defaults.reconcile(key)).await;
 }
 
 impl Defaults {
-    async fn attend(&self, key: Key) -> Result<Next, Error> {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         match key {
             Key::Namespace(namespace) => match self.keep(&namespace).await {
                 // Nothing can be made there any more, and nothing needs to be.
@@ -218,8 +218,8 @@ mod tests {
             }
         });
         let (keeper, _backlog, _) = defaults(client, Some("PEM".into()));
-        keeper.attend(Key::Namespace("team".into())).await.unwrap();
-        assert_eq!(keeper.attend(Key::Namespace("going".into())).await.unwrap(), Next::Wait);
+        keeper.reconcile(Key::Namespace("team".into())).await.unwrap();
+        assert_eq!(keeper.reconcile(Key::Namespace("going".into())).await.unwrap(), Next::Wait);
         let made = made.lock().unwrap();
         let paths: Vec<_> = made.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["/api/v1/namespaces/team/serviceaccounts", "/api/v1/namespaces/team/configmaps"]);

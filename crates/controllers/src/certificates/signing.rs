@@ -70,6 +70,7 @@ pub(crate) fn signer(
 
 /// Signs until `stop`.
 pub(crate) async fn run(signer: Signer, backlog: Backlog<String>, stop: CancellationToken) {
+    // Two, so that one signs while the other waits for the server: more would not sign faster.
     work("certificates", backlog, 2, stop, |name| signer.reconcile(name)).await;
 }
 
@@ -111,6 +112,7 @@ fn failed(request: &CertificateSigningRequest, why: &str, now: Timestamp) -> Val
     let conditions = request.status.as_ref().and_then(|status| status.conditions.clone());
     let mut conditions: Vec<Value> =
         conditions.into_iter().flatten().map(|condition| json!(condition)).collect();
+    // A merge patch replaces the list whole: the conditions that are there have to be said again.
     conditions.push(
         json!({"type": "Failed", "status": "True", "reason": "SignerValidationFailure", "message": why,
         "lastUpdateTime": rfc3339(now)}),
@@ -123,6 +125,7 @@ impl Signer {
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
         let Some(request) = requests.get_opt(&name).await?.filter(is_due) else { return Ok(Next::Wait) };
         let status = self.answer(&request)?;
+        // With the version that was read: a request that was denied in this moment must not get its certificate.
         let patch =
             json!({"metadata": {"resourceVersion": request.metadata.resource_version}, "status": status});
         let requests = api(&self.client, &ApiResource::erase::<CertificateSigningRequest>(&()), None);
@@ -141,6 +144,7 @@ impl Signer {
             Err(why) => return Ok(failed(request, &why, now)),
         };
         let lifetime = lifetime(request.spec.expiration_seconds, self.longest);
+        // 128 random bits: nobody keeps a count of serial numbers, and a guessable one helps forgers of signatures.
         let mut serial = [0; 16];
         getrandom::fill(&mut serial)
             .map_err(|_| Error::Incomplete("no randomness for a serial number".into()))?;

@@ -40,7 +40,8 @@ const UNWATCHED: Duration = Duration::from_secs(30);
 /// How long to wait for further deletions when one was seen.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// The namespaces that have content left.
+/// The namespaces that have content left, so that the deletion of an object is of interest only there. A std mutex: it is
+/// held for one operation of the set, on the path of every deletion on the server.
 type Held = Arc<Mutex<HashSet<String>>>;
 
 struct Listener {
@@ -165,6 +166,7 @@ impl Deleter {
             self.hold(&name, false);
             return Ok(Next::Wait);
         };
+        // Before anything is deleted: once it is terminating, admission lets nobody create what would be missed.
         if step(&namespace) == Step::SetPhase {
             let patch = json!({"metadata": {"resourceVersion": namespace.metadata.resource_version},
                 "status": {"phase": "Terminating"}});
@@ -174,12 +176,15 @@ impl Deleter {
             self.hold(&name, false);
             return Ok(Next::Wait);
         }
-        // From here on a deletion in the namespace brings it back into the queue.
+        // Before the content is listed: from here on a deletion brings the namespace back into the queue, so none that
+        // happens after the list is missed.
         self.hold(&name, true);
         let outcome = self.empty(&name).await;
         let complete = outcome.is_complete();
+        // The status first, as upstream: after the release there is no namespace to write it to.
         let namespace = self.report(&namespaces, namespace, &outcome).await?;
         if complete {
+            // A replacement at the version that was read: what somebody added to the finalizers meanwhile is not lost.
             match namespaces.replace_subresource("finalize", &name, &writer(), &released(namespace)).await {
                 Err(error) if !is_not_found(&error) => return Err(error.into()),
                 _ => self.hold(&name, false),
@@ -225,6 +230,7 @@ impl Deleter {
                 Err(error) if is_conflict(&error) => namespace = namespaces.get(&name).await?,
                 Err(error) => return Err(error.into()),
             }
+            // It went and was created anew meanwhile: what was found out is about the old one.
             if namespace.metadata.uid != uid {
                 return Err(Error::Incomplete(
                     "the namespace was replaced by another one of its name".into(),
@@ -246,6 +252,8 @@ impl Deleter {
         outcome.discovery = discovered.failure().map(|why| {
             format!("Discovery failed for some groups, {} failing: {why}", discovered.failed.len())
         });
+        // Pods first, as upstream (`OrderedNamespaceDeletion`): what guards them, such as a NetworkPolicy, must not go before
+        // they do.
         let (pods, others) = deletable(&discovered);
         for resource in pods {
             self.delete(resource, namespace, &mut outcome).await;
@@ -267,6 +275,7 @@ impl Deleter {
 
     /// Deletes the objects of a resource and gives those that are still there.
     async fn try_delete(&self, resource: &ResourceType, namespace: &str) -> Result<Vec<ObjectMeta>, Error> {
+        // The list decides, not the answer to the deletion: finalizers may hold what was deleted.
         let all_at_once = resource.can(&["deletecollection"])
             && live::delete_all(&self.client, &resource.api, namespace).await?;
         if !resource.can(&["list"]) {

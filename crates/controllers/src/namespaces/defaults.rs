@@ -105,6 +105,7 @@ pub(crate) fn defaults(
 
 /// Keeps them until `stop`.
 pub(crate) async fn run(defaults: Defaults, backlog: Backlog<Key>, stop: CancellationToken) {
+    // Several at once: installers create namespaces in a row, and nobody can run as `default` before it is there.
     work("namespace-defaults", backlog, 8, stop, |key| defaults.reconcile(key)).await;
 }
 
@@ -116,6 +117,7 @@ impl Defaults {
                 Err(Error::Kube(error)) if is_namespace_going(&error) => {}
                 result => result?,
             },
+            // Put into the queue one by one, so that one that fails does not hold up the others.
             Key::All => {
                 for namespace in
                     live::list(&self.client, &ApiResource::erase::<Namespace>(&()), None, None).await?
@@ -140,6 +142,7 @@ impl Defaults {
         let maps = api(&self.client, &ApiResource::erase::<ConfigMap>(&()), Some(namespace));
         match maps.get_opt(ROOT_CA).await? {
             None => create(&maps, root_ca(namespace, bundle)).await,
+            // A replacement at the version that was read. A conflict is an error, after which it is read again.
             Some(map) => match mended(map, bundle) {
                 None => Ok(()),
                 Some(map) => Ok(maps.replace(ROOT_CA, &writer(), &map).await.map(drop)?),

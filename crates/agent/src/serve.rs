@@ -1,6 +1,6 @@
 //! Metrics and probes over plain HTTP, for a scraper and a kubelet.
 
-use crate::Handle;
+use crate::run::Handle;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Who applies the rules, in `metadata.managedFields`.
 const MANAGER: &str = "clusterrole-aggregation-controller";
-/// How long to wait for further changes when there was one.
+/// How long to wait for further changes when there was one: a pass reads all ClusterRoles, and they often come in rows.
 const GATHER: Duration = Duration::from_millis(20);
 
 struct Listener(Queue<()>);
@@ -51,7 +51,8 @@ pub(crate) fn aggregation() -> (Backlog<()>, Box<dyn Observer>) {
 
 /// Aggregates until `stop`.
 pub(crate) async fn run(client: Client, backlog: Backlog<()>, stop: CancellationToken) {
-    work("clusterrole-aggregation", backlog, 1, stop, |()| attend(&client)).await;
+    // One worker: there is one key.
+    work("clusterrole-aggregation", backlog, 1, stop, |()| reconcile(&client)).await;
 }
 
 /// The same rule with what is empty left out, so that rules can be compared.
@@ -80,6 +81,7 @@ fn gather(role: &ClusterRole, roles: &[ClusterRole]) -> Option<Vec<PolicyRule>> 
             if !selector.matches(&labels) {
                 continue;
             }
+            // Linear in what was gathered, as upstream: roles have tens of rules, not thousands.
             for rule in rules(other) {
                 if !gathered.contains(&rule) {
                     gathered.push(rule);
@@ -90,11 +92,13 @@ fn gather(role: &ClusterRole, roles: &[ClusterRole]) -> Option<Vec<PolicyRule>> 
     Some(gathered)
 }
 
-async fn attend(client: &Client) -> Result<Next, Error> {
+async fn reconcile(client: &Client) -> Result<Next, Error> {
     let mut roles = Api::<ClusterRole>::all(client.clone()).list(&ListParams::default()).await?.items;
+    // By name, so that the order of the rules does not depend on that of the list.
     roles.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let mut failed = None;
     for role in &roles {
+        // Compared before it is written: its own write comes back as a change, and would go round for ever.
         if let Some(gathered) = gather(role, &roles)
             && gathered != rules(role)
             && let Err(error) = apply(client, role, gathered).await
@@ -189,7 +193,7 @@ mod tests {
                 Answer::ok(request.body)
             }
         });
-        attend(&client).await.unwrap();
+        reconcile(&client).await.unwrap();
         let writes = writes.lock().unwrap();
         assert_eq!(writes.len(), 1);
         assert!(

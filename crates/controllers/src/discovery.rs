@@ -79,6 +79,7 @@ pub(crate) async fn discover(client: &Client) -> Result<Discovered, Error> {
     let mut versions = Vec::new();
     for path in ["/api", "/apis"] {
         let document: Document = client.request(get(path, ACCEPT_AGGREGATED_DISCOVERY_V2)?).await?;
+        // A server without aggregated discovery answers with what it has there: a list of groups, or of versions.
         if document.kind == "APIGroupDiscoveryList" {
             versions.extend(document.items.into_iter().flat_map(aggregated));
             continue;
@@ -88,6 +89,7 @@ pub(crate) async fn discover(client: &Client) -> Result<Discovered, Error> {
         for (group, version) in core.chain(groups) {
             let path =
                 if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+            // One that does not answer says nothing about the others: an aggregated server may be down.
             let answer = client.request::<APIResourceList>(get(&path, "application/json")?).await;
             let resources = answer.map(|list| classic(&group, &version, list)).map_err(|error| match error {
                 kube::Error::Api(status) => status.message,
@@ -127,6 +129,7 @@ fn aggregated(group: APIGroupDiscovery) -> Vec<Version> {
     let name = group.metadata.and_then(|metadata| metadata.name).unwrap_or_default();
     let version = |version: kube::core::discovery::v2::APIVersionDiscovery| {
         let number = version.version.unwrap_or_default();
+        // The server repeats what an aggregated server said before it stopped answering. It may be outdated.
         let resources = if version.freshness.as_deref() == Some("Stale") {
             Err(format!("stale GroupVersion discovery: {}", api_version(&name, &number)))
         } else {
@@ -153,6 +156,7 @@ fn by_preference(group: APIGroup) -> Vec<(String, String)> {
 }
 
 fn classic(group: &str, version: &str, list: APIResourceList) -> Vec<ResourceType> {
+    // `pods/log` and the like are subresources: nothing that could be listed.
     let resources = list.resources.into_iter().filter(|resource| !resource.name.contains('/'));
     resources
         .map(|resource| {
@@ -189,6 +193,7 @@ fn prefer(versions: Vec<Version>) -> Discovered {
             }
             Ok(resources) => {
                 for resource in resources {
+                    // By group and plural, whatever the version: each is one set of objects.
                     if seen.insert((resource.api.group.clone(), resource.api.plural.clone())) {
                         found.resources.push(Arc::new(resource));
                     }

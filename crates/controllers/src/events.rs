@@ -29,7 +29,7 @@ const AT_ONCE: usize = 16;
 /// How many are listed at once.
 const PAGE: u32 = 500;
 
-/// When the object was written last.
+/// When the object was written last: an Event that happens again is written again, and lives on.
 fn written(meta: &ObjectMeta) -> Option<Timestamp> {
     let managed = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
     managed.chain(&meta.creation_timestamp).map(|time| time.0).max()
@@ -57,6 +57,7 @@ async fn pass(client: &Client, now: Timestamp, lifetime: SignedDuration) -> Resu
         });
         let (over, left): (Vec<_>, Vec<_>) = ends.partition(|(_, end)| *end <= now);
         next = left.into_iter().map(|(_, end)| end).chain(next).min();
+        // Before the next page is asked for, so that no more than one page of names is kept.
         let deletions = futures::stream::iter(over).map(|(meta, _)| delete(client.clone(), meta));
         deletions.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         match page.metadata.continue_.filter(|token| !token.is_empty()) {

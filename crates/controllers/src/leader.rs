@@ -11,7 +11,9 @@
 //! as long as clocks run at the same speed. One that stops in order gives the Lease up.
 //!
 //! # Caveats
-//! A request that was sent before leadership was lost may arrive after it: writes carry preconditions for that.
+//! - A request that was sent before leadership was lost may arrive after it: writes carry preconditions for that.
+//! - A renewal counts from its answer, as in client-go. One that was written at once and answered later than lease
+//!   duration and renew deadline lie apart (5 seconds) could let two lead for a moment.
 
 use crate::Error;
 use crate::live::{FIELD_MANAGER, is_conflict, is_not_found, refusal};
@@ -133,7 +135,10 @@ pub enum Standing {
 /// What this candidate has seen of the Lease.
 #[derive(Debug, Default)]
 struct Seen {
+    /// The resourceVersion of the Lease.
     version: Option<String>,
+    /// When it was seen with that version first, by this machine's monotonic clock. The times in the Lease are another
+    /// machine's and are never compared with ours.
     since: Option<Instant>,
 }
 
@@ -218,6 +223,9 @@ impl Candidate {
     }
 
     /// Takes or renews the Lease; false if someone else holds it.
+    ///
+    /// Cancel safety: dropped during the write, it may be carried out or not. Who does not know leads not; a Lease that was
+    /// taken unknowingly is seen as its own at the next attempt, or runs out.
     async fn hold(&mut self) -> Result<bool, Error> {
         let Identity { lease: name, candidate, .. } = &self.election.identity;
         let found = self.leases.get_opt(name).await?;
@@ -229,6 +237,8 @@ impl Candidate {
         let holds = self.election.timing.lease_seconds();
         let claim = claim(spec, candidate, holds, unchanged.unwrap_or_default(), self.clock.now());
         let Some(spec) = claim else { return Ok(false) };
+        // The replacement carries the version that was read, and a creation fails on what exists: of two candidates that see
+        // a free Lease at once, one gets it.
         let written = match found {
             Some(lease) => {
                 let lease = Lease { spec: Some(spec), ..lease };
@@ -299,12 +309,14 @@ impl Candidate {
     /// Renews the Lease until `stop`, or until it is lost.
     async fn lead(&mut self, stop: &CancellationToken) {
         let Timing { renew_within, retry, .. } = self.election.timing;
+        // Counted from the answer, as client-go does, while the others count from the write.
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(retry) => {}
             }
+            // What is left of the deadline, not the whole: a request that hangs must not carry the leader past it.
             let left = renew_within.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.hold()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
@@ -341,6 +353,7 @@ pub async fn run<Term>(
     while candidate.campaign(&stop).await {
         tracing::info!(lease = candidate.lease(), "leading");
         candidate.standing.send_replace(Standing::Leading);
+        // Joined, so that the next campaign begins only after the term has come to its end: one process must not work twice.
         let ends = stop.child_token();
         tokio::join!(term(ends.clone()), async {
             candidate.lead(&stop).await;
@@ -349,6 +362,8 @@ pub async fn run<Term>(
         candidate.standing.send_replace(Standing::Unknown);
         tracing::info!(lease = candidate.lease(), "no longer leading");
     }
+    // After the term has ended: whoever takes the Lease now finds nobody at work. If the release fails, others wait until it
+    // runs out.
     match tokio::time::timeout(RELEASE_WITHIN, candidate.release()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(lease = candidate.lease(), %error, "the lease was not given up"),

@@ -12,16 +12,100 @@
 //! | certificate requests | old CertificateSigningRequests go |
 //! | events | Events go after their time to live |
 //!
+//! ```text
+//!   server ─► discovery ─► monitor: one watch of metadata per resource
+//!                             │ every event, to every controller's Observer
+//!                ┌────────────┼─────────────┬──────────────┐
+//!                ▼            ▼             ▼              ▼
+//!             garbage     namespaces   token Secrets   aggregation, certificates: each a queue of keys
+//!                │            │             │              │
+//!                └────────────┴──────┬──────┴──────────────┘
+//!                                    ▼
+//!                   reconcile(key): read live, decide, write with preconditions ─► server
+//!
+//!   events, certificate requests: a sweep of a list, then sleep until something in it is due
+//! ```
+//!
 //! All of them listen to one watch of metadata per resource and read an object when they need more than that; nothing
 //! else of the server's objects is kept in memory, and nothing polls. Each has its own queue, so that none waits for
 //! another and a failing object waits only for itself.
 //!
 //! On Kubernetes these are controllers of kube-controller-manager; they behave like those and can take their place, on
 //! any server that speaks its API.
+//!
+//! # Example
+//!
+//! The controllers are given a client and work until they are stopped. Here the server is a function that knows one
+//! namespace, and is asked to create its ServiceAccount `default`.
+//!
+//! ```
+//! use fleetpass_controllers::{Options, run};
+//! use jiff::SignedDuration;
+//! use serde_json::{Value, json};
+//! use tokio_util::sync::CancellationToken;
+//! # use kube::{Client, client::Body};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! # let (created, mut objects) = tokio::sync::mpsc::unbounded_channel();
+//! let server = move |method: &str, path: &str, sent: Value| match (method, path) {
+//!     ("GET", "/api") => Some(json!({"kind": "APIVersions", "versions": ["v1"]})),
+//!     ("GET", "/apis") => Some(json!({"kind": "APIGroupList", "groups": []})),
+//!     ("GET", "/api/v1") => Some(json!({"groupVersion": "v1", "resources": [
+//!         {"name": "namespaces", "singularName": "", "namespaced": false, "kind": "Namespace",
+//!             "verbs": ["delete", "list", "watch"]}]})),
+//!     ("GET", "/api/v1/namespaces") => {
+//!         Some(json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "team"}}]}))
+//!     }
+//!     ("POST", "/api/v1/namespaces/team/serviceaccounts") => {
+//!         created.send(sent.clone()).ok()?;
+//!         Some(sent)
+//!     }
+//!     _ => None, // 404
+//! };
+//! # let service = tower::service_fn(move |request: http::Request<Body>| {
+//! #     let server = server.clone();
+//! #     async move {
+//! #         let (parts, body) = request.into_parts();
+//! #         if parts.uri.query().unwrap_or_default().contains("watch=") {
+//! #             std::future::pending::<()>().await;
+//! #         }
+//! #         let body = http_body_util::BodyExt::collect(body).await?.to_bytes();
+//! #         let sent = serde_json::from_slice(&body).unwrap_or_default();
+//! #         let (code, answer) = match server(parts.method.as_str(), parts.uri.path(), sent) {
+//! #             Some(answer) => (200, answer),
+//! #             None => (404, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+//! #                 "code": 404, "reason": "NotFound", "message": "not found"})),
+//! #         };
+//! #         let answer = Body::from(answer.to_string().into_bytes());
+//! #         http::Response::builder().status(code).body(answer).map_err(kube::Error::HttpError)
+//! #     }
+//! # });
+//! # let client = Client::new(service, "default");
+//!
+//! let mut options = Options::default();
+//! options.longest_certificate = SignedDuration::from_hours(24 * 90);
+//! options.event_ttl = None; // Events are left to the server.
+//! let stop = CancellationToken::new();
+//! let running = tokio::spawn(run(client, options, fleetpass_api::clock::system(), stop.clone()));
+//!
+//! let account: Value = objects.recv().await.unwrap();
+//! assert_eq!(account["metadata"], json!({"name": "default", "namespace": "team"}));
+//! stop.cancel();
+//! running.await.unwrap().unwrap();
+//! # }
+//! ```
+//!
+//! # What they deliberately do not do
+//!
+//! - They keep no objects. What is decided is decided on a live read; a watch only says where to look.
+//! - They know no server: nothing here depends on what is behind the client.
+//! - They make no Pods, Deployments or Nodes come true: a hub for identity has none.
 
 mod aggregation;
 mod certificates;
 mod discovery;
+mod error;
 mod events;
 mod garbage;
 pub mod leader;
@@ -35,6 +119,7 @@ mod sweep;
 mod token_secrets;
 
 pub use certificates::authority::{AuthorityError, CertificateAuthority};
+pub use error::Error;
 pub use leader::Identity;
 pub use token_secrets::TokenIssuer;
 
@@ -99,36 +184,8 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// Why a controller could not do something. It tries again by itself.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The server refused, or could not be asked.
-    #[error("{}", message(.0))]
-    Kube(#[from] kube::Error),
-    /// An owner is of a kind that the server does not know.
-    #[error("the server has no resource for the owner kind {0}")]
-    UnknownKind(String),
-    /// No token could be signed.
-    #[error("no token could be signed: {0}")]
-    Token(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No certificate could be signed.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    /// Something is not done yet.
-    #[error("{0}")]
-    Incomplete(String),
-}
-
-/// What went wrong, in the words of the server where it has some.
-fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// Runs all controllers until `stop`.
+/// Runs all controllers until `stop`. Reconciliations under way are dropped then: they are repeatable, and the lists of
+/// the next start bring back what they were about.
 ///
 /// # Errors
 /// None at present: what fails is tried again. A server that cannot be reached is waited for.
@@ -151,9 +208,11 @@ pub async fn run(
 
 /// All controllers that `options` ask for, until `stop`.
 async fn controllers(client: Client, options: Options, clock: SharedClock, stop: CancellationToken) {
+    // The observers go to the monitor, the backlogs to the tasks: a controller is both ends of a queue.
     let mut observers = Vec::new();
     let mut tasks: Vec<BoxFuture<'static, ()>> = Vec::new();
     let resources = Resources::default();
+    // Only garbage waits for it. The others look at single objects, for which one list is as good as all.
     let (synced, is_synced) = watch::channel(false);
 
     let (collector, backlog, observer) = garbage::collector(client.clone(), resources.clone());
@@ -193,6 +252,7 @@ async fn controllers(client: Client, options: Options, clock: SharedClock, stop:
     if let Some(lifetime) = options.event_ttl {
         tasks.push(events::run(client.clone(), clock, lifetime, stop.clone()).boxed());
     }
+    // Last, because it takes the observers.
     tasks.push(monitor::run(client, resources, observers, synced, stop).boxed());
     join_all(tasks).await;
 }

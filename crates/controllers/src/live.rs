@@ -36,7 +36,8 @@ pub(crate) fn is_unsupported(error: &kube::Error) -> bool {
     refusal(error).is_some_and(|status| status.code == 405)
 }
 
-/// Whether nothing can be created because the namespace is going or gone.
+/// Whether nothing can be created because the namespace is going or gone (`NamespaceLifecycle` admission: 404 for a
+/// namespace that is gone, 403 with this cause for one that is going).
 pub(crate) fn is_namespace_going(error: &kube::Error) -> bool {
     let going = |status: &kube::core::Status| {
         let causes = status.details.iter().flat_map(|details| &details.causes);
@@ -82,6 +83,7 @@ pub(crate) async fn list(
     loop {
         let page = objects.list_metadata(&params).await?;
         found.extend(page.items.into_iter().map(|object: PartialObjectMeta<DynamicObject>| object.metadata));
+        // An expired token (410) ends the whole list with an error: half a list must not look like all of it.
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             None => return Ok(found),
             token => params.continue_token = token,
@@ -110,6 +112,7 @@ pub(crate) async fn delete_all(
 ) -> Result<bool, Error> {
     let path = DynamicObject::url_path(resource, Some(namespace));
     let request = Request::new(path).delete_collection(&DeleteParams::background(), &ListParams::default());
+    // As text: the objects that were deleted may be many and large, and nobody looks at them.
     match client.request_text(request.map_err(kube::Error::BuildRequest)?).await {
         Ok(_) => Ok(true),
         Err(error) if is_unsupported(&error) || is_not_found(&error) => Ok(false),

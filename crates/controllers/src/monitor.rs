@@ -34,7 +34,8 @@ const AFTER_CHANGE: [Duration; 3] =
 const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 /// How long discovery may take; changes wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How many watch events may wait for the observers.
+/// How many watch events may wait for the observers. More, and the watches wait, and with them, by flow control, the
+/// server; nothing is dropped.
 const WAITING: usize = 256;
 
 /// What a watch tells: an object's metadata.
@@ -49,7 +50,8 @@ pub(crate) trait Observer: Send + Sync {
     fn forget(&self, _resource: &Arc<ResourceType>) {}
 }
 
-/// The resources of the server as last discovered; cheap to clone.
+/// The resources of the server as last discovered; cheap to clone. The lock is held for the copy of a pointer, so a
+/// reader keeps one picture for as long as it works with it, and the writer waits for nobody.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resources(Arc<RwLock<Arc<Discovered>>>);
 
@@ -91,9 +93,13 @@ pub(crate) async fn run(
 ) {
     let (sender, mut changes) = mpsc::channel::<Change>(WAITING);
     let mut watches = Watches { client: client.clone(), sender, running: HashMap::new() };
+    // The resources of the first discovery that were not listed yet; `None` before it. Those that are discovered later
+    // do not count: `synced` is about the start.
     let mut unlisted: Option<HashSet<(String, String)>> = None;
     let mut due = Due::default();
     loop {
+        // `Due::wait` and `recv` lose nothing when the other branch is taken. Discovery is a handler, not a branch: it is
+        // awaited to its end, within PATIENCE, and events wait in the channel meanwhile.
         tokio::select! {
             () = stop.cancelled() => break,
             () = due.wait() => match tokio::time::timeout(PATIENCE, discover(&client)).await {
@@ -107,6 +113,8 @@ pub(crate) async fn run(
                 }
                 Ok(Ok(discovered)) => {
                     due.succeeded(discovered.failed.is_empty());
+                    // The observers are told first. An event of an ended watch that waits in the channel comes after that;
+                    // whoever acts on it asks the server first.
                     for gone in watches.follow(&discovered) {
                         unlisted.as_mut().map(|unlisted| unlisted.remove(&key(&gone)));
                         observers.iter().for_each(|observer| observer.forget(&gone));
@@ -120,6 +128,7 @@ pub(crate) async fn run(
                     due.changed();
                 }
                 observers.iter().for_each(|observer| observer.observe(&resource, &event));
+                // After the observers have seen it: `synced` promises that they know all there was.
                 if matches!(event, Event::InitDone) {
                     unlisted.as_mut().map(|unlisted| unlisted.remove(&key(&resource)));
                 }
@@ -140,6 +149,7 @@ fn key(resource: &ResourceType) -> (String, String) {
 struct Watches {
     client: Client,
     sender: mpsc::Sender<Change>,
+    /// A watch ends when its guard is dropped, so what is not in this map does not run.
     running: HashMap<(String, String), (Arc<ResourceType>, tokio_util::sync::DropGuard)>,
 }
 
@@ -154,6 +164,7 @@ impl Watches {
             .iter()
             .filter(|(key, (running, _))| match wanted.get(*key) {
                 Some(wanted) => wanted.api != running.api || wanted.namespaced != running.namespaced,
+                // Its group may be there and only not answer now; ending the watch would make its objects look deleted.
                 None => !discovered.failed.contains_key(&running.api.api_version),
             })
             .map(|(key, _)| key.clone())
@@ -191,6 +202,7 @@ impl Watches {
                     }
                 }
             };
+            // Dropped at any point: a watch that is started anew begins with a list.
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = forward => {}
@@ -204,6 +216,8 @@ impl Watches {
 fn slim(event: Event) -> Event {
     event.modify(|object| {
         object.metadata.managed_fields = None;
+        // The annotations that observers read are short names; the long ones are copies of whole objects
+        // (`kubectl.kubernetes.io/last-applied-configuration`).
         if let Some(annotations) = &mut object.metadata.annotations {
             annotations.retain(|_, value| value.len() <= 512);
         }
@@ -212,6 +226,8 @@ fn slim(event: Event) -> Event {
 
 /// When discovery is to run.
 struct Due {
+    /// The times at which it runs, in no order. There are never more than a handful: a change replaces those of the
+    /// change before.
     planned: Vec<tokio::time::Instant>,
     failures: u32,
 }
@@ -223,6 +239,7 @@ impl Default for Due {
 }
 
 impl Due {
+    /// Waits for the next planned time, and takes it off the plan. Cancel safety: dropped before, the plan is as it was.
     async fn wait(&mut self) {
         let next = self.planned.iter().min().copied();
         let next = next.unwrap_or_else(|| tokio::time::Instant::now() + REDISCOVER);
@@ -241,12 +258,16 @@ impl Due {
 
     fn succeeded(&mut self, complete: bool) {
         self.failures = 0;
+        // A version that did not answer, often an aggregated server that restarts, is asked again soon.
         if self.planned.is_empty() {
             self.plan(if complete { REDISCOVER } else { Duration::from_secs(30) });
         }
     }
 
+    /// Something changed that may change what the server has: runs at each of [`AFTER_CHANGE`] from now.
     fn changed(&mut self) {
+        // Definitions often change in rows: the runs after the change before are replaced, so that ten changes cost three
+        // runs, not thirty.
         let now = tokio::time::Instant::now();
         self.planned.retain(|planned| *planned > now + AFTER_CHANGE[2]);
         AFTER_CHANGE.iter().for_each(|delay| self.plan(*delay));

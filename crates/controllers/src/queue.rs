@@ -34,6 +34,7 @@ pub(crate) async fn work<K, E, Run>(
     E: Display,
     Run: Future<Output = Result<Next, E>>,
 {
+    // No jitter, as in client-go: the workers bound how many keys that failed together come back together.
     let options = Options { longest_run: Some(LONGEST_RUN), ..Options::workers(workers) };
     let failed = |key: &K, failure: &Failure<E>| match &failure.cause {
         // One failure is often only someone else's write that came first.

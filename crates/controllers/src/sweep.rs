@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The shortest time between two passes.
+/// The shortest time between two passes: what comes due one by one is removed in batches, each of which costs a list.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
 /// How long to sleep at `now` when something is due at `due`: not less than [`PAUSE`], not more than `longest`, after
@@ -18,7 +18,7 @@ fn pause(now: Timestamp, due: Option<Timestamp>, longest: SignedDuration) -> Dur
     until.min(longest).max(PAUSE).unsigned_abs()
 }
 
-/// Makes passes until `stop`. A pass is given the time, removes what is due, and gives the time at which the next of
+/// Makes passes until `stop`, which may come in the middle of one: a pass that is dropped is one that ended early. A pass is given the time, removes what is due, and gives the time at which the next of
 /// what it left will be due. `longest` is the shortest life of what it looks for.
 pub(crate) async fn sweep<Pass>(
     name: &'static str,

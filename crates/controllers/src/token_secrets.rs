@@ -40,7 +40,7 @@ const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 /// The annotation that tells the account's UID.
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
-/// Signs the tokens that live in Secrets.
+/// Signs the tokens that live in Secrets. A trait, because keys belong to the server, which the controllers do not know.
 pub trait TokenIssuer: Send + Sync + 'static {
     /// The signed token that says `claims`. Called where blocking is allowed.
     ///
@@ -81,6 +81,7 @@ pub(crate) enum Key {
 
 struct Listener {
     queue: Queue<Key>,
+    /// Whether accounts were listed before. Only the observing task writes it, so relaxed ordering is enough.
     listed: AtomicBool,
 }
 
@@ -90,6 +91,7 @@ impl Observer for Listener {
             let (Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) = event else {
                 return;
             };
+            // Metadata does not tell a Secret's type; the annotation is what those of this type have and few others.
             let Some(account) = annotation(&object.metadata, ACCOUNT_NAME) else { return };
             let namespace = object.metadata.namespace.clone().unwrap_or_default();
             let name = object.metadata.name.clone().unwrap_or_default();
@@ -103,7 +105,8 @@ impl Observer for Listener {
                     namespace: object.metadata.namespace.clone().unwrap_or_default(),
                     name: object.metadata.name.clone().unwrap_or_default(),
                 }),
-                // After the first list all Secrets are looked at anyway.
+                // A later list follows a broken watch, in whose gap an account may have gone. After the first one all
+                // Secrets are looked at anyway, because they are listed too.
                 Event::InitDone if self.listed.swap(true, Ordering::Relaxed) => self.queue.add(Key::All),
                 _ => {}
             }
@@ -136,7 +139,7 @@ pub(crate) fn keeper(
 
 /// Keeps Secrets until `stop`.
 pub(crate) async fn run(keeper: Keeper, backlog: Backlog<Key>, stop: CancellationToken) {
-    work("token-secrets", backlog, 8, stop, |key| keeper.attend(key)).await;
+    work("token-secrets", backlog, 8, stop, |key| keeper.reconcile(key)).await;
 }
 
 /// What a Secret lacks.
@@ -168,7 +171,7 @@ fn accounts() -> ApiResource {
 }
 
 impl Keeper {
-    async fn attend(&self, key: Key) -> Result<Next, Error> {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         match key {
             Key::Secret { namespace, name } => self.secret(&namespace, &name).await?,
             Key::Account { namespace, name } => self.enqueue(Some(&namespace), Some(&name)).await?,
@@ -204,6 +207,8 @@ impl Keeper {
         let Some(account_name) = annotation(&secret.metadata, ACCOUNT_NAME) else { return Ok(()) };
         let account = live::metadata(&api(&self.client, &accounts(), Some(namespace)), account_name).await?;
         let Some(account) = account.filter(|account| names(&secret.metadata, account)) else {
+            // The account was asked for just now, and not found, or is another. The UID as precondition: whatever else of
+            // the Secret changed meanwhile, it names an account that is gone.
             let uid = Preconditions { uid: secret.metadata.uid.clone(), resource_version: None };
             return match live::delete(&objects, name, &DeleteParams::default().preconditions(uid)).await {
                 // Another Secret of this name was made meanwhile, and comes by itself.
@@ -217,6 +222,7 @@ impl Keeper {
             return Ok(());
         }
         let mut data = Map::new();
+        // What is there is left: somebody uses that token, and a second one would not end the first.
         if lacks.token {
             data.insert("token".into(), self.token(&account, name).await?);
         }
@@ -257,6 +263,8 @@ impl Keeper {
         };
         let claims = LegacyClaims::new(&account, secret);
         let issuer = self.issuer.clone();
+        // A signature with RSA takes about a millisecond, during which nothing else of this thread would go on. If this is
+        // dropped meanwhile, the token is signed and thrown away.
         let token = tokio::task::spawn_blocking(move || issuer.issue(&claims)).await;
         let token =
             token.map_err(|error| Error::Incomplete(format!("signing a token ended early: {error}")))?;
@@ -269,6 +277,7 @@ impl Keeper {
         let objects = api(&self.client, &accounts(), Some(namespace));
         let Some(found) = objects.get_opt(account).await? else { return Ok(()) };
         let references = found.data.get("secrets").and_then(Value::as_array).cloned().unwrap_or_default();
+        // The Secret may exist anew under its name: then the reference is right again.
         let kept: Vec<_> = references.iter().filter(|reference| reference["name"] != secret).collect();
         if kept.len() == references.len()
             || live::metadata(&api(&self.client, &secrets(), Some(namespace)), secret).await?.is_some()
@@ -326,7 +335,7 @@ mod tests {
             }
         });
         let (keeper, _backlog, _) = keeper(client, Arc::new(Plain), Some("PEM".into()));
-        keeper.attend(Key::Secret { namespace: "n".into(), name: "s".into() }).await.unwrap();
+        keeper.reconcile(Key::Secret { namespace: "n".into(), name: "s".into() }).await.unwrap();
         let writes = writes.lock().unwrap();
         writes.clone()
     }

@@ -115,6 +115,7 @@ impl Request {
         if !rest.is_empty() {
             return Err("bytes follow the request".into());
         }
+        // Proof of possession: otherwise anybody could have somebody else's public key certified under a name of theirs.
         request.verify_signature().map_err(|_| "the signature of the request does not fit its key")?;
         let info = &request.certification_request_info;
         let extensions = info.iter_attributes().filter_map(|attribute| match attribute.parsed_attribute() {
@@ -140,7 +141,7 @@ impl CertificateAuthority {
         let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
             .map_err(|error| unreadable(error.to_string()))?;
         let certificate = pem.parse_x509().map_err(|error| unreadable(error.to_string()))?;
-        // What the library says of a key may quote it.
+        // Without the library's error: it may quote the key.
         let key = KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it cannot be read".into()))?;
         if key.subject_public_key_info() != certificate.public_key().raw {
             return Err(AuthorityError::Mismatch);
@@ -180,6 +181,8 @@ impl CertificateAuthority {
         serial: [u8; 16],
     ) -> Result<String, AuthorityError> {
         let not_before = now - BACKDATE;
+        // A short life is counted from now, a long one from the backdated start (`authority/policies.go`): five minutes
+        // matter to the one and not to the other.
         let end = if lifetime < SHORT { now + lifetime } else { not_before + lifetime };
         let not_after = end.min(self.not_after);
         if now >= self.not_after {
@@ -187,7 +190,7 @@ impl CertificateAuthority {
         }
         let body = construct_der(|writer| {
             writer.write_sequence(|writer| {
-                // Version 3, which is written as 2.
+                // The fields of TBSCertificate in the order of RFC 5280, 4.1. Version 3, which is written as 2.
                 writer.next().write_tagged(Tag::context(0), |writer| writer.write_u8(2));
                 writer.next().write_bigint_bytes(&serial, true);
                 writer.next().write_der(&self.algorithm);
@@ -196,6 +199,7 @@ impl CertificateAuthority {
                     write_time(writer.next(), not_before);
                     write_time(writer.next(), not_after);
                 });
+                // The bytes of the request: taken apart and written anew, a subject could change its meaning.
                 writer.next().write_der(&request.subject);
                 writer.next().write_der(&request.public_key);
                 writer.next().write_tagged(Tag::context(3), |writer| {
@@ -215,6 +219,7 @@ impl CertificateAuthority {
     }
 
     fn write_extensions(&self, writer: &mut DERWriterSeq<'_>, request: &Request, usages: Usages) {
+        // Bit 0 of KeyUsage (RFC 5280, 4.2.1.3) is the highest of the byte; DER leaves off zeros at the end.
         let bits = u8::from(usages.digital_signature) << 7 | u8::from(usages.key_encipherment) << 5;
         if bits != 0 {
             let significant = u8::BITS - bits.trailing_zeros();
@@ -231,6 +236,7 @@ impl CertificateAuthority {
         let constraints = construct_der(|writer| writer.write_sequence(|_| {}));
         write_extension(writer.next(), OID_BASIC_CONSTRAINTS, true, &constraints);
         if let Some(id) = &self.key_id {
+            // `keyIdentifier [0]`; the other members are optional, and Go's `crypto/x509` leaves them out too.
             let id = construct_der(|writer| {
                 writer.write_sequence(|writer| {
                     writer.next().write_tagged_implicit(Tag::context(0), |writer| writer.write_bytes(id));

@@ -31,6 +31,7 @@ fn end(request: &CertificateSigningRequest) -> Option<Timestamp> {
         return Some(request.metadata.creation_timestamp.as_ref()?.0 + PENDING);
     }
     let certificate = status.and_then(|status| status.certificate.as_ref()).filter(|pem| !pem.0.is_empty());
+    // The earliest counts: a request may have been approved and have failed since.
     let ends = conditions.iter().filter_map(|condition| {
         let decided = condition.last_update_time.as_ref().map(|time| time.0 + DECIDED);
         match condition.type_.as_str() {
@@ -60,6 +61,7 @@ async fn pass(requests: &Api<CertificateSigningRequest>, now: Timestamp) -> Resu
                 continue;
             }
             let name = request.metadata.name.as_deref().unwrap_or_default();
+            // The version too: a request that was approved in this moment is no longer an old one that nobody cared for.
             let preconditions = Preconditions {
                 uid: request.metadata.uid.clone(),
                 resource_version: request.metadata.resource_version.clone(),

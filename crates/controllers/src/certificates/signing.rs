@@ -70,7 +70,8 @@ pub(crate) fn signer(
 
 /// Signs until `stop`.
 pub(crate) async fn run(signer: Signer, backlog: Backlog<String>, stop: CancellationToken) {
-    work("certificates", backlog, 2, stop, |name| signer.attend(name)).await;
+    // Two, so that one signs while the other waits for the server: more would not sign faster.
+    work("certificates", backlog, 2, stop, |name| signer.reconcile(name)).await;
 }
 
 /// Whether the request waits for a certificate of this signer.
@@ -111,6 +112,7 @@ fn failed(request: &CertificateSigningRequest, why: &str, now: Timestamp) -> Val
     let conditions = request.status.as_ref().and_then(|status| status.conditions.clone());
     let mut conditions: Vec<Value> =
         conditions.into_iter().flatten().map(|condition| json!(condition)).collect();
+    // A merge patch replaces the list whole: the conditions that are there have to be said again.
     conditions.push(
         json!({"type": "Failed", "status": "True", "reason": "SignerValidationFailure", "message": why,
         "lastUpdateTime": rfc3339(now)}),
@@ -119,10 +121,11 @@ fn failed(request: &CertificateSigningRequest, why: &str, now: Timestamp) -> Val
 }
 
 impl Signer {
-    async fn attend(&self, name: String) -> Result<Next, Error> {
+    async fn reconcile(&self, name: String) -> Result<Next, Error> {
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
         let Some(request) = requests.get_opt(&name).await?.filter(is_due) else { return Ok(Next::Wait) };
         let status = self.answer(&request)?;
+        // With the version that was read: a request that was denied in this moment must not get its certificate.
         let patch =
             json!({"metadata": {"resourceVersion": request.metadata.resource_version}, "status": status});
         let requests = api(&self.client, &ApiResource::erase::<CertificateSigningRequest>(&()), None);
@@ -141,6 +144,7 @@ impl Signer {
             Err(why) => return Ok(failed(request, &why, now)),
         };
         let lifetime = lifetime(request.spec.expiration_seconds, self.longest);
+        // 128 random bits: nobody keeps a count of serial numbers, and a guessable one helps forgers of signatures.
         let mut serial = [0; 16];
         getrandom::fill(&mut serial)
             .map_err(|_| Error::Incomplete("no randomness for a serial number".into()))?;
@@ -222,7 +226,7 @@ mod tests {
         let (authority, _) = tests::authority(&rcgen::PKCS_ECDSA_P256_SHA256);
         let year = SignedDuration::from_hours(24 * 365);
         let (signer, _backlog, _) = signer(client, authority.into(), year, Arc::new(At));
-        assert_eq!(signer.attend("r".into()).await.unwrap(), Next::Wait);
+        assert_eq!(signer.reconcile("r".into()).await.unwrap(), Next::Wait);
         let mut writes = writes.lock().unwrap();
         assert_eq!(writes.len(), 1);
         assert_eq!(writes[0]["metadata"]["resourceVersion"], "4");

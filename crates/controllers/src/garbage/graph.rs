@@ -100,12 +100,16 @@ pub(crate) struct View {
 /// The graph.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    /// Existing objects of each watched group and kind, with a digest of namespace and name.
+    /// Existing objects of each watched group and kind, with a digest of namespace and name: a reference is right only if
+    /// both fit. The digest of another name may be the same, one time in 2^64; then an object that lost its owner is not
+    /// looked at before something of it changes.
     alive: HashMap<(String, String), HashMap<Uid, u64>>,
     /// What a list under way has shown so far.
     listing: HashMap<(String, String), HashMap<Uid, u64>>,
+    /// The objects that name owners or wait for their dependents, and no others.
     nodes: HashMap<Uid, Node>,
-    /// Owners and those that name them, in pairs.
+    /// Owners and those that name them, in pairs: exactly those of `nodes`. Ordered, so that the dependents of an owner
+    /// are a range, and no owner needs a set of its own.
     dependents: BTreeSet<(Uid, Uid)>,
 }
 
@@ -151,6 +155,7 @@ impl Graph {
         let shown = self.listing.remove(&kind).unwrap_or_default();
         let before = self.alive.insert(kind.clone(), shown).unwrap_or_default();
         let now = &self.alive[&kind];
+        // Linear in the objects of this resource, and, below, in all nodes: once per list, not once per object.
         let gone: Vec<Uid> = before.into_keys().filter(|uid| !now.contains_key(uid)).collect();
         let mut work: Vec<Work> = gone.into_iter().flat_map(|uid| self.removed(uid)).collect();
         let owned = self.nodes.iter().filter(|(_, node)| {
@@ -179,6 +184,7 @@ impl Graph {
         let namespace = meta.namespace.clone().unwrap_or_default();
         let name = meta.name.clone().unwrap_or_default();
         let kind = kind_of(resource);
+        // A list is put together apart from what was known, and replaces it when it is complete.
         let map = if listed { &mut self.listing } else { &mut self.alive };
         map.entry(kind).or_default().insert(uid, place_digest(&namespace, &name));
 
@@ -208,6 +214,7 @@ impl Graph {
 
     fn put(&mut self, uid: Uid, node: Node) -> Vec<Work> {
         let mut work = Vec::new();
+        // The dependents are those that name it now: pairs of owners that it no longer names go, the others come.
         let before = self.nodes.remove(&uid);
         let old = before.as_ref().map_or(&[][..], |node| &node.owners);
         let keeps =
@@ -231,6 +238,7 @@ impl Graph {
             work.push(Work::Check(uid));
             work.extend(self.dependents_of(uid).map(Work::Check));
         }
+        // Most objects of a server end here, and take no more memory than their entry in `alive`.
         if node.owners.is_empty() && !node.foreground && !node.orphan {
             return work;
         }
@@ -255,6 +263,7 @@ impl Graph {
                 alive.remove(&uid);
             }
         }
+        // Its dependents are found although it may have had no node: the pairs are theirs.
         work.extend(self.dependents_of(uid).map(Work::Check));
         work
     }

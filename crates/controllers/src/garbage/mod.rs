@@ -40,14 +40,17 @@ use tokio_util::sync::CancellationToken;
 
 /// For how long the first lists of all resources are awaited.
 const FIRST_LISTS: Duration = Duration::from_secs(30);
-/// How many objects are looked at at once.
+/// How many objects are looked at at once. (kube-controller-manager: `--concurrent-gc-syncs`, 20.)
 const WORKERS: usize = 16;
 
-/// The graph as the observer and the workers share it.
+/// The graph as the observer and the workers share it. A std mutex: it is held for one operation of the graph, never
+/// across an `await`. The longest is the end of a list, which goes through all nodes once.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Graph>>);
 
 impl Shared {
+    /// A panic elsewhere may leave the graph incomplete. It is only ever asked where to look: what is deleted is decided
+    /// on what the server says.
     fn lock(&self) -> MutexGuard<'_, Graph> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,6 +75,7 @@ impl Observer for Listener {
             Event::Apply(object) => graph.exists(resource, &object.metadata, false),
             Event::Delete(object) => graph.deleted(resource, &object.metadata),
         };
+        // Before the queue's lock is taken: the two are never held together.
         drop(graph);
         work.into_iter().for_each(|work| self.queue.add(work));
     }
@@ -116,11 +120,11 @@ pub(crate) async fn run(
             }
         }
     }
-    work("garbage", backlog, WORKERS, stop, |work| collector.attend(work)).await;
+    work("garbage", backlog, WORKERS, stop, |work| collector.reconcile(work)).await;
 }
 
 impl Collector {
-    async fn attend(&self, work: Work) -> Result<Next, Error> {
+    async fn reconcile(&self, work: Work) -> Result<Next, Error> {
         match work {
             Work::Check(uid) => self.check(uid).await?,
             Work::Orphan(uid) => self.orphan(uid).await?,
@@ -136,6 +140,7 @@ impl Collector {
     /// The object as the server has it now; if it is gone the graph is told.
     async fn latest(&self, uid: Uid, place: &Place) -> Result<Option<ObjectMeta>, Error> {
         let latest = live::metadata(&self.objects(place), &place.name).await?;
+        // Another object of that name is not the one that was looked for.
         let latest = latest.filter(|meta| meta.uid.as_deref().map(Uid::of) == Some(uid));
         if latest.is_none() {
             let work = self.graph.lock().removed(uid);
@@ -146,11 +151,14 @@ impl Collector {
 
     async fn check(&self, uid: Uid) -> Result<(), Error> {
         let Some(view) = self.graph.lock().doubtful(uid) else { return Ok(()) };
+        // Its own finalizers hold it; there is nothing to add to a deletion.
         if view.deleting && !view.foreground {
             return Ok(());
         }
         let Some(latest) = self.latest(uid, &view.place).await? else { return Ok(()) };
         if view.foreground {
+            // Those that wait for their own dependents are under way. The others are looked at: they may not know yet that
+            // their owner waits.
             for (dependent, waits) in &view.blocking {
                 if !waits {
                     self.queue.add(Work::Check(*dependent));
@@ -164,6 +172,7 @@ impl Collector {
         }
         let references = latest.owner_references.clone().unwrap_or_default();
         let mut owners = Vec::with_capacity(references.len());
+        // Each of them is read, even after one was found alive: the references to those that are gone are taken away.
         for reference in &references {
             match self.owner(&view.place, reference).await? {
                 Some(state) => owners.push((reference, state)),
@@ -196,6 +205,7 @@ impl Collector {
         let resources = self.resources.current();
         let Some(resource) = resources.kind(group_of(&reference.api_version), &reference.kind) else {
             let kind = format!("{} {}", reference.api_version, reference.kind);
+            // Never "gone": discovery may be incomplete, or the owner's group away. It is tried again.
             return Err(Error::UnknownKind(kind));
         };
         if resource.namespaced && place.namespace.is_empty() {
@@ -219,6 +229,7 @@ impl Collector {
             ?policy,
             "deleting garbage"
         );
+        // The version too: an object that got another owner since it was read fails here, and is looked at again.
         let preconditions =
             Preconditions { uid: latest.uid.clone(), resource_version: latest.resource_version.clone() };
         let params = DeleteParams {
@@ -233,6 +244,7 @@ impl Collector {
     async fn release(&self, place: &Place, latest: &ObjectMeta, uids: &[String]) -> Result<(), Error> {
         let owners = latest.owner_references.iter().flatten();
         let kept: Vec<_> = owners.filter(|owner| !uids.contains(&owner.uid)).collect();
+        // A merge patch replaces the list whole, so it has to be the one that was read.
         let patch = guarded(latest, "ownerReferences", json!(kept));
         live::merge(&self.objects(place), &place.name, &patch).await.map(drop)
     }
@@ -276,6 +288,8 @@ impl Collector {
                 self.release(&dependent, &meta, &[owner.to_owned()]).await?;
             }
         }
+        // Last: a crash before this leaves the owner waiting, and the next start does what is left. The other way round,
+        // the dependents would be garbage.
         self.unfinalize(&place, &latest, ORPHAN).await
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn judge(
     has_dependents: bool,
     dependent_waits: bool,
 ) -> Verdict {
+    // The order of the cases is that of `attemptToDeleteItem`.
     if owners.is_empty() || latest.deletion_timestamp.is_some() {
         return Verdict::Keep;
     }
@@ -54,6 +55,7 @@ pub(crate) fn judge(
             Verdict::Delete(PropagationPolicy::Foreground)
         };
     }
+    // Nobody said how this object is to go, so its finalizers say it: they were put there by whoever wanted it so.
     let has = |finalizer: &str| latest.finalizers.iter().flatten().any(|held| held == finalizer);
     Verdict::Delete(if has(ORPHAN) {
         PropagationPolicy::Orphan

@@ -39,6 +39,7 @@ fn listed<'a>(counts: &'a BTreeMap<String, usize>, between: &'static str) -> Str
 }
 
 fn says(outcome: &Outcome) -> [Condition; 5] {
+    // Sorted, or the message would change from pass to pass and every pass would be a write.
     let mut failures = outcome.failures.clone();
     failures.sort();
     let failed = || {
@@ -57,6 +58,7 @@ fn says(outcome: &Outcome) -> [Condition; 5] {
             trouble: outcome.discovery.clone().map(|why| ("DiscoveryFailed", why)),
         },
         Condition {
+            // Here group and version are never parsed from text; the condition is there because upstream sets it.
             kind: "NamespaceDeletionGroupVersionParsingFailure",
             well: ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
             trouble: None,

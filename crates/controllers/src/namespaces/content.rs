@@ -40,7 +40,8 @@ const UNWATCHED: Duration = Duration::from_secs(30);
 /// How long to wait for further deletions when one was seen.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// The namespaces that have content left.
+/// The namespaces that have content left, so that the deletion of an object is of interest only there. A std mutex: it is
+/// held for one operation of the set, on the path of every deletion on the server.
 type Held = Arc<Mutex<HashSet<String>>>;
 
 struct Listener {
@@ -93,7 +94,7 @@ pub(crate) fn deleter(
 
 /// Deletes until `stop`.
 pub(crate) async fn run(deleter: Deleter, backlog: Backlog<String>, stop: CancellationToken) {
-    work("namespace-content", backlog, 8, stop, |name| deleter.attend(name)).await;
+    work("namespace-content", backlog, 8, stop, |name| deleter.reconcile(name)).await;
 }
 
 /// What is to be done with a namespace.
@@ -159,12 +160,13 @@ fn deletable(discovered: &Discovered) -> (Vec<&ResourceType>, Vec<&ResourceType>
 }
 
 impl Deleter {
-    async fn attend(&self, name: String) -> Result<Next, Error> {
+    async fn reconcile(&self, name: String) -> Result<Next, Error> {
         let namespaces = api(&self.client, &ApiResource::erase::<Namespace>(&()), None);
         let Some(mut namespace) = namespaces.get_opt(&name).await? else {
             self.hold(&name, false);
             return Ok(Next::Wait);
         };
+        // Before anything is deleted: once it is terminating, admission lets nobody create what would be missed.
         if step(&namespace) == Step::SetPhase {
             let patch = json!({"metadata": {"resourceVersion": namespace.metadata.resource_version},
                 "status": {"phase": "Terminating"}});
@@ -174,12 +176,15 @@ impl Deleter {
             self.hold(&name, false);
             return Ok(Next::Wait);
         }
-        // From here on a deletion in the namespace brings it back into the queue.
+        // Before the content is listed: from here on a deletion brings the namespace back into the queue, so none that
+        // happens after the list is missed.
         self.hold(&name, true);
         let outcome = self.empty(&name).await;
         let complete = outcome.is_complete();
+        // The status first, as upstream: after the release there is no namespace to write it to.
         let namespace = self.report(&namespaces, namespace, &outcome).await?;
         if complete {
+            // A replacement at the version that was read: what somebody added to the finalizers meanwhile is not lost.
             match namespaces.replace_subresource("finalize", &name, &writer(), &released(namespace)).await {
                 Err(error) if !is_not_found(&error) => return Err(error.into()),
                 _ => self.hold(&name, false),
@@ -225,6 +230,7 @@ impl Deleter {
                 Err(error) if is_conflict(&error) => namespace = namespaces.get(&name).await?,
                 Err(error) => return Err(error.into()),
             }
+            // It went and was created anew meanwhile: what was found out is about the old one.
             if namespace.metadata.uid != uid {
                 return Err(Error::Incomplete(
                     "the namespace was replaced by another one of its name".into(),
@@ -246,6 +252,8 @@ impl Deleter {
         outcome.discovery = discovered.failure().map(|why| {
             format!("Discovery failed for some groups, {} failing: {why}", discovered.failed.len())
         });
+        // Pods first, as upstream (`OrderedNamespaceDeletion`): what guards them, such as a NetworkPolicy, must not go before
+        // they do.
         let (pods, others) = deletable(&discovered);
         for resource in pods {
             self.delete(resource, namespace, &mut outcome).await;
@@ -267,6 +275,7 @@ impl Deleter {
 
     /// Deletes the objects of a resource and gives those that are still there.
     async fn try_delete(&self, resource: &ResourceType, namespace: &str) -> Result<Vec<ObjectMeta>, Error> {
+        // The list decides, not the answer to the deletion: finalizers may hold what was deleted.
         let all_at_once = resource.can(&["deletecollection"])
             && live::delete_all(&self.client, &resource.api, namespace).await?;
         if !resource.can(&["list"]) {
@@ -365,7 +374,7 @@ mod tests {
     async fn an_empty_namespace_is_released_through_finalize() {
         let (client, writes) = server_with(json!([]));
         let (deleter, _backlog, _) = deleter(client, fleetpass_api::clock::system(), Duration::ZERO);
-        assert_eq!(deleter.attend("n".into()).await.unwrap(), Next::Wait);
+        assert_eq!(deleter.reconcile("n".into()).await.unwrap(), Next::Wait);
         let writes = writes.lock().unwrap();
         let paths: Vec<_> = writes.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(
@@ -385,7 +394,7 @@ mod tests {
         let (client, writes) =
             server_with(json!([{"metadata": {"name": "s", "finalizers": ["example.com/hold"]}}]));
         let (deleter, _backlog, _) = deleter(client, fleetpass_api::clock::system(), Duration::ZERO);
-        assert_eq!(deleter.attend("n".into()).await.unwrap(), Next::After(UNWATCHED));
+        assert_eq!(deleter.reconcile("n".into()).await.unwrap(), Next::After(UNWATCHED));
         assert!(deleter.held.lock().unwrap().contains("n"));
         let writes = writes.lock().unwrap();
         assert!(!writes.iter().any(|(path, _)| path.ends_with("finalize")));

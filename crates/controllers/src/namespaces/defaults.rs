@@ -105,17 +105,19 @@ pub(crate) fn defaults(
 
 /// Keeps them until `stop`.
 pub(crate) async fn run(defaults: Defaults, backlog: Backlog<Key>, stop: CancellationToken) {
-    work("namespace-defaults", backlog, 8, stop, |key| defaults.attend(key)).await;
+    // Several at once: installers create namespaces in a row, and nobody can run as `default` before it is there.
+    work("namespace-defaults", backlog, 8, stop, |key| defaults.reconcile(key)).await;
 }
 
 impl Defaults {
-    async fn attend(&self, key: Key) -> Result<Next, Error> {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         match key {
             Key::Namespace(namespace) => match self.keep(&namespace).await {
                 // Nothing can be made there any more, and nothing needs to be.
                 Err(Error::Kube(error)) if is_namespace_going(&error) => {}
                 result => result?,
             },
+            // Put into the queue one by one, so that one that fails does not hold up the others.
             Key::All => {
                 for namespace in
                     live::list(&self.client, &ApiResource::erase::<Namespace>(&()), None, None).await?
@@ -140,6 +142,7 @@ impl Defaults {
         let maps = api(&self.client, &ApiResource::erase::<ConfigMap>(&()), Some(namespace));
         match maps.get_opt(ROOT_CA).await? {
             None => create(&maps, root_ca(namespace, bundle)).await,
+            // A replacement at the version that was read. A conflict is an error, after which it is read again.
             Some(map) => match mended(map, bundle) {
                 None => Ok(()),
                 Some(map) => Ok(maps.replace(ROOT_CA, &writer(), &map).await.map(drop)?),
@@ -218,8 +221,8 @@ mod tests {
             }
         });
         let (keeper, _backlog, _) = defaults(client, Some("PEM".into()));
-        keeper.attend(Key::Namespace("team".into())).await.unwrap();
-        assert_eq!(keeper.attend(Key::Namespace("going".into())).await.unwrap(), Next::Wait);
+        keeper.reconcile(Key::Namespace("team".into())).await.unwrap();
+        assert_eq!(keeper.reconcile(Key::Namespace("going".into())).await.unwrap(), Next::Wait);
         let made = made.lock().unwrap();
         let paths: Vec<_> = made.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["/api/v1/namespaces/team/serviceaccounts", "/api/v1/namespaces/team/configmaps"]);

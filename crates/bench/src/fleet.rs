@@ -1,8 +1,9 @@
 //! One hub with many clusters: agents in this process, whose watches and writes on the hub are real and go over TLS.
 
 use crate::pace::Pace;
+use crate::plot::Plot;
 use crate::proc::{cpu_seconds, resident_mb};
-use crate::report::{Goal, Plot, Section};
+use crate::report::{Goal, Section};
 use anyhow::{Context as _, Result, ensure};
 use fleetpass_agent::{Agent, CaSource, Handle, Options};
 use fleetpass_api::{ManagedServiceAccount, clock, names};

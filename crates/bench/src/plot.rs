@@ -1,11 +1,26 @@
 //! Plots as SVG.
 
-use crate::report::Plot;
 use anyhow::{Context as _, Result, anyhow};
 use plotters::prelude::*;
+use serde::Serialize;
 use std::path::Path;
 
 const SIZE: (u32, u32) = (800, 480);
+
+/// Lines in a coordinate system.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Plot {
+    /// The name of its file, without `.svg`.
+    pub(crate) file: String,
+    /// What it shows.
+    pub(crate) title: String,
+    /// What the x axis shows.
+    pub(crate) x: String,
+    /// What the y axis shows.
+    pub(crate) y: String,
+    /// Name and points of each line.
+    pub(crate) lines: Vec<(String, Vec<(f64, f64)>)>,
+}
 
 /// Draws a plot into a file.
 ///

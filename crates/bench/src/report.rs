@@ -1,5 +1,6 @@
 //! What was measured, as Markdown, as JSON, and as plots.
 
+use crate::plot::{self, Plot};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -73,21 +74,6 @@ impl Goal {
             met: seen <= at_most,
         }
     }
-}
-
-/// Lines in a coordinate system.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Plot {
-    /// The name of its file, without `.svg`.
-    pub(crate) file: String,
-    /// What it shows.
-    pub(crate) title: String,
-    /// What the x axis shows.
-    pub(crate) x: String,
-    /// What the y axis shows.
-    pub(crate) y: String,
-    /// Name and points of each line.
-    pub(crate) lines: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 /// What one part of the measuring gave.
@@ -190,7 +176,7 @@ impl Report {
         file("results.json", serde_json::to_string_pretty(self)?)?;
         file("results.md", self.markdown())?;
         for plot in self.sections.iter().flat_map(|section| &section.plots) {
-            crate::plot::draw(plot, &folder.join(format!("{}.svg", plot.file)))?;
+            plot::draw(plot, &folder.join(format!("{}.svg", plot.file)))?;
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use crate::load::{self, Answers, Plan, Protocol};
 use crate::pace::Pace;
-use crate::report::{Goal, Plot, Section, round};
+use crate::plot::Plot;
+use crate::report::{Goal, Section, round};
 use crate::servers::{self, Program, program_name};
 use anyhow::{Context as _, Result};
 use aws_lc_rs::rand::SystemRandom;

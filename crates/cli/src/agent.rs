@@ -1,7 +1,8 @@
 //! `fleetpass agent`, and the agents of `fleetpass up`.
 
 use crate::args::{AgentArgs, EndpointAddress};
-use crate::clients::{Loaded, Source};
+use crate::clients::{Loaded, RELOAD_INTERVAL, Source};
+use crate::endpoints::listen;
 use crate::signals::stop_on_signal;
 use crate::transport;
 use anyhow::Context as _;
@@ -13,23 +14,21 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How often the kubeconfigs are looked at.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait for an address that the agent's former life may still hold.
 const REBIND: Duration = Duration::from_millis(100);
 
 /// An agent, and where it finds its two sides.
-pub struct Job {
+pub(crate) struct AgentJob {
     /// The hub.
-    pub hub: Source,
+    pub(crate) hub: Source,
     /// The cluster.
-    pub spoke: Source,
+    pub(crate) spoke: Source,
     /// How it works; where the cluster's CA bundle comes from is found in `spoke`.
-    pub options: Options,
+    pub(crate) options: Options,
     /// Whether it deletes accounts on the hub whose time is over, as the upstream addon's agent does.
-    pub ephemeral_identity: bool,
+    pub(crate) ephemeral_identity: bool,
     /// What it serves, and where.
-    pub endpoints: Vec<(Endpoint, EndpointAddress)>,
+    pub(crate) endpoints: Vec<(Endpoint, EndpointAddress)>,
 }
 
 /// Runs the agent of one cluster until a signal.
@@ -37,7 +36,7 @@ pub struct Job {
 /// # Errors
 ///
 /// A kubeconfig or an address cannot be used.
-pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let hub = Source::kubectl(args.kubeconfig, std::env::var_os("KUBECONFIG"), home)
@@ -55,42 +54,19 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         (Endpoint::Probes, args.health_probe_bind_address),
     ];
     let ephemeral_identity = args.feature_gates.ephemeral_identity;
-    Job { hub, spoke, options, ephemeral_identity, endpoints }.run(stop).await
+    AgentJob { hub, spoke, options, ephemeral_identity, endpoints }.run(stop).await
 }
 
-/// Listeners for those endpoints that are served somewhere.
-///
-/// # Errors
-///
-/// An address cannot be listened on; the error names the flag.
-pub(crate) async fn listen(
-    endpoints: &[(Endpoint, EndpointAddress)],
-) -> anyhow::Result<Vec<(Endpoint, TcpListener)>> {
-    let mut listeners = Vec::new();
-    for (endpoint, EndpointAddress(addresses)) in endpoints {
-        if addresses.is_empty() {
-            continue;
-        }
-        let flag = match endpoint {
-            Endpoint::Metrics => "--metrics-bind-address",
-            Endpoint::Probes => "--health-probe-bind-address",
-        };
-        let listener = TcpListener::bind(addresses.as_slice()).await.with_context(|| {
-            format!("cannot listen on {}; choose another address with {flag}, or 0 for none", addresses[0])
-        })?;
-        listeners.push((*endpoint, listener));
-    }
-    Ok(listeners)
-}
-
-impl Job {
+impl AgentJob {
     /// Works until stopped. When a kubeconfig, or a certificate that it names, changes, the agent begins anew with it;
     /// if it cannot be used, the agent goes on with what it has.
     ///
     /// # Errors
     ///
     /// A kubeconfig or an address cannot be used, or the options make no sense.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        // The listeners are taken before the first life, so that a port that is taken is an error of the start. A later life
+        // binds anew: a listener belongs to the servers of one life, and ends with them.
         let mut sides = Some(self.load().await?);
         let mut listeners = Some(listen(&self.endpoints).await?);
         while let Some((hub, spoke)) = sides.take() {
@@ -147,6 +123,8 @@ impl Job {
             let clock = self.options.clock.clone();
             helpers.spawn(ttl::run(hub_client, scope, clock, Counter::default(), end.clone()));
         }
+        // The agent is never dropped while it works: it is told to stop and waited for, so that no step is cut off in the
+        // middle. Dropping `next_sides` loses nothing, as it only reads.
         let mut running = std::pin::pin!(agent.run(end.clone()));
         let next = tokio::select! {
             () = &mut running => None,
@@ -163,7 +141,7 @@ impl Job {
     /// Waits until a file has changed and all of them can be used.
     async fn next_sides(&self, hub: &Loaded, spoke: &Loaded) -> (Loaded, Loaded) {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
             if !hub.is_outdated() && !spoke.is_outdated() {
                 continue;
             }

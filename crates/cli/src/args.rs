@@ -3,19 +3,21 @@
 mod install;
 mod manager;
 mod migrate;
+mod values;
 
 pub(crate) use install::HUB_KUBECONFIG_SECRET;
-pub use install::{ClusterArgs, HubManifestArgs, InstallArgs, Side};
-pub use manager::ManagerArgs;
-pub use migrate::{Location, MigrateArgs};
+pub(crate) use install::{ClusterArgs, HubManifestArgs, InstallArgs, Side};
+pub(crate) use manager::ManagerArgs;
+pub(crate) use migrate::{Location, MigrateArgs};
+pub(crate) use values::EndpointAddress;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
-use fleetpass_api::GoDuration;
 use fleetpass_api::features::FeatureGates;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use values::{duration, endpoint, file, issuer, max_token_expiration, no_election, request_timeout};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -40,12 +42,12 @@ const STYLES: Styles = Styles::styled()
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Start a hub, some clusters and their agents, in one process
     ///
     /// Every cluster is an API server of its own with its own store, certificate authority and signing key. A sample
@@ -87,19 +89,19 @@ pub enum Command {
     fleetpass up --clusters 5 --port 7443\n  \
     fleetpass up --data-dir \"$(mktemp -d)\" --port 0 --exit-when-ready\n  \
     kubectl --kubeconfig .fleetpass/hub.kubeconfig get managedserviceaccounts -A")]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// How many clusters: cluster1, cluster2, …
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
-    pub clusters: u16,
+    pub(crate) clusters: u16,
     /// Where the state and the kubeconfigs lie
     #[arg(long, value_name = "DIR", default_value = ".fleetpass")]
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The hub's port; the clusters take the next ones. With 0, each takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Stop with exit code 0 once every token is proved
     #[arg(long)]
-    pub exit_when_ready: bool,
+    pub(crate) exit_when_ready: bool,
 }
 
 /// The arguments of `fleetpass hub`.
@@ -108,108 +110,108 @@ pub struct UpArgs {
     fleetpass hub\n  \
     fleetpass hub --data-dir /var/lib/fleetpass --bind-address 0.0.0.0 --token-auth-file tokens.csv\n  \
     kubectl --kubeconfig .fleetpass/hub/admin.kubeconfig get namespaces")]
-pub struct HubArgs {
+pub(crate) struct HubArgs {
     /// Where the hub keeps its objects, certificates and keys
     #[arg(long, value_name = "DIR", default_value = ".fleetpass/hub")]
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 
     /// The address to listen on; 0.0.0.0 or :: for all
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = "Serving")]
-    pub bind_address: IpAddr,
+    pub(crate) bind_address: IpAddr,
     /// The port of HTTPS; with 0, a free one
     #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = "Serving")]
-    pub secure_port: u16,
+    pub(crate) secure_port: u16,
     /// The serving certificate and its chain (PEM), instead of one that is made. Read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file", help_heading = "Serving")]
-    pub tls_cert_file: Option<PathBuf>,
+    pub(crate) tls_cert_file: Option<PathBuf>,
     /// The key of --tls-cert-file (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert_file", help_heading = "Serving")]
-    pub tls_private_key_file: Option<PathBuf>,
+    pub(crate) tls_private_key_file: Option<PathBuf>,
 
     /// Further authorities (PEM) for client certificates: common name is the user, organizations are groups
     #[arg(long, value_name = "FILE", help_heading = "Authentication")]
-    pub client_ca_file: Option<PathBuf>,
+    pub(crate) client_ca_file: Option<PathBuf>,
     /// Static bearer tokens, a CSV file: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE", help_heading = "Authentication")]
-    pub token_auth_file: Option<PathBuf>,
+    pub(crate) token_auth_file: Option<PathBuf>,
     /// The audiences of the API, separated by commas. Default: the issuers
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Authentication")]
-    pub api_audiences: Vec<String>,
+    pub(crate) api_audiences: Vec<String>,
 
     /// The issuer of service-account tokens. May be repeated: the first issues, all are accepted
     #[arg(long, value_name = "URL", default_value = DEFAULT_ISSUER, value_parser = issuer)]
     #[arg(help_heading = "Service-account tokens")]
-    pub service_account_issuer: Vec<String>,
+    pub(crate) service_account_issuer: Vec<String>,
     /// The private key (PEM) that signs tokens, instead of one that is made
     #[arg(long, value_name = "FILE", help_heading = "Service-account tokens")]
-    pub service_account_signing_key_file: Option<PathBuf>,
+    pub(crate) service_account_signing_key_file: Option<PathBuf>,
     /// Further keys (PEM, public or private) that verify tokens. May be repeated
     #[arg(long, value_name = "FILE", help_heading = "Service-account tokens")]
-    pub service_account_key_file: Vec<PathBuf>,
+    pub(crate) service_account_key_file: Vec<PathBuf>,
     /// The longest lifetime of a token, e.g. 24h; requests for more get this. 1h to 2^32 s
     #[arg(long, value_name = "DURATION", value_parser = max_token_expiration)]
     #[arg(help_heading = "Service-account tokens")]
-    pub service_account_max_token_expiration: Option<Duration>,
+    pub(crate) service_account_max_token_expiration: Option<Duration>,
 
     /// Where the objects are kept instead of the data directory
     #[command(flatten)]
-    pub etcd: EtcdArgs,
+    pub(crate) etcd: EtcdArgs,
     /// Whether Secrets are encrypted in the store, with the key in DATA_DIR/encryption.key
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Storage")]
-    pub encrypt_secrets: bool,
+    pub(crate) encrypt_secrets: bool,
 
     /// How many requests that read are answered at once; watches do not count. Further ones get 429. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 400, help_heading = "Limits")]
-    pub max_requests_inflight: u32,
+    pub(crate) max_requests_inflight: u32,
     /// How many requests that write are answered at once. 0: no limit
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Limits")]
-    pub max_mutating_requests_inflight: u32,
+    pub(crate) max_mutating_requests_inflight: u32,
     /// How long an answer may take before the client gets 504; watches are not meant
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = request_timeout)]
     #[arg(help_heading = "Limits")]
-    pub request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     /// How many seconds a watch lasts, up to twice as long, if its client names no time
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = "Limits")]
-    pub min_request_timeout: u32,
+    pub(crate) min_request_timeout: u32,
 
     /// Write who did what to this file, as lines of JSON; - for standard output. Default: no audit log
     #[arg(long, value_name = "FILE", value_parser = file, help_heading = "Audit")]
-    pub audit_log_path: Option<PathBuf>,
+    pub(crate) audit_log_path: Option<PathBuf>,
     /// For how many days full audit logs are kept; 0: for ever
     #[arg(long, value_name = "DAYS", default_value_t = 366, help_heading = "Audit")]
-    pub audit_log_maxage: u32,
+    pub(crate) audit_log_maxage: u32,
     /// How many full audit logs are kept; 0: all
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Audit")]
-    pub audit_log_maxbackup: u32,
+    pub(crate) audit_log_maxbackup: u32,
     /// The megabytes after which an audit log is full; 0: it never is
     #[arg(long, value_name = "MB", default_value_t = 100, help_heading = "Audit")]
-    pub audit_log_maxsize: u32,
+    pub(crate) audit_log_maxsize: u32,
 
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
-    pub feature_gates: FeatureGates,
+    pub(crate) feature_gates: FeatureGates,
 }
 
 /// An etcd cluster.
 #[derive(Debug, Clone, Args)]
-pub struct EtcdArgs {
+pub(crate) struct EtcdArgs {
     /// Keep the objects on etcd instead of in the data directory: the URLs of its members, separated by commas. Hubs with
     /// the same etcd and the same keys are replicas of each other
     #[arg(id = "etcd_servers", long = "etcd-servers", value_name = "URLS", value_delimiter = ',')]
     #[arg(help_heading = "Storage")]
-    pub servers: Vec<String>,
+    pub(crate) servers: Vec<String>,
     /// The authority (PEM) of the certificates of etcd's members
     #[arg(id = "etcd_cafile", long = "etcd-cafile", value_name = "FILE", requires = "etcd_servers")]
     #[arg(help_heading = "Storage")]
-    pub cafile: Option<PathBuf>,
+    pub(crate) cafile: Option<PathBuf>,
     /// The client certificate (PEM) for etcd
     #[arg(id = "etcd_certfile", long = "etcd-certfile", value_name = "FILE")]
     #[arg(requires_all = ["etcd_servers", "etcd_keyfile", "etcd_cafile"], help_heading = "Storage")]
-    pub certfile: Option<PathBuf>,
+    pub(crate) certfile: Option<PathBuf>,
     /// The key of --etcd-certfile (PEM)
     #[arg(id = "etcd_keyfile", long = "etcd-keyfile", value_name = "FILE", requires = "etcd_certfile")]
     #[arg(help_heading = "Storage")]
-    pub keyfile: Option<PathBuf>,
+    pub(crate) keyfile: Option<PathBuf>,
     /// What all keys in etcd begin with
     #[arg(
         long = "etcd-prefix",
@@ -217,11 +219,11 @@ pub struct EtcdArgs {
         default_value = "/registry",
         help_heading = "Storage"
     )]
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// How often etcd is told to forget what is older than this; 0: never
     #[arg(long = "etcd-compaction-interval", value_name = "DURATION", default_value = "5m")]
-    #[arg(value_parser = interval, help_heading = "Storage")]
-    pub compaction_interval: Duration,
+    #[arg(value_parser = duration, help_heading = "Storage")]
+    pub(crate) compaction_interval: Duration,
 }
 
 /// The arguments of `fleetpass agent`.
@@ -229,112 +231,41 @@ pub struct EtcdArgs {
 #[command(after_long_help = "Examples:\n  \
     fleetpass agent --cluster-name cluster1 --kubeconfig hub.kubeconfig --spoke-kubeconfig cluster1.kubeconfig\n  \
     fleetpass agent --cluster-name cluster1 --kubeconfig /etc/hub/kubeconfig   (in a pod of the cluster)")]
-pub struct AgentArgs {
+pub(crate) struct AgentArgs {
     /// The name of the cluster: its namespace on the hub
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub cluster_name: String,
+    pub(crate) cluster_name: String,
     /// The kubeconfig of the hub. Default: the file(s) of $KUBECONFIG, else ~/.kube/config
     #[arg(long, value_name = "FILE", env = "HUB_KUBECONFIG")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// The kubeconfig of the cluster. Default: the service account of the pod that the agent runs in
     #[arg(long, value_name = "FILE")]
-    pub spoke_kubeconfig: Option<PathBuf>,
+    pub(crate) spoke_kubeconfig: Option<PathBuf>,
     /// The namespace of the service accounts on the cluster. Default: the pod's, else
     /// open-cluster-management-agent-addon
     #[arg(long = "namespace", value_name = "NAME", env = "NAMESPACE")]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Where /metrics is served; :PORT for all addresses, 0 for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38080", value_parser = endpoint)]
-    pub metrics_bind_address: EndpointAddress,
+    pub(crate) metrics_bind_address: EndpointAddress,
     /// Where /healthz and /readyz are served; :PORT for all addresses, 0 for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38081", value_parser = endpoint)]
-    pub health_probe_bind_address: EndpointAddress,
+    pub(crate) health_probe_bind_address: EndpointAddress,
     /// Renew a Lease in the agent's namespace while the agent is well
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub lease_health_check: bool,
+    pub(crate) lease_health_check: bool,
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
-    pub feature_gates: FeatureGates,
+    pub(crate) feature_gates: FeatureGates,
     /// For manifests of the upstream agent, which say `--leader-elect=false`: there is no election
     #[arg(long, value_name = "BOOL", value_parser = no_election, hide = true)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub leader_elect: Option<bool>,
+    pub(crate) leader_elect: Option<bool>,
 }
 
 /// The issuer unless told otherwise, as kubeadm sets it up.
 pub(crate) const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
-
-/// Where something is served: `None` for nowhere. Several addresses are tried in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointAddress(pub Vec<std::net::SocketAddr>);
-
-/// `host:port` with an IP address, `:port` for all addresses, `0` or nothing for nowhere, as controller-runtime
-/// (`pkg/metrics/server`) reads it.
-fn endpoint(text: &str) -> Result<EndpointAddress, String> {
-    if text.is_empty() || text == "0" {
-        return Ok(EndpointAddress(Vec::new()));
-    }
-    if let Some(port) = text.strip_prefix(':') {
-        let port = port.parse::<u16>().map_err(|_| format!("{port:?} is no port"))?;
-        let any: [IpAddr; 2] =
-            [std::net::Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()];
-        return Ok(EndpointAddress(any.map(|ip| (ip, port).into()).into()));
-    }
-    let text =
-        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    let address = text.parse().map_err(|_| "expected IP:PORT, :PORT, or 0".to_owned())?;
-    Ok(EndpointAddress(vec![address]))
-}
-
-/// `pkg/kubeapiserver/options/authentication.go` (kubernetes): no empty issuer, and a colon only in a URL.
-fn issuer(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("must not be empty".into());
-    }
-    if text.contains(':') && text.parse::<http::Uri>().is_err() {
-        return Err("contains a ':' but is not a valid URL".into());
-    }
-    Ok(text.to_owned())
-}
-
-fn file(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-}
-
-/// Bounds of kube-apiserver (`pkg/controlplane/apiserver/options/options.go`).
-fn max_token_expiration(text: &str) -> Result<Duration, String> {
-    let duration: GoDuration =
-        text.parse().map_err(|error: fleetpass_api::duration::ParseError| error.to_string())?;
-    let nanos = u64::try_from(duration.as_nanos()).map_err(|_| "must not be negative".to_owned())?;
-    let duration = Duration::from_nanos(nanos);
-    if duration < Duration::from_secs(3600) || duration > Duration::from_secs(1 << 32) {
-        return Err("must be between 1 hour and 2^32 seconds".into());
-    }
-    Ok(duration)
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let duration: GoDuration =
-        text.parse().map_err(|error: fleetpass_api::duration::ParseError| error.to_string())?;
-    u64::try_from(duration.as_nanos())
-        .map(Duration::from_nanos)
-        .map_err(|_| "must not be negative".to_owned())
-}
-
-fn request_timeout(text: &str) -> Result<Duration, String> {
-    match interval(text)? {
-        Duration::ZERO => Err("must be more than 0".into()),
-        timeout => Ok(timeout),
-    }
-}
-
-fn no_election(text: &str) -> Result<bool, String> {
-    match text {
-        "false" => Ok(false),
-        _ => Err("leader election is not supported: run one agent for each cluster".into()),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -8,10 +8,15 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often kubeconfigs, and the files that they name, are looked at. Looked at and not watched: they may be on a volume
+/// of a Secret, where the kubelet swaps a link, or on a network file system, which tells nobody.
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where the configuration of a client comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// Kubeconfigs, merged: of each name the first one counts.
     Files(Vec<PathBuf>),
     /// The service account of the pod that this process runs in.
@@ -19,20 +24,21 @@ pub enum Source {
 }
 
 /// What a [`Source`] gave.
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// How to reach the server, and as whom.
-    pub config: kube::Config,
+    pub(crate) config: kube::Config,
     /// Where the certificates that the client trusts come from.
-    pub ca: CaSource,
+    pub(crate) ca: CaSource,
     /// The files that were read.
     files: Vec<PathBuf>,
+    /// Of their contents together. Only compared within the process, so any hash will do.
     fingerprint: u64,
 }
 
 impl Source {
     /// kubectl's rules (`clientcmd.NewDefaultClientConfigLoadingRules` in client-go): the file that was named, or
     /// those of `KUBECONFIG`, or `~/.kube/config`.
-    pub fn kubectl(
+    pub(crate) fn kubectl(
         named: Option<PathBuf>,
         environment: Option<OsString>,
         home: Option<PathBuf>,
@@ -51,7 +57,7 @@ impl Source {
 
     /// controller-runtime's rules (`pkg/client/config`): the file that was named, those of `KUBECONFIG`, the service
     /// account of the pod (as `KUBERNETES_SERVICE_HOST`, here `pod`, tells it is one), or `~/.kube/config`.
-    pub fn controller(
+    pub(crate) fn controller(
         named: Option<PathBuf>,
         environment: Option<OsString>,
         pod: bool,
@@ -69,7 +75,7 @@ impl Source {
     /// # Errors
     ///
     /// A file is missing, malformed or incomplete, or this is no pod.
-    pub async fn load(&self) -> anyhow::Result<Loaded> {
+    pub(crate) async fn load(&self) -> anyhow::Result<Loaded> {
         let loaded = self.load_as(concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION"))).await;
         match self {
             Self::Files(_) => loaded,
@@ -82,7 +88,7 @@ impl Source {
     /// # Errors
     ///
     /// As [`Source::load`].
-    pub async fn load_as(&self, program: &'static str) -> anyhow::Result<Loaded> {
+    pub(crate) async fn load_as(&self, program: &'static str) -> anyhow::Result<Loaded> {
         match self {
             Self::Files(paths) => load_files(paths, program).await,
             Self::InCluster => {
@@ -98,7 +104,7 @@ impl Source {
 
 impl Loaded {
     /// Whether one of the files has another content now.
-    pub fn is_outdated(&self) -> bool {
+    pub(crate) fn is_outdated(&self) -> bool {
         fingerprint(&self.files) != self.fingerprint
     }
 }
@@ -122,6 +128,7 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
     }
     let shown = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     anyhow::ensure!(found, "none of the kubeconfigs exists: {shown}");
+    // Those too that the kubeconfig only names: certificates are rotated there while the kubeconfig stays as it is.
     let mut files = paths.to_vec();
     let (cluster, user) = current(&merged);
     files.extend(cluster.iter().filter_map(|c| c.certificate_authority.as_ref()).map(PathBuf::from));
@@ -162,7 +169,7 @@ fn ca_source(cluster: kube::config::Cluster) -> anyhow::Result<CaSource> {
 fn fingerprint(files: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for path in files {
-        // A kubeconfig may hold keys.
+        // Wiped: a kubeconfig may hold keys. A file that is missing counts as a content of its own.
         let content = std::fs::read(path).ok().map(zeroize::Zeroizing::new);
         content.as_ref().map(|content| content.as_slice()).hash(&mut hasher);
     }

@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-/// The spinner that is on the terminal now, if any: what else is written there has to step around it.
+/// The spinner that is on the terminal now, if any: what else is written there has to step around it. Static, because logs
+/// are written from everywhere, and a process has one terminal.
 static ACTIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Does something to the terminal while no spinner is on it.
 pub(crate) fn aside<T>(action: impl FnOnce() -> T) -> T {
+    // Cloned, so that the lock is not held while something is written.
     let active = ACTIVE.lock().clone();
     match active {
         Some(spinner) => spinner.suspend(action),
@@ -28,20 +30,20 @@ pub(crate) fn colours_wanted() -> bool {
 
 /// Standard output, as a person or a program reads it.
 #[derive(Debug, Clone, Copy)]
-pub struct Console {
+pub(crate) struct Console {
     terminal: bool,
     colour: bool,
 }
 
 impl Console {
     /// Finds out who reads.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let terminal = io::stdout().is_terminal();
         Self { terminal, colour: terminal && colours_wanted() }
     }
 
     /// Writes a line. That nobody reads any more is no reason to stop.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         aside(|| {
             let _ = writeln!(io::stdout().lock(), "{text}");
         });
@@ -49,7 +51,7 @@ impl Console {
 
     /// Begins a step that takes a while. It stays under way until [`Step::done`], or until it is dropped: then it
     /// leaves nothing behind, for its error speaks.
-    pub fn step(&self, doing: &str) -> Step {
+    pub(crate) fn step(&self, doing: &str) -> Step {
         let spinner = self.terminal.then(|| {
             let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
             let template = if self.colour { "  {spinner:.cyan} {msg}" } else { "  {spinner} {msg}" };
@@ -65,19 +67,19 @@ impl Console {
     }
 
     /// Something is done: `what` there is now, and more about it.
-    pub fn done(&self, what: &str, detail: &str) {
+    pub(crate) fn done(&self, what: &str, detail: &str) {
         // Padded before it is painted: escape sequences have no width.
         let what = self.strong(&format!("{what:<10}"));
         self.line(format!("  {} {what}  {detail}", self.paint("32", "✓")).trim_end());
     }
 
     /// Weighty text.
-    pub fn strong(&self, text: &str) -> String {
+    pub(crate) fn strong(&self, text: &str) -> String {
         self.paint("1", text)
     }
 
     /// Text beside the point.
-    pub fn faint(&self, text: &str) -> String {
+    pub(crate) fn faint(&self, text: &str) -> String {
         self.paint("2", text)
     }
 
@@ -94,21 +96,21 @@ impl Default for Console {
 
 /// A step under way.
 #[must_use]
-pub struct Step {
+pub(crate) struct Step {
     console: Console,
     spinner: Option<ProgressBar>,
 }
 
 impl Step {
     /// Says what is being waited for now.
-    pub fn now(&self, doing: &str) {
+    pub(crate) fn now(&self, doing: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.set_message(doing.to_owned());
         }
     }
 
     /// The step is done: as [`Console::done`].
-    pub fn done(mut self, what: &str, detail: &str) {
+    pub(crate) fn done(mut self, what: &str, detail: &str) {
         self.clear();
         self.console.done(what, detail);
     }

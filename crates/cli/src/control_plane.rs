@@ -1,196 +1,204 @@
-//! The only place that touches the API server and the controllers: how they are started, and with what.
+//! A control plane from its data directory: store, certificates, keys, API server, controllers.
+//!
+//! ```text
+//! DIRECTORY/
+//!   store/          the objects (see fleetpass-store), unless they are on etcd (see the module `storage`)
+//!   encryption.key  the keys that seal Secrets in the store
+//!   pki/            certificates and signing keys (see the module `pki`)
+//! ```
+//!
+//! ```text
+//! Settings ─► OperatorFiles ─► storage::open ─► Credentials ─► Server ─► listener, controllers, renewal
+//!             read only        takes the lock   makes what is missing
+//! ```
+//!
+//! What the operator gave is read first, and the store is opened before anything is written: its lock keeps a second
+//! process out.
 
+use crate::credentials::Credentials;
+use crate::keep::keep_fresh;
+use crate::net;
+use crate::operator_files::OperatorFiles;
+use crate::pki::Authority;
+use crate::server::{ControllerOptions, RequestOptions, Server};
+use crate::settings::{Settings, Storage};
+use crate::storage::{self, Opened};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
-use fleetpass_api::features::FeatureGates;
-use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
-use fleetpass_apiserver::audit::Log;
-use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
-use fleetpass_auth::authn::{ServiceAccounts, TokenFile};
-use fleetpass_controllers::leader::{self, Election, Identity, Standing};
-use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
-use fleetpass_hub::{Counter, Scope};
 use fleetpass_store::Store;
-use fleetpass_token::claims::{LegacyClaims, Lifetimes};
-use fleetpass_token::ring::KeyRing;
-use secrecy::SecretString;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// What makes one control plane differ from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// It knows ManagedServiceAccounts and looks after them.
-    Hub(FeatureGates),
-    /// It is a managed cluster.
-    Cluster,
+/// A running control plane.
+pub(crate) struct ControlPlane {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its URL, for clients on this machine.
+    pub(crate) url: String,
+    /// The certificates (PEM) that its clients trust.
+    pub(crate) trust: String,
+    /// Its certificate authority.
+    pub(crate) authority: Arc<Authority>,
+    /// Whether its data directory held objects before.
+    pub(crate) continued: bool,
+    server: Server,
+    store: Arc<dyn Store>,
+    controllers: JoinSet<()>,
+    servers: JoinSet<()>,
+    // Two tokens: controllers end first, while the server that they are clients of still answers.
+    stop_controllers: CancellationToken,
+    stop_server: CancellationToken,
 }
 
-/// How tokens are issued and checked.
-pub struct Tokens {
-    /// The keys of service-account tokens.
-    pub ring: KeyRing,
-    /// The issuers: the first issues, all are accepted.
-    pub issuers: Vec<String>,
-    /// The audiences of the API.
-    pub api_audiences: Vec<String>,
-    /// The longest lifetime of a token, if it is limited.
-    pub max_expiration: Option<Duration>,
-    /// Static bearer tokens.
-    pub users: TokenFile,
-}
-
-/// How requests are answered.
-pub struct Requests {
-    /// `host:port`, for the documents that lead verifiers of the server's tokens to its keys.
-    pub external_address: String,
-    /// Where the server says who did what.
-    pub audit: Option<Log>,
-    /// How much it does at once, and for how long.
-    pub limits: RequestLimits,
-}
-
-/// What the controllers are for, and with what they work.
-pub struct Jobs {
-    /// Those of a hub look after ManagedServiceAccounts as well.
-    pub role: Role,
-    /// The certificates (PEM) that the server's clients trust.
-    pub trust: String,
-    /// It issues client certificates for CertificateSigningRequests.
-    pub authority: CertificateAuthority,
-    /// The name of this process if there are replicas, of which one leads; without it the controllers work at once.
-    pub elected: Option<String>,
-}
-
-/// A running API server without its listener.
-pub struct ControlPlane(ApiServer);
+/// How long parts that were told to stop may take.
+const GRACE: Duration = Duration::from_secs(15);
 
 impl ControlPlane {
-    /// Starts an API server on a store.
+    /// Starts everything and serves on the listener.
     ///
     /// # Errors
     ///
-    /// What is in the store cannot be served, or the options make no sense.
-    pub async fn start(
-        role: Role,
-        store: Arc<dyn Store>,
-        clock: SharedClock,
-        tokens: Tokens,
-        requests: Requests,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Self> {
-        fleetpass_store::migrate::refuse_unfinished(&*store).await?;
-        let crds = match role {
-            Role::Hub(_) => vec![serde_json::from_str(fleetpass_api::account::CRD_JSON)?],
-            Role::Cluster => Vec::new(),
-        };
-        let options = Options {
-            store,
-            clock,
-            key_ring: tokens.ring,
-            issuers: tokens.issuers,
-            api_audiences: tokens.api_audiences,
-            lifetimes: Lifetimes {
-                max_seconds: tokens
-                    .max_expiration
-                    .map(|max| i64::try_from(max.as_secs()).unwrap_or(i64::MAX)),
-                ..Lifetimes::default()
-            },
-            token_users: tokens.users,
-            external_address: requests.external_address,
-            jwks_uri: None,
-            crds,
-            audit: requests.audit,
-            limits: requests.limits,
-        };
-        ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
-    }
-
-    /// A client without a socket, to whom everything is allowed: kube-apiserver's loopback user
-    /// (`user.APIServerUser` in k8s.io/apiserver).
-    pub fn client(&self) -> kube::Client {
-        let user = UserInfo {
-            name: "system:apiserver".into(),
-            groups: vec![SYSTEM_MASTERS.into(), ALL_AUTHENTICATED.into()],
-            ..UserInfo::default()
-        };
-        kube::Client::new(self.0.client_service(user), "default")
-    }
-
-    /// Serves the listener until the server is stopped.
-    pub fn serve(
-        &self,
+    /// A file cannot be used, or the data directory is in use, damaged or of a newer version: the error names the file
+    /// and says what to do. What was there has not been changed.
+    pub(crate) async fn start(
+        settings: Settings,
         listener: TcpListener,
-        tls: Arc<rustls::ServerConfig>,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let server = self.0.clone();
-        async move { server.serve(listener, tls).await }
-    }
-
-    /// Waits until the audit log is written.
-    pub async fn flush_audit_log(&self) {
-        self.0.flush_audit_log().await;
-    }
-
-    /// Starts the controllers.
-    pub fn start_controllers(
-        &self,
-        jobs: Jobs,
-        clock: &SharedClock,
-        stop: &CancellationToken,
-    ) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        let mut options = fleetpass_controllers::Options::default();
-        options.root_ca = Some(jobs.trust);
-        options.token_issuer =
-            Some(Arc::new(Issuer { accounts: self.0.accounts().clone(), clock: clock.clone() }));
-        options.client_authority = Some(Arc::new(jobs.authority));
-        let election = |lease: &str| {
-            let candidate = jobs.elected.clone()?;
-            Some(Identity { namespace: "kube-system".into(), lease: lease.into(), candidate })
-        };
-        options.leader_election = election("fleetpass-controllers");
-        let controllers = fleetpass_controllers::run(self.client(), options, clock.clone(), stop.clone());
-        tasks.spawn(async move {
-            if let Err(error) = controllers.await {
-                tracing::error!(%error, "the controllers have ended");
-            }
-        });
-        // Secrets whose account is gone are left to the garbage collector, which every server of ours has.
-        if let Role::Hub(FeatureGates { ephemeral_identity: true, .. }) = jobs.role {
-            let (client, work) = (self.client(), clock.clone());
-            let accounts = move |stop| {
-                fleetpass_hub::ttl::run(client.clone(), Scope::All, work.clone(), Counter::default(), stop)
-            };
-            match election("fleetpass-accounts") {
-                None => tasks.spawn(accounts(stop.clone())),
-                Some(identity) => {
-                    let (client, clock, stop) = (self.client(), clock.clone(), stop.clone());
-                    let election =
-                        Election { field_manager: "fleetpass-hub".into(), ..Election::from(identity) };
-                    let standing = watch::Sender::new(Standing::Unknown);
-                    tasks.spawn(leader::run(client, clock, election, standing, stop, accounts))
-                }
-            };
+        clock: SharedClock,
+    ) -> anyhow::Result<Self> {
+        let bound = listener.local_addr().context("the listener has no address")?;
+        let given = OperatorFiles::read(&settings, &clock)?;
+        let opened = storage::open(&settings).await?;
+        let store = opened.store.clone();
+        let started = Self::start_on(settings, given, listener, bound, clock, opened).await;
+        // Closed here, so that the lock is free when the error is told and a second try does not meet it.
+        if started.is_err() {
+            store.close().await;
         }
-        tasks
+        started
+    }
+
+    async fn start_on(
+        settings: Settings,
+        given: OperatorFiles,
+        listener: TcpListener,
+        bound: SocketAddr,
+        clock: SharedClock,
+        opened: Opened,
+    ) -> anyhow::Result<Self> {
+        let local = net::local(bound);
+        let url = format!("https://{local}");
+        let audit = given.audit.clone();
+        // Files, and perhaps an RSA key to be made, which takes some hundred milliseconds: not on a thread of the runtime.
+        let own = {
+            let (settings, url, now) = (settings.clone(), url.clone(), clock.now());
+            tokio::task::spawn_blocking(move || Credentials::open(&settings, given, bound, url, now))
+                .await??
+        };
+        let now = clock.now();
+        let signs = own.tokens.ring.signer(now).map(|key| key.public().id().to_string()).unwrap_or_default();
+        opened.agree(&own.authority, &signs, |id| own.tokens.ring.verifies(id, now)).await?;
+        // Where verifiers of tokens find our keys. Bound to all addresses, the machine's name says more than loopback.
+        let external = match (bound.ip().is_unspecified(), net::hostname()) {
+            (true, Some(name)) => format!("{name}:{}", bound.port()),
+            _ => local.to_string(),
+        };
+        let (stop_server, stop_controllers) = (CancellationToken::new(), CancellationToken::new());
+        let server = Server::start(
+            settings.role,
+            opened.store.clone(),
+            clock.clone(),
+            own.tokens,
+            RequestOptions { external_address: external, audit, limits: settings.limits },
+            stop_server.clone(),
+        )
+        .await?;
+        let signer =
+            own.authority.certificate_signer().context("the certificate authority cannot sign requests")?;
+        let mut servers = JoinSet::new();
+        servers.spawn(server.serve(listener, own.tls));
+        let elected = matches!(settings.storage, Storage::Etcd(_)).then(candidate).transpose()?;
+        let options =
+            ControllerOptions { role: settings.role, trust: own.trust.clone(), authority: signer, elected };
+        let controllers = server.start_controllers(options, &clock, &stop_controllers);
+        // Ends with the server; not a part whose end is a fault.
+        tokio::spawn(keep_fresh(own.keep, clock, stop_server.clone()));
+        Ok(Self {
+            name: settings.name,
+            url,
+            trust: own.trust,
+            authority: own.authority,
+            continued: opened.continued,
+            server,
+            store: opened.store,
+            controllers,
+            servers,
+            stop_controllers,
+            stop_server,
+        })
+    }
+
+    /// A client without a socket, to whom everything is allowed.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.server.client()
+    }
+
+    /// Waits until a part ends that should not, and says which.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        let part = tokio::select! {
+            Some(_) = self.controllers.join_next() => "a controller",
+            Some(_) = self.servers.join_next() => "the API server",
+            else => "everything",
+        };
+        anyhow::anyhow!("{part} of {} ended unexpectedly", self.name)
+    }
+
+    /// Stops the controllers.
+    pub(crate) async fn stop_controllers(&mut self) {
+        self.stop_controllers.cancel();
+        drain(&self.name, "controllers", &mut self.controllers).await;
+    }
+
+    /// Stops the API server; requests under way have some seconds to end.
+    pub(crate) async fn stop_server(&mut self) {
+        self.stop_server.cancel();
+        drain(&self.name, "API server", &mut self.servers).await;
+    }
+
+    /// Closes the store, and writes what is left for the audit log.
+    pub(crate) async fn close(self) {
+        if tokio::time::timeout(GRACE, self.server.flush_audit_log()).await.is_err() {
+            tracing::warn!(plane = self.name, "the audit log could not be written in time");
+        }
+        self.store.close().await;
     }
 }
 
-/// Issues the tokens that live in Secrets, with the key that signs all tokens of the server.
-struct Issuer {
-    accounts: Arc<ServiceAccounts>,
-    clock: SharedClock,
+/// Stops control planes in the order in which they depend on each other: all controllers, all servers, all stores. Those
+/// of the same kind side by side, so that one that is slow does not add to the others' time.
+pub(crate) async fn stop(mut control_planes: Vec<ControlPlane>) {
+    futures::future::join_all(control_planes.iter_mut().map(ControlPlane::stop_controllers)).await;
+    futures::future::join_all(control_planes.iter_mut().map(ControlPlane::stop_server)).await;
+    futures::future::join_all(control_planes.into_iter().map(ControlPlane::close)).await;
 }
 
-impl TokenIssuer for Issuer {
-    fn issue(&self, claims: &LegacyClaims) -> Result<SecretString, Box<dyn std::error::Error + Send + Sync>> {
-        let ring = self.accounts.ring();
-        let signer = ring.signer(self.clock.now()).ok_or("no key signs tokens now")?;
-        Ok(signer.sign(claims)?)
+/// The name of this process among the replicas of the hub.
+fn candidate() -> anyhow::Result<String> {
+    let mut random = [0_u8; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
+    let host = net::hostname().unwrap_or_else(|| "hub".into());
+    Ok(format!("{host}_{:016x}", u64::from_be_bytes(random)))
+}
+
+async fn drain(name: &str, what: &str, tasks: &mut JoinSet<()>) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, all).await.is_err() {
+        tracing::warn!(plane = name, what, "did not stop in time");
+        // What was answered is durable. The store is closed next, whoever still uses it.
+        tasks.abort_all();
     }
 }

@@ -11,18 +11,18 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// A file that cannot be used: which, why, and what to do about it. Nothing was changed. Never quotes the file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// The file or directory.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// What is wrong, as the rest of a sentence that begins with the file's name.
-    pub problem: String,
+    pub(crate) problem: String,
     /// What an operator can do; empty where the problem says it all.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 impl Fault {
     /// A fault of `file`.
-    pub fn new(file: &Path, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(file: &Path, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { file: file.to_owned(), problem: problem.into(), remedy: remedy.into() }
     }
 
@@ -42,7 +42,7 @@ impl std::error::Error for Fault {}
 
 /// Who may have rights to a file that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// The owner alone: it holds a key that this program made.
     OwnerOnly,
     /// Anybody: how an operator keeps the files that he names is his business.
@@ -55,7 +55,7 @@ pub enum Access {
 ///
 /// It is not a regular file, it cannot be read, it is larger than a mebibyte, or others have rights to it although
 /// `access` says that they must not.
-pub fn read(path: &Path, access: Access) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+pub(crate) fn read(path: &Path, access: Access) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(Fault::io("opened", path))?,
@@ -82,7 +82,7 @@ pub fn read(path: &Path, access: Access) -> Result<Option<Zeroizing<Vec<u8>>>, F
 /// # Errors
 ///
 /// As [`read`], and if there is no such file.
-pub fn read_required(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, Fault> {
+pub(crate) fn read_required(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, Fault> {
     read(path, access)?.ok_or_else(|| Fault::new(path, "does not exist", ""))
 }
 
@@ -92,11 +92,13 @@ pub fn read_required(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>, 
 /// # Errors
 ///
 /// The operating system refuses; the old content stays.
-pub fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // In the same directory, since only within a file system a rename replaces a file at once.
     let temporary = path.with_file_name(format!(".{name}.{:08x}.tmp", random_u32(path)?));
     let written = write_new(&temporary, content)
         .and_then(|()| fs::rename(&temporary, path))
+        // Without that a power loss may undo the rename.
         .and_then(|()| sync_directory(path.parent().unwrap_or(Path::new("."))));
     written.map_err(|error| {
         let _ = fs::remove_file(&temporary);
@@ -109,7 +111,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
 /// # Errors
 ///
 /// The operating system refuses, or something else has that name.
-pub fn create_directory(path: &Path) -> Result<(), Fault> {
+pub(crate) fn create_directory(path: &Path) -> Result<(), Fault> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -1,11 +1,10 @@
 //! `fleetpass hub`.
 
 use crate::args::{EtcdArgs, HubArgs};
-use crate::control_plane::Role;
+use crate::control_plane::{self, ControlPlane};
 use crate::net;
-use crate::plane::{self, AuditLog, CertificateFiles, Plane, Settings};
+use crate::settings::{AuditLog, CertificateFiles, EtcdServers, Role, Settings, Storage};
 use crate::signals::stop_on_signal;
-use crate::storage::{EtcdServers, Storage};
 use fleetpass_api::clock;
 use fleetpass_apiserver::RequestLimits;
 use fleetpass_apiserver::audit::Rotation;
@@ -16,23 +15,26 @@ use std::time::Duration;
 /// # Errors
 ///
 /// It cannot start, or a part of it ended.
-pub async fn run(args: HubArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
+    // The port before anything else: that it is taken is the most frequent mistake, and is told at once.
     let listener = net::bind(args.bind_address, args.secure_port, "--secure-port").await?;
     let settings = settings(args);
     let kubeconfig = settings.kubeconfig.clone();
-    let starting = Plane::start(settings, listener, clock::system());
-    let mut plane = tokio::select! {
+    let starting = ControlPlane::start(settings, listener, clock::system());
+    // Interrupted while it starts, it ends as a crash would end it: the store is made for that, and files are there whole
+    // or not at all.
+    let mut control_plane = tokio::select! {
         started = starting => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    tracing::info!(url = plane.url, kubeconfig = %kubeconfig.display(), "the hub is ready");
+    tracing::info!(url = control_plane.url, kubeconfig = %kubeconfig.display(), "the hub is ready");
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        error = plane.failed() => Err(error),
+        error = control_plane.failed() => Err(error),
     };
     tracing::info!("the hub is stopping");
-    plane::stop(vec![plane]).await;
+    control_plane::stop(vec![control_plane]).await;
     result
 }
 

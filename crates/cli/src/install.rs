@@ -25,7 +25,7 @@ const NO_DEPLOYMENT: &str = "without --image no Deployment is printed, only what
 /// # Errors
 ///
 /// An argument belongs to the other side, or standard output cannot be written.
-pub fn run(args: &InstallArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
     let printed = match args {
         InstallArgs::Hub(args) => hub(args)?,
         InstallArgs::Cluster(args) => cluster(args)?,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Sees to it that something is fresh at the given moment, and says when to look again. Does blocking I/O.
-pub type Ensure = Box<dyn FnMut(Timestamp) -> anyhow::Result<Timestamp> + Send>;
+pub(crate) type Ensure = Box<dyn FnMut(Timestamp) -> anyhow::Result<Timestamp> + Send>;
 
 /// However far away the next renewal is: the clock may be set, the machine may sleep.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -14,10 +14,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const SHORTEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Calls every item when its time has come, until stopped. A failure is logged, and tried again after a minute.
-pub async fn keep_fresh(items: Vec<Ensure>, clock: SharedClock, stop: CancellationToken) {
+pub(crate) async fn keep_fresh(items: Vec<Ensure>, clock: SharedClock, stop: CancellationToken) {
+    // All are due at once: the first round finds out when each has to be looked at.
     let mut items: Vec<(Ensure, Timestamp)> = items.into_iter().map(|item| (item, Timestamp::MIN)).collect();
     loop {
         let now = clock.now();
+        // The items move to the blocking thread and back. If one panics they are gone, which is logged; what they look after
+        // is good for months.
         let worked = tokio::task::spawn_blocking(move || {
             for (item, at) in items.iter_mut().filter(|(_, at)| *at <= now) {
                 match item(now) {
@@ -42,6 +45,7 @@ pub async fn keep_fresh(items: Vec<Ensure>, clock: SharedClock, stop: Cancellati
     }
 }
 
+/// How long to wait until `next`, within bounds.
 fn wait(now: Timestamp, next: Option<Timestamp>) -> Duration {
     let wait =
         next.map_or(LONGEST_WAIT, |next| Duration::try_from(next.duration_since(now)).unwrap_or_default());

@@ -14,19 +14,19 @@ use zeroize::Zeroizing;
 
 /// A kubeconfig that is to be on disk, and who issues the certificate in it.
 #[derive(Clone)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Where.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The name of cluster and context.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// The URL of the server.
-    pub server: String,
+    pub(crate) server: String,
     /// The certificates (PEM) that the client trusts.
-    pub trust: String,
+    pub(crate) trust: String,
     /// Who the client is.
-    pub subject: ClientSubject,
+    pub(crate) subject: ClientSubject,
     /// Who says so.
-    pub authority: Arc<Authority>,
+    pub(crate) authority: Arc<Authority>,
 }
 
 impl Wanted {
@@ -36,7 +36,7 @@ impl Wanted {
     /// # Errors
     ///
     /// [`Fault`]: the file is there and is no kubeconfig, or cannot be read or written. Nothing was changed.
-    pub fn ensure(&self, now: Timestamp) -> Result<Timestamp, Fault> {
+    pub(crate) fn ensure(&self, now: Timestamp) -> Result<Timestamp, Fault> {
         if let Some(text) = files::read(&self.path, Access::OwnerOnly)?
             && let Some(renew_at) = self.standing(&text, now)?
         {
@@ -65,6 +65,7 @@ impl Wanted {
         let Some(user) = user.and_then(|named| named.auth_info.as_ref()) else { return Ok(None) };
         let decode = |data: &str| STANDARD.decode(data).map(Zeroizing::new).ok();
         let trust = cluster.certificate_authority_data.as_deref().and_then(decode);
+        // Compared are server, trust and user. Whatever else is in the file is its user's.
         let current = cluster.server.as_deref() == Some(self.server.as_str())
             && trust.is_some_and(|pem| **pem == *self.trust.as_bytes());
         let certificate = user.client_certificate_data.as_deref().and_then(decode);
@@ -109,7 +110,7 @@ impl Wanted {
 }
 
 /// The administrator of a control plane: a member of `system:masters`, to whom everything is allowed.
-pub fn administrator() -> ClientSubject {
+pub(crate) fn administrator() -> ClientSubject {
     ClientSubject { user: "fleetpass-admin".into(), groups: vec!["system:masters".into()] }
 }
 

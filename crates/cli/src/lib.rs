@@ -1,38 +1,78 @@
-//! The commands of the `fleetpass` program.
+//! The commands of the `fleetpass` program: the imperative shell around the libraries.
+//!
+//! ```text
+//!  arguments ─► args::Cli ─► run
+//!                             │
+//!    ┌──────────┬─────────────┼─────────┬───────────┬───────────┐
+//!    up        hub          agent    manager     migrate     install
+//!    │ ╲        │             │         │           │           │
+//!    │  ╲    Settings      clients: kubeconfigs     │         YAML on standard output
+//!    │   ╲      │             │         │           │
+//!    │    control_plane       └────┬────┘           │
+//!    │     ├─ operator_files    transport           │
+//!    │     ├─ storage ──────────── │ ───────────────┤
+//!    │     ├─ credentials, pki     │                │
+//!    │     └─ server               │                │
+//!    │         │                   │                │
+//!    ▼         ▼                   ▼                ▼
+//!  agents   apiserver,          agent, hub        store
+//!           controllers, hub
+//! ```
+//!
+//! `up` is a hub, clusters and their agents in one process: the same control planes and agents as those of the other
+//! commands, and in addition it joins them and proves their tokens (`proof`).
+//!
+//! Here is what the libraries must not have: files and their rights, signals, environment variables, the terminal, the
+//! system's clock. Errors are `anyhow`'s; each names the file or flag and says what to do, and [`one_line`] prints it.
+//!
+//! # What it does not do
+//! - It decides nothing about tokens, objects or accounts: those rules are in the libraries.
+//! - It rotates no signing keys and no encryption keys. Certificates that it made are renewed; files that the operator
+//!   gave are only read.
+//! - It changes no cluster but those that it starts itself: `install` prints, and applies nothing.
+//! - It does not become a daemon, and writes no log files but the audit log: that is for systemd or a kubelet.
 
-pub mod agent;
-pub mod args;
-pub mod clients;
-pub mod console;
-pub mod control_plane;
-pub mod files;
-pub mod hub;
-pub mod install;
-pub mod keep;
-pub mod kubeconfig;
-pub mod logging;
-pub mod manager;
-pub mod migrate;
-pub mod net;
-pub mod pki;
-pub mod plane;
-pub mod proof;
-pub mod report;
-pub mod signals;
-pub mod storage;
+mod agent;
+mod args;
+mod clients;
+mod console;
+mod control_plane;
+mod credentials;
+mod endpoints;
+mod files;
+mod hub;
+mod install;
+mod keep;
+mod kubeconfig;
+mod logging;
+mod manager;
+mod migrate;
+mod net;
+mod operator_files;
+mod pki;
+mod proof;
+mod report;
+mod server;
+mod settings;
+mod signals;
+mod storage;
 pub mod transport;
-pub mod up;
+mod up;
+
+pub use args::Cli;
+pub use report::one_line;
 
 use anyhow::Context as _;
-use args::{Cli, Command};
+use args::Command;
 use logging::Verbosity;
 
 /// Runs a command to its end.
 ///
 /// # Errors
 ///
-/// What [`report::one_line`] then tells.
+/// What [`one_line`] then tells.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
+    // Commands that talk to a person say what happens themselves: there only what goes wrong is logged.
     let verbosity = match &cli.command {
         Command::Up(_) | Command::Migrate(_) | Command::Install(_) => Verbosity::Warnings,
         Command::Hub(_) | Command::Agent(_) | Command::Manager(_) => Verbosity::Service,

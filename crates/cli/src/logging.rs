@@ -7,7 +7,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// What is logged unless `RUST_LOG` says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verbosity {
+pub(crate) enum Verbosity {
     /// What a service has to tell: state changes, warnings, errors.
     Service,
     /// Warnings and errors: something else is speaking to the user.
@@ -32,9 +32,10 @@ impl Verbosity {
 /// # Errors
 ///
 /// `rust_log` is no list of directives, or logging was started before.
-pub fn start(verbosity: Verbosity, rust_log: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn start(verbosity: Verbosity, rust_log: Option<&str>) -> anyhow::Result<()> {
     let filter = filter(verbosity, rust_log)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(StandardError);
+    // A terminal has a reader; anything else is a collector of logs, which wants one object per line.
     let started = if io::stderr().is_terminal() {
         builder.with_ansi(console::colours_wanted()).try_init()
     } else {

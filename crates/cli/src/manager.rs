@@ -1,8 +1,8 @@
 //! `fleetpass manager`: the hub's controllers on any Kubernetes.
 
-use crate::agent::{LOOK_INTERVAL, listen};
 use crate::args::ManagerArgs;
-use crate::clients::{Loaded, Source};
+use crate::clients::{Loaded, RELOAD_INTERVAL, Source};
+use crate::endpoints::listen;
 use crate::net;
 use crate::signals::stop_on_signal;
 use crate::transport;
@@ -26,7 +26,7 @@ const PROGRAM: &str = concat!("fleetpass-manager/", env!("CARGO_PKG_VERSION"));
 /// # Errors
 ///
 /// The kubeconfig or an address cannot be used, or the times of the election contradict each other.
-pub async fn run(args: ManagerArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ManagerArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
@@ -105,6 +105,7 @@ impl Service {
                 () = &mut life => return Ok(()),
                 next = next(source, &hub) => next,
             };
+            // Waited for: the Lease is given back, or the next life would have to wait until it runs out.
             end.cancel();
             life.await;
             hub = next;
@@ -130,7 +131,7 @@ impl Service {
 /// Waits until the kubeconfig has changed and can be used.
 async fn next(source: &Source, hub: &Loaded) -> Loaded {
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(RELOAD_INTERVAL).await;
         if !hub.is_outdated() {
             continue;
         }
@@ -161,6 +162,7 @@ impl Observed for View {
     fn awaits(&self) -> Option<&'static str> {
         match *self.standing.borrow() {
             Standing::Unknown => Some("the hub did not answer yet"),
+            // A manager that waits for its turn is ready: a Deployment of several would never be complete otherwise.
             Standing::Waiting | Standing::Leading => None,
         }
     }

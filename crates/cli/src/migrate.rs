@@ -7,8 +7,9 @@ use crate::args::{Location, MigrateArgs};
 use crate::console::{Console, Step};
 use crate::files::{self, Access, Fault};
 use crate::pki::Authority;
+use crate::settings::EtcdServers;
 use crate::signals::stop_on_signal;
-use crate::storage::{AUTHORITY, EtcdServers};
+use crate::storage::AUTHORITY;
 use anyhow::Context as _;
 use fleetpass_api::clock;
 use fleetpass_store::migrate::{self, MigrateError, Options, Progress, Target, Unfinished};
@@ -28,7 +29,7 @@ const SEALED: &str = "/registry/secrets/";
 ///
 /// A store cannot be opened, the target is not empty, the source is in use, or what was copied is not the same. What is in
 /// the source is never changed.
-pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     if let (Location::Etcd(_), Location::Etcd(_)) = (&args.from, &args.to) {
         anyhow::bail!(
@@ -48,6 +49,7 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     }
     let key_file = key_file(&args)?;
     let source = open(&args, &args.from, key_file.as_deref()).await.context("--from")?;
+    // May be dropped anywhere: once something was written, the mark in the target says that it is not complete.
     let result = tokio::select! {
         result = to_target(&args, &*source.store, key_file.as_deref()) => result,
         () = stop.cancelled() => Err(anyhow::anyhow!("interrupted: run it again, and it goes on where it stopped")),
@@ -75,6 +77,7 @@ async fn to_target(args: &MigrateArgs, source: &dyn Target, key_file: Option<&Pa
     let result =
         migrate::migrate(source, &*target.store, options, &mut |progress| shown.progress(progress)).await;
     drop(shown.step.take());
+    // Before the target is closed, and only if all was copied.
     let noted = match (&result, &target.notes) {
         (Ok(_), Some(notes)) => leave_authority(&args.from, notes).await,
         _ => Ok(()),

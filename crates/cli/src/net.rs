@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 /// # Errors
 ///
 /// The port is taken, or the address cannot be listened on; the error names both and says what to do.
-pub async fn bind(ip: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
+pub(crate) async fn bind(ip: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(ip, port);
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
@@ -27,7 +27,12 @@ pub async fn bind(ip: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListen
 /// # Errors
 ///
 /// As [`bind`]; or the ports would go beyond 65535.
-pub async fn bind_row(ip: IpAddr, first: u16, count: u16, flag: &str) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) async fn bind_row(
+    ip: IpAddr,
+    first: u16,
+    count: u16,
+    flag: &str,
+) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::with_capacity(count.into());
     for i in 0..count {
         let port = match first {
@@ -42,7 +47,7 @@ pub async fn bind_row(ip: IpAddr, first: u16, count: u16, flag: &str) -> anyhow:
 }
 
 /// The address by which a client on this machine reaches a listener.
-pub fn local(address: SocketAddr) -> SocketAddr {
+pub(crate) fn local(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
@@ -51,7 +56,7 @@ pub fn local(address: SocketAddr) -> SocketAddr {
 }
 
 /// The name of this machine, if it has one that is text.
-pub fn hostname() -> Option<String> {
+pub(crate) fn hostname() -> Option<String> {
     hostname::get().ok().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty())
 }
 

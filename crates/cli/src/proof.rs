@@ -1,6 +1,6 @@
 //! Whether a projected token is what it should be: shown to its cluster, which is asked whose it is.
 
-use crate::plane::Plane;
+use crate::control_plane::ControlPlane;
 use anyhow::{Context as _, bail, ensure};
 use fleetpass_api::{ManagedServiceAccount, names};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -19,28 +19,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a cluster said about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
+pub(crate) struct Proof {
     /// The cluster.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// The user that the token authenticates as.
-    pub user: String,
+    pub(crate) user: String,
     /// When the token expires, as the account's status says; RFC 3339.
-    pub expires: String,
+    pub(crate) expires: String,
 }
 
 /// Where a cluster is, as whoever reads the Secret would know it.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// The cluster's name.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// The URL of its API.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Target {
     /// That cluster.
-    pub fn of(plane: &Plane) -> Self {
-        Self { cluster: plane.name.clone(), url: plane.url.clone() }
+    pub(crate) fn of(control_plane: &ControlPlane) -> Self {
+        Self { cluster: control_plane.name.clone(), url: control_plane.url.clone() }
     }
 }
 
@@ -50,8 +50,9 @@ impl Target {
 /// # Errors
 ///
 /// There is no good token within a minute; the error says what the account's status and the cluster said last.
-pub async fn prove(hub: &Client, target: &Target, account: &str) -> anyhow::Result<Proof> {
+pub(crate) async fn prove(hub: &Client, target: &Target, account: &str) -> anyhow::Result<Proof> {
     let mut last = None;
+    // Asked again and again instead of watched: it has to end in a minute, and its last error is what the user needs.
     let attempts = async {
         loop {
             match attempt(hub, target, account).await {
@@ -97,6 +98,7 @@ async fn who_am_i(url: &str, secret: &Secret) -> anyhow::Result<String> {
         .map_err(|_| anyhow::anyhow!("{} of the Secret is not PEM", names::SECRET_KEY_CA))?;
     let token = std::str::from_utf8(&entry(names::SECRET_KEY_TOKEN)?.0)
         .map_err(|_| anyhow::anyhow!("{} of the Secret is not text", names::SECRET_KEY_TOKEN))?;
+    // Not from a kubeconfig and not with our own transport: as a stranger would who has the Secret and nothing else.
     let mut config = Config::new(url.parse()?);
     config.root_cert = Some(authorities);
     config.auth_info.token = Some(SecretString::from(token));

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 ///
 /// The operating system refuses to deliver signals.
-pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    // Registered here and not in the task: a signal that comes a moment later must not end the process unasked.
     let mut signals = Signals::new().context("cannot wait for signals")?;
     let token = CancellationToken::new();
     let stop = token.clone();
@@ -17,6 +18,7 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
         signals.next().await;
         stop.cancel();
         signals.next().await;
+        // 128 + SIGINT, as shells report it.
         std::process::exit(130);
     });
     Ok(token)

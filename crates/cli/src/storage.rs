@@ -2,45 +2,20 @@
 
 use crate::files::{self, Access, Fault};
 use crate::pki::Authority;
-use crate::plane::Settings;
+use crate::settings::{EtcdServers, Settings, Storage};
 use anyhow::{Context as _, bail};
 use fleetpass_store::{
     EmbeddedOptions, EmbeddedStore, Encryption, EtcdOptions, EtcdStore, EtcdTls, KeyRing, OpenError, Store,
 };
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Where the objects are.
-#[derive(Debug, Clone)]
-pub enum Storage {
-    /// In the data directory.
-    Embedded,
-    /// On etcd, together with other replicas of the same hub.
-    Etcd(EtcdServers),
-}
-
-/// An etcd cluster, as the flags `--etcd-*` name it.
-#[derive(Debug, Clone)]
-pub struct EtcdServers {
-    /// The URLs of its members.
-    pub servers: Vec<String>,
-    /// What all keys begin with.
-    pub prefix: String,
-    /// The authority of the members' certificates.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate, and its key.
-    pub client_files: Option<(PathBuf, PathBuf)>,
-    /// How often etcd is told to forget what is older; `None`: never.
-    pub compaction_interval: Option<Duration>,
-}
 
 /// A store that was opened.
-pub struct Opened {
+pub(crate) struct Opened {
     /// The store.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Whether there were objects before.
-    pub continued: bool,
+    pub(crate) continued: bool,
     /// If replicas may share the store: where they leave notes for each other.
     notes: Option<EtcdStore>,
 }
@@ -55,7 +30,7 @@ const SIGNING_KEY: &str = "signing-key";
 /// # Errors
 ///
 /// The data directory or etcd cannot be used; the error says what to do. What was there has not been changed.
-pub async fn open(settings: &Settings) -> anyhow::Result<Opened> {
+pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Opened> {
     let key_file = settings.directory.join("encryption.key");
     match &settings.storage {
         Storage::Embedded => {
@@ -106,7 +81,7 @@ impl Opened {
     /// # Errors
     ///
     /// They differ: clients of one would not trust the other, or tokens of one would not be good at the other.
-    pub async fn agree(
+    pub(crate) async fn agree(
         &self,
         authority: &Authority,
         signs: &str,
@@ -114,6 +89,8 @@ impl Opened {
     ) -> anyhow::Result<()> {
         let Some(notes) = &self.notes else { return Ok(()) };
         let ours = authority.key_id();
+        // Read, then written, without a compare: of two replicas that start for the first time in the same moment the later
+        // note stays, and the other replica says so at its next start.
         match notes.note(AUTHORITY).await? {
             None => notes.set_note(AUTHORITY, &ours).await?,
             Some(theirs) if theirs == ours => {}

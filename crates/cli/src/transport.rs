@@ -30,6 +30,8 @@ pub fn connect(config: Config) -> anyhow::Result<Client> {
         // It knows which proxies it supports, and says so.
         return Ok(Client::try_from(config)?);
     }
+    // From here on as kube builds its own client (`kube-client/src/client/builder.rs`): its layers, in its order, without
+    // the one that traces requests. What differs is HTTP/2 with its pings, and that small writes are not held back.
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);

@@ -1,18 +1,17 @@
 //! `fleetpass up`: a hub, clusters and their agents, in one process.
 
-use crate::agent::Job;
+use crate::agent::AgentJob;
 use crate::args::{DEFAULT_ISSUER, UpArgs};
 use crate::clients::Source;
 use crate::console::Console;
-use crate::control_plane::Role;
+use crate::control_plane::{self, ControlPlane};
 use crate::keep::{Ensure, keep_fresh};
 use crate::kubeconfig::Wanted;
 use crate::net;
 use crate::pki::ClientSubject;
-use crate::plane::{self, Plane, Settings};
 use crate::proof::{Proof, Target, prove};
+use crate::settings::{Role, Settings, Storage};
 use crate::signals::stop_on_signal;
-use crate::storage::Storage;
 use anyhow::Context as _;
 use fleetpass_agent::{Options, spoke_manifests};
 use fleetpass_api::clock::{self, SharedClock};
@@ -32,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The name of the account that is created for each cluster.
 const SAMPLE: &str = "my-sample";
+/// Without a flag to change it: `up` is for trying things out on one machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Starts everything, proves every token, and runs until a signal, or with `--exit-when-ready` until all is proved.
@@ -39,7 +39,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// # Errors
 ///
 /// Something cannot start, a token does not come, or a part ended.
-pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let began = Instant::now();
     let console = Console::new();
@@ -47,15 +47,17 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let heading = format!("hub and {} in {}", count(args.clusters), args.data_dir.display());
     console.line(&format!("\n{} {}\n", console.strong("fleetpass"), console.faint(&heading)));
     let clock = clock::system();
-    let mut planes = Vec::new();
+    let mut control_planes = Vec::new();
     let started = tokio::select! {
-        started = start_planes(&args.data_dir, listeners, &clock, &console, &mut planes) => started.map(|()| true),
+        started = start_control_planes(&args.data_dir, listeners, &clock, &console, &mut control_planes) => started.map(|()| true),
         () = stop.cancelled() => Ok(false),
     };
+    // Whatever happens from here on, what has started is stopped in order: agents, then controllers, servers, stores.
     let result = match started {
         Ok(true) => {
             let mut agents = Agents::default();
-            let result = with_planes(&args, &console, &clock, &stop, began, &mut planes, &mut agents).await;
+            let result =
+                prove_and_wait(&args, &console, &clock, &stop, began, &mut control_planes, &mut agents).await;
             let step = console.step("stopping");
             agents.stop().await;
             drop(step);
@@ -64,7 +66,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         Ok(false) => interrupted(&args),
         Err(error) => Err(error),
     };
-    plane::stop(planes).await;
+    control_plane::stop(control_planes).await;
     if result.is_ok() && !args.exit_when_ready {
         console.line(&format!("Stopped. The state is in {}.", args.data_dir.display()));
     }
@@ -77,17 +79,17 @@ fn interrupted(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 /// Joins the clusters, starts the agents, proves the tokens, and waits.
-async fn with_planes(
+async fn prove_and_wait(
     args: &UpArgs,
     console: &Console,
     clock: &SharedClock,
     stop: &CancellationToken,
     began: Instant,
-    planes: &mut [Plane],
+    control_planes: &mut [ControlPlane],
     agents: &mut Agents,
 ) -> anyhow::Result<()> {
     let proofs = {
-        let ready = get_ready(&args.data_dir, console, clock, planes, agents);
+        let ready = get_ready(&args.data_dir, console, clock, control_planes, agents);
         tokio::select! {
             proofs = ready => proofs?,
             () = stop.cancelled() => return interrupted(args),
@@ -100,7 +102,7 @@ async fn with_planes(
     if args.exit_when_ready {
         return Ok(());
     }
-    let failures = planes.iter_mut().map(|plane| Box::pin(plane.failed()));
+    let failures = control_planes.iter_mut().map(|control_plane| Box::pin(control_plane.failed()));
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         (error, ..) = futures::future::select_all(failures) => Err(error),
@@ -108,13 +110,13 @@ async fn with_planes(
     }
 }
 
-/// Starts the hub, then the clusters side by side. Those that started are in `planes` also when another one did not.
-async fn start_planes(
+/// Starts the hub, then the clusters side by side. Those that started are in `control_planes` also when another one did not.
+async fn start_control_planes(
     directory: &Path,
     listeners: Vec<TcpListener>,
     clock: &SharedClock,
     console: &Console,
-    planes: &mut Vec<Plane>,
+    control_planes: &mut Vec<ControlPlane>,
 ) -> anyhow::Result<()> {
     let mut rest: Vec<_> = listeners
         .into_iter()
@@ -127,19 +129,20 @@ async fn start_planes(
         let step = console.step(doing);
         let starting = batch.into_iter().map(|(settings, listener)| async {
             let name = settings.name.clone();
-            Plane::start(settings, listener, clock.clone())
+            ControlPlane::start(settings, listener, clock.clone())
                 .await
                 .with_context(|| format!("{name} cannot start"))
         });
         let started = futures::future::join_all(starting).await;
         drop(step);
         let mut failure = None;
-        for plane in started {
-            match plane {
-                Ok(plane) => {
-                    let age = if plane.continued { "continued" } else { "new" };
-                    console.done(&plane.name, &format!("{}  {}", plane.url, console.faint(age)));
-                    planes.push(plane);
+        for control_plane in started {
+            match control_plane {
+                Ok(control_plane) => {
+                    let age = if control_plane.continued { "continued" } else { "new" };
+                    console
+                        .done(&control_plane.name, &format!("{}  {}", control_plane.url, console.faint(age)));
+                    control_planes.push(control_plane);
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -181,10 +184,10 @@ async fn get_ready(
     directory: &Path,
     console: &Console,
     clock: &SharedClock,
-    planes: &[Plane],
+    control_planes: &[ControlPlane],
     agents: &mut Agents,
 ) -> anyhow::Result<Vec<Proof>> {
-    let Some((hub, clusters)) = planes.split_first() else { return Ok(Vec::new()) };
+    let Some((hub, clusters)) = control_planes.split_first() else { return Ok(Vec::new()) };
     let step = console.step("joining the clusters");
     for cluster in clusters {
         let job = join_cluster(directory, clock, hub, cluster, agents)
@@ -215,30 +218,31 @@ async fn get_ready(
 async fn join_cluster(
     directory: &Path,
     clock: &SharedClock,
-    hub: &Plane,
-    cluster: &Plane,
+    hub: &ControlPlane,
+    cluster: &ControlPlane,
     agents: &mut Agents,
-) -> anyhow::Result<Job> {
+) -> anyhow::Result<AgentJob> {
     let joined = join::join(&hub.client(), &cluster.name).await?;
     let subject = json!({"kind": "User", "name": joined.user});
     join::ensure(&cluster.client(), &spoke_manifests(names::DEFAULT_AGENT_NAMESPACE, &subject)).await?;
     let directory = directory.join("agents").join(&cluster.name);
     crate::files::create_directory(&directory)?;
-    let mut side = |file: &str, plane: &Plane, groups: Vec<String>| -> anyhow::Result<PathBuf> {
-        let wanted = Wanted {
-            path: directory.join(file),
-            cluster: plane.name.clone(),
-            server: plane.url.clone(),
-            trust: plane.trust.clone(),
-            subject: ClientSubject { user: joined.user.clone(), groups },
-            authority: plane.authority.clone(),
+    let mut side =
+        |file: &str, control_plane: &ControlPlane, groups: Vec<String>| -> anyhow::Result<PathBuf> {
+            let wanted = Wanted {
+                path: directory.join(file),
+                cluster: control_plane.name.clone(),
+                server: control_plane.url.clone(),
+                trust: control_plane.trust.clone(),
+                subject: ClientSubject { user: joined.user.clone(), groups },
+                authority: control_plane.authority.clone(),
+            };
+            wanted.ensure(clock.now())?;
+            let path = wanted.path.clone();
+            agents.keep(Box::new(move |now| Ok(wanted.ensure(now)?)), clock);
+            Ok(path)
         };
-        wanted.ensure(clock.now())?;
-        let path = wanted.path.clone();
-        agents.keep(Box::new(move |now| Ok(wanted.ensure(now)?)), clock);
-        Ok(path)
-    };
-    Ok(Job {
+    Ok(AgentJob {
         hub: Source::Files(vec![side("hub.kubeconfig", hub, joined.groups.clone())?]),
         spoke: Source::Files(vec![side("cluster.kubeconfig", cluster, Vec::new())?]),
         options: Options::new(&cluster.name, clock.clone()),
@@ -264,7 +268,7 @@ struct Agents {
 }
 
 impl Agents {
-    fn start(&mut self, job: Job) {
+    fn start(&mut self, job: AgentJob) {
         self.tasks.spawn(job.run(self.stop.clone()));
     }
 

@@ -5,11 +5,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match fleetpass_cli::run(fleetpass_cli::args::Cli::parse()) {
+    match fleetpass_cli::run(fleetpass_cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody listens, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "error: {}", fleetpass_cli::report::one_line(&error));
+            let _ = writeln!(std::io::stderr(), "error: {}", fleetpass_cli::one_line(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,7 @@
 //! Bodies: JSON, YAML and protobuf, and the objects that they stand for.
 
-use crate::check_refusal;
 use crate::kinds::{schema_of, target};
+use crate::refusal::check_refusal;
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
 use fleetpass_apimachinery::json::{self as reader, MAX_KEPT_DEPTH, Numbers, Raw};
 use fleetpass_apimachinery::status::Status;

@@ -11,6 +11,7 @@ mod definitions;
 mod jwt;
 mod kinds;
 mod patches;
+mod refusal;
 mod request;
 pub mod seeds;
 mod selectors;
@@ -40,9 +41,3 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("cel", cel),
     ("texts", texts),
 ];
-
-/// The most bytes that a refusal of `input` may have. Refusals quote what they refuse, some of it twice and escaped, but
-/// do not multiply it.
-fn check_refusal(message: &str, input: usize) {
-    assert!(message.len() <= 2_000 + 20 * input, "a refusal of {} bytes for {input}", message.len());
-}

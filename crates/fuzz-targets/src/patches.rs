@@ -1,7 +1,7 @@
 //! Patches: JSON patch, merge patch, strategic merge patch and apply, one after the other on one object.
 
-use crate::check_refusal;
 use crate::kinds::{GROUP, NOW, schema_of};
+use crate::refusal::check_refusal;
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef};
 use fleetpass_apiserver::strategy::Version;
 use fleetpass_apply::fieldpath::Set;

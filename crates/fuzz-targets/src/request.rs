@@ -1,6 +1,6 @@
 //! Method, path, query and the headers that say which representation is meant.
 
-use crate::check_refusal;
+use crate::refusal::check_refusal;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, Query, RequestInfo};
 use fleetpass_apiserver::alias::{self, Alias};

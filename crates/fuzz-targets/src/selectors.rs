@@ -1,6 +1,6 @@
 //! Selectors of labels and fields.
 
-use crate::check_refusal;
+use crate::refusal::check_refusal;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 
 /// The text of a label selector, and of a field selector.

@@ -1,7 +1,7 @@
 //! Small languages inside of objects: rules, paths, quantities, times, patterns.
 
-use crate::check_refusal;
 use crate::kinds::THING;
+use crate::refusal::check_refusal;
 use fleetpass_apimachinery::json::{self, Numbers};
 use fleetpass_apimachinery::validation::names;
 use fleetpass_schema::cel::{self as rules, Rules};

@@ -8,7 +8,7 @@ use fleetpass_hub::manifests::DEFAULT_MANAGER_NAMESPACE;
 
 /// The arguments of `fleetpass install`.
 #[derive(Debug, Clone, Subcommand)]
-pub enum InstallArgs {
+pub(crate) enum InstallArgs {
     /// Print what a Kubernetes needs to be a hub
     ///
     /// The CustomResourceDefinition of ManagedServiceAccount, as `fleetpass hub` serves it; the namespace and rights of
@@ -30,47 +30,47 @@ pub enum InstallArgs {
 
 /// The arguments of `fleetpass install hub`.
 #[derive(Debug, Clone, Args)]
-pub struct HubManifestArgs {
+pub(crate) struct HubManifestArgs {
     /// The namespace of the manager
     #[arg(long, value_name = "NAME", default_value = DEFAULT_MANAGER_NAMESPACE, value_parser = label)]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The image of the manager's Deployment; its entry point is fleetpass. Without it there is no Deployment
     #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub image: Option<String>,
+    pub(crate) image: Option<String>,
     /// Switches: with EphemeralIdentity=true the manager deletes accounts whose time is over, and may
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
-    pub feature_gates: FeatureGates,
+    pub(crate) feature_gates: FeatureGates,
 }
 
 /// The arguments of `fleetpass install cluster`.
 #[derive(Debug, Clone, Args)]
-pub struct ClusterArgs {
+pub(crate) struct ClusterArgs {
     /// The name of the cluster: its namespace on the hub
     #[arg(long, value_name = "NAME", value_parser = label)]
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// For which side
     #[arg(long, value_name = "SIDE")]
-    pub side: Side,
+    pub(crate) side: Side,
     /// The namespace of the agent on the cluster
     #[arg(long, value_name = "NAME", default_value = names::DEFAULT_AGENT_NAMESPACE, value_parser = label)]
     #[arg(help_heading = "With --side cluster")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The image of the agent's Deployment; its entry point is fleetpass. Without it there is no Deployment
     #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     #[arg(help_heading = "With --side cluster")]
-    pub image: Option<String>,
+    pub(crate) image: Option<String>,
     /// The Secret in that namespace whose key "kubeconfig" is the kubeconfig of the hub
     #[arg(long, value_name = "NAME", default_value = HUB_KUBECONFIG_SECRET, value_parser = subdomain)]
     #[arg(help_heading = "With --side cluster")]
-    pub hub_kubeconfig_secret: String,
+    pub(crate) hub_kubeconfig_secret: String,
     /// Switches: with EphemeralIdentity=true the agent deletes accounts whose time is over, and may
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
-    pub feature_gates: FeatureGates,
+    pub(crate) feature_gates: FeatureGates,
 }
 
 /// One of an agent's sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Side {
+pub(crate) enum Side {
     /// Where the accounts are.
     Hub,
     /// Where the tokens are good.

@@ -1,8 +1,7 @@
 //! The arguments of `fleetpass manager`.
 
-use super::{EndpointAddress, endpoint};
+use super::values::{EndpointAddress, duration, endpoint};
 use clap::{ArgAction, Args};
-use fleetpass_api::GoDuration;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_hub::manifests::MANAGER;
 use std::path::PathBuf;
@@ -13,50 +12,42 @@ use std::time::Duration;
 #[command(after_long_help = "Examples:\n  \
     fleetpass manager --kubeconfig hub.kubeconfig --leader-elect-resource-namespace fleetpass\n  \
     fleetpass manager   (in a pod of the hub; `fleetpass install hub` prints what it needs)")]
-pub struct ManagerArgs {
+pub(crate) struct ManagerArgs {
     /// The kubeconfig of the hub. Default: the file(s) of $KUBECONFIG, else the service account of the pod, else
     /// ~/.kube/config
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// Where /metrics is served; :PORT for all addresses, 0 for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38082", value_parser = endpoint)]
-    pub metrics_bind_address: EndpointAddress,
+    pub(crate) metrics_bind_address: EndpointAddress,
     /// Where /healthz and /readyz are served; :PORT for all addresses, 0 for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38083", value_parser = endpoint)]
-    pub health_probe_bind_address: EndpointAddress,
+    pub(crate) health_probe_bind_address: EndpointAddress,
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
-    pub feature_gates: FeatureGates,
+    pub(crate) feature_gates: FeatureGates,
 
     /// Whether managers elect one that works; without it, run one only
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(help_heading = "Leader election")]
-    pub leader_elect: bool,
+    pub(crate) leader_elect: bool,
     /// The namespace of the Lease. Default: the pod's, or that of the kubeconfig's context
     #[arg(long, value_name = "NAME", help_heading = "Leader election")]
-    pub leader_elect_resource_namespace: Option<String>,
+    pub(crate) leader_elect_resource_namespace: Option<String>,
     /// The name of the Lease
     #[arg(long, value_name = "NAME", default_value = MANAGER, help_heading = "Leader election")]
-    pub leader_elect_resource_name: String,
+    pub(crate) leader_elect_resource_name: String,
     /// After what time without renewal another manager takes over
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     #[arg(help_heading = "Leader election")]
-    pub leader_elect_lease_duration: Duration,
+    pub(crate) leader_elect_lease_duration: Duration,
     /// After what time a manager that cannot renew the Lease stops working
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     #[arg(help_heading = "Leader election")]
-    pub leader_elect_renew_deadline: Duration,
+    pub(crate) leader_elect_renew_deadline: Duration,
     /// How often the Lease is asked for or renewed
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     #[arg(help_heading = "Leader election")]
-    pub leader_elect_retry_period: Duration,
-}
-
-/// A Go duration that is not negative.
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration: GoDuration =
-        text.parse().map_err(|error: fleetpass_api::duration::ParseError| error.to_string())?;
-    let nanos = u64::try_from(duration.as_nanos()).map_err(|_| "must not be negative".to_owned())?;
-    Ok(Duration::from_nanos(nanos))
+    pub(crate) leader_elect_retry_period: Duration,
 }

@@ -9,41 +9,44 @@ use std::str::FromStr;
 #[command(after_long_help = "Examples:\n  \
     fleetpass migrate --from embedded:hub --to etcd:http://127.0.0.1:2379\n  \
     fleetpass migrate --from etcd:https://e1:2379,https://e2:2379 --etcd-cafile ca.crt --to embedded:hub")]
-pub struct MigrateArgs {
-    /// Where the objects are: embedded:DIR, the data directory of a hub, or etcd:URL[,URL]
+pub(crate) struct MigrateArgs {
+    /// Where the objects are.
+    // Not in the comment above: rustdoc takes `[,URL]` for a link, and clap would print the backslash that it needs.
+    #[arg(help = "Where the objects are: embedded:DIR, the data directory of a hub, or etcd:URL[,URL]")]
     #[arg(long, value_name = "STORE")]
-    pub from: Location,
-    /// Where they go, which has to be empty: embedded:DIR or etcd:URL[,URL]
+    pub(crate) from: Location,
+    /// Where they go, which has to be empty.
+    #[arg(help = "Where they go, which has to be empty: embedded:DIR or etcd:URL[,URL]")]
     #[arg(long, value_name = "STORE")]
-    pub to: Location,
+    pub(crate) to: Location,
     /// Delete what an interrupted migration left in the target, and begin anew
     #[arg(long)]
-    pub discard_unfinished: bool,
+    pub(crate) discard_unfinished: bool,
 
     /// The keys that open and seal Secrets. Default: encryption.key in DIR, in that of --from if both have one
     #[arg(long, value_name = "FILE", help_heading = "Encryption")]
-    pub encryption_key_file: Option<PathBuf>,
+    pub(crate) encryption_key_file: Option<PathBuf>,
     /// Whether Secrets are sealed in the target
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Encryption")]
-    pub encrypt_secrets: bool,
+    pub(crate) encrypt_secrets: bool,
 
     /// What all keys in etcd begin with
     #[arg(long, value_name = "PREFIX", default_value = "/registry", help_heading = "etcd")]
-    pub etcd_prefix: String,
+    pub(crate) etcd_prefix: String,
     /// The authorities (PEM) of the members' certificates
     #[arg(long, value_name = "FILE", help_heading = "etcd")]
-    pub etcd_cafile: Option<PathBuf>,
+    pub(crate) etcd_cafile: Option<PathBuf>,
     /// A client certificate (PEM) for etcd
     #[arg(long, value_name = "FILE", requires_all = ["etcd_keyfile", "etcd_cafile"], help_heading = "etcd")]
-    pub etcd_certfile: Option<PathBuf>,
+    pub(crate) etcd_certfile: Option<PathBuf>,
     /// The key of --etcd-certfile (PEM)
     #[arg(long, value_name = "FILE", requires = "etcd_certfile", help_heading = "etcd")]
-    pub etcd_keyfile: Option<PathBuf>,
+    pub(crate) etcd_keyfile: Option<PathBuf>,
 }
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
+pub(crate) enum Location {
     /// In the data directory of a hub.
     Embedded(PathBuf),
     /// On an etcd with these URLs.

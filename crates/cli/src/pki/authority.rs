@@ -20,11 +20,11 @@ const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// Who a client is, as its certificate says: the common name is the user, the organizations are its groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientSubject {
+pub(crate) struct ClientSubject {
     /// The user name.
-    pub user: String,
+    pub(crate) user: String,
     /// The groups, at most two.
-    pub groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
 }
 
 /// The attribute type "organization", twice: rcgen's names hold one value of each type, and take a type that is given
@@ -35,7 +35,7 @@ fn organization_types() -> [DnType; 2] {
 
 /// Why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
-pub enum IssueError {
+pub(crate) enum IssueError {
     /// The subject has more groups than a certificate is made for.
     #[error("a certificate is made for at most two groups")]
     TooManyGroups,
@@ -45,7 +45,7 @@ pub enum IssueError {
 }
 
 /// An authority that can issue certificates.
-pub struct Authority {
+pub(crate) struct Authority {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     facts: Facts,
@@ -68,7 +68,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Fault`]: a file cannot be read, is damaged, or does not fit the other. Nothing was changed.
-    pub fn open(directory: &Path, name: &str, now: Timestamp) -> Result<Self, Fault> {
+    pub(crate) fn open(directory: &Path, name: &str, now: Timestamp) -> Result<Self, Fault> {
         let (key_path, path) = (directory.join("ca.key"), directory.join("ca.crt"));
         let key = files::read(&key_path, Access::OwnerOnly)?;
         let certificate = files::read(&path, Access::Any)?;
@@ -91,6 +91,7 @@ impl Authority {
             let remedy = "restore it from a backup, or remove it: it is then made again from ca.key";
             let (chain, facts) =
                 read_chain(&certificate).map_err(|error| Fault::new(&path, error.to_string(), remedy))?;
+            // Reading it as an identity compares the public keys.
             Identity::from_pem(&certificate, pair.serialize_pem().as_bytes()).map_err(|_| {
                 let remedy = "restore the two from the same backup; or, if ca.key is right, remove ca.crt: it is \
                               then made again";
@@ -123,17 +124,17 @@ impl Authority {
     }
 
     /// Its certificate.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
     /// Its certificate as PEM: what clients trust.
-    pub fn certificate_pem(&self) -> &str {
+    pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
     /// What tells its key from others: the certificate's subject key identifier, in hexadecimal digits.
-    pub fn key_id(&self) -> String {
+    pub(crate) fn key_id(&self) -> String {
         self.facts.subject_key.iter().flatten().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -142,7 +143,7 @@ impl Authority {
     /// # Errors
     ///
     /// Its own certificate and key do not fit what that controller needs.
-    pub fn certificate_signer(&self) -> Result<CertificateAuthority, AuthorityError> {
+    pub(crate) fn certificate_signer(&self) -> Result<CertificateAuthority, AuthorityError> {
         let key = zeroize::Zeroizing::new(self.issuer.key().serialize_pem());
         CertificateAuthority::from_pem(&self.certificate_pem, &key)
     }
@@ -158,7 +159,11 @@ impl Authority {
     /// # Errors
     ///
     /// [`IssueError`].
-    pub fn issue_client(&self, subject: &ClientSubject, now: Timestamp) -> Result<Identity, IssueError> {
+    pub(crate) fn issue_client(
+        &self,
+        subject: &ClientSubject,
+        now: Timestamp,
+    ) -> Result<Identity, IssueError> {
         if subject.groups.len() > organization_types().len() {
             return Err(IssueError::TooManyGroups);
         }
@@ -167,7 +172,7 @@ impl Authority {
 
     /// When a client's certificate is to be replaced; `None` for at once, also if it is not one of `subject` that
     /// this authority issued.
-    pub fn client_renewal(
+    pub(crate) fn client_renewal(
         &self,
         identity: &Identity,
         subject: &ClientSubject,
@@ -206,6 +211,7 @@ impl Authority {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }
         }
+        // A certificate that outlives its authority is refused by some verifiers and trusted by others.
         let limit = Some(self.facts.validity.not_after);
         set_time(&mut params, Validity::starting(now, LEAF_LIFETIME, limit))?;
         params.serial_number = Some(serial_number()?);
@@ -229,6 +235,7 @@ fn self_signed(
     params.distinguished_name.push(DnType::CommonName, format!("fleetpass-ca {name}"));
     set_time(&mut params, Validity::starting(now, AUTHORITY_LIFETIME, None))?;
     params.serial_number = Some(serial_number()?);
+    // It issues leaves and no further authorities.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -251,6 +258,7 @@ fn set_time(params: &mut CertificateParams, validity: Validity) -> Result<(), rc
 fn serial_number() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
+    // DER integers are signed; RFC 5280 wants a positive one.
     bytes[0] &= 0x7f;
     Ok(SerialNumber::from_slice(&bytes))
 }

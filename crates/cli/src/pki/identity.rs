@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
 /// A certificate chain and the private key of its first certificate; they fit. Prints without the key.
-pub struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     chain_pem: String,
     key_pem: SecretString,
@@ -38,7 +38,7 @@ pub(super) struct Facts {
 
 /// Why PEM text is no identity. Says nothing of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// No certificate, or one that cannot be read.
     #[error("holds no certificate that can be read: it is damaged or cut short")]
     Certificate,
@@ -62,7 +62,7 @@ impl Identity {
     /// # Errors
     ///
     /// [`IdentityError`]: one of them is missing or malformed, or they do not fit.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+    pub(crate) fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
         let pair = read_key(key)?;
         let (certificates, facts) = read_chain(chain)?;
         if facts.public_key != pair.subject_public_key_info() {
@@ -77,7 +77,7 @@ impl Identity {
     }
 
     /// The chain, leaf first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
 
@@ -86,22 +86,22 @@ impl Identity {
     /// # Errors
     ///
     /// [`IdentityError::Key`] if it is of a kind that rustls does not know.
-    pub fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key_pem.expose_secret().as_bytes()).map_err(|_| IdentityError::Key)
     }
 
     /// The chain as PEM.
-    pub fn chain_pem(&self) -> &str {
+    pub(crate) fn chain_pem(&self) -> &str {
         &self.chain_pem
     }
 
     /// The private key as PEM.
-    pub fn key_pem(&self) -> &SecretString {
+    pub(crate) fn key_pem(&self) -> &SecretString {
         &self.key_pem
     }
 
     /// When the leaf is good.
-    pub fn validity(&self) -> Validity {
+    pub(crate) fn validity(&self) -> Validity {
         self.facts.validity
     }
 
@@ -133,6 +133,8 @@ fn read_facts(der: &[u8]) -> Option<Facts> {
     }
     let time = |at: x509_parser::time::ASN1Time| Timestamp::from_second(at.timestamp()).ok();
     let validity = certificate.validity();
+    // Extensions that cannot be parsed are passed over: whatever needs them finds them missing, and makes another certificate
+    // or refuses this one.
     let mut facts = Facts {
         validity: Validity { not_before: time(validity.not_before)?, not_after: time(validity.not_after)? },
         common_name: texts(certificate.subject(), &OID_X509_COMMON_NAME)

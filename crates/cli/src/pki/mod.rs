@@ -15,10 +15,9 @@ mod identity;
 mod renewal;
 mod serving;
 
-pub use authority::{Authority, ClientSubject, IssueError};
-pub use identity::{Identity, IdentityError};
-pub use renewal::{Standing, Validity, standing};
-pub use serving::{Serving, open_signing_key, serving_names};
+pub(crate) use authority::{Authority, ClientSubject};
+pub(crate) use identity::{Identity, IdentityError};
+pub(crate) use serving::{Serving, open_signing_key, serving_names};
 
 #[cfg(test)]
 mod tests;

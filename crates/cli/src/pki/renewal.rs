@@ -4,16 +4,16 @@ use jiff::{SignedDuration, Timestamp};
 
 /// From when until when a certificate is good, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
+pub(crate) struct Validity {
     /// The first moment.
-    pub not_before: Timestamp,
+    pub(crate) not_before: Timestamp,
     /// The last moment.
-    pub not_after: Timestamp,
+    pub(crate) not_after: Timestamp,
 }
 
 /// How a certificate stands at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It is good, and stays so until it is replaced at that moment.
     Fresh(Timestamp),
     /// It is good, but it is time for a new one.
@@ -27,7 +27,7 @@ pub enum Standing {
 impl Validity {
     /// A validity of `lifetime` that begins a little before `now`, because clocks differ, and that does not outlive
     /// `limit`.
-    pub fn starting(now: Timestamp, lifetime: SignedDuration, limit: Option<Timestamp>) -> Self {
+    pub(crate) fn starting(now: Timestamp, lifetime: SignedDuration, limit: Option<Timestamp>) -> Self {
         let skew = SignedDuration::from_mins(5);
         let end = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
         Self {
@@ -37,14 +37,14 @@ impl Validity {
     }
 
     /// The moment of replacement: after two thirds of its life, so that a third is left for whoever has to notice.
-    pub fn renew_at(&self) -> Timestamp {
+    pub(crate) fn renew_at(&self) -> Timestamp {
         let life = self.not_after.duration_since(self.not_before);
         self.not_before.saturating_add(life / 3 * 2).unwrap_or(self.not_after)
     }
 }
 
 /// How a certificate of this validity stands at `now`.
-pub fn standing(validity: Validity, now: Timestamp) -> Standing {
+pub(crate) fn standing(validity: Validity, now: Timestamp) -> Standing {
     let renew_at = validity.renew_at();
     if now > validity.not_after {
         Standing::Expired

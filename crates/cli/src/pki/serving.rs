@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 /// The names and addresses by which a server is reached: the loopback ones, those that clients within a Kubernetes
 /// cluster use, the address it is bound to, and the name of the machine.
-pub fn serving_names(bind: IpAddr, hostname: Option<&str>) -> Vec<String> {
+pub(crate) fn serving_names(bind: IpAddr, hostname: Option<&str>) -> Vec<String> {
     let mut names: Vec<String> = [
         "localhost",
         "kubernetes",
@@ -48,14 +48,14 @@ fn is_dns_name(name: &str) -> bool {
 
 /// Where a server's certificate lies (`serving.pem`), and for which names it is.
 #[derive(Debug, Clone)]
-pub struct Serving {
+pub(crate) struct Serving {
     path: PathBuf,
     names: Vec<String>,
 }
 
 impl Serving {
     /// The certificate in `directory`, for the names of [`serving_names`].
-    pub fn new(directory: &Path, names: Vec<String>) -> Self {
+    pub(crate) fn new(directory: &Path, names: Vec<String>) -> Self {
         Self { path: directory.join("serving.pem"), names }
     }
 
@@ -65,11 +65,16 @@ impl Serving {
     /// # Errors
     ///
     /// [`Fault`]: the file is damaged, or cannot be read or written. Nothing was changed.
-    pub fn ensure(&self, authority: &Authority, now: Timestamp) -> Result<(Identity, Timestamp), Fault> {
+    pub(crate) fn ensure(
+        &self,
+        authority: &Authority,
+        now: Timestamp,
+    ) -> Result<(Identity, Timestamp), Fault> {
         if let Some(pem) = files::read(&self.path, Access::OwnerOnly)? {
             let identity = Identity::from_pem(&pem, &pem).map_err(|error| {
                 Fault::new(&self.path, error.to_string(), "remove it: another one is then made")
             })?;
+            // All of our names have to be in it; further ones, of an earlier start, do no harm.
             let covered = self.names.iter().all(|name| identity.facts().names.contains(name));
             match authority.renewal(identity.facts(), now) {
                 Some(at) if covered => return Ok((identity, at)),
@@ -80,6 +85,7 @@ impl Serving {
             .issue(&Purpose::Server(&self.names), now)
             .map_err(|error| cannot_make(&self.path, &error))?;
         let key = identity.key_pem().expose_secret();
+        // Key and chain in one file that is replaced at once: there is no moment at which they do not fit.
         let mut pem = Zeroizing::new(String::with_capacity(key.len() + identity.chain_pem().len()));
         pem.push_str(key);
         pem.push_str(identity.chain_pem());
@@ -95,7 +101,7 @@ impl Serving {
 /// # Errors
 ///
 /// [`Fault`]: the file is damaged, or cannot be read or written. Nothing was changed.
-pub fn open_signing_key(directory: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
+pub(crate) fn open_signing_key(directory: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let path = directory.join("sa.key");
     if let Some(pem) = files::read(&path, Access::OwnerOnly)? {
         SigningKey::from_pem(&pem).map_err(|error| {

@@ -1,6 +1,7 @@
 //! All recordings against one server, judged with a list of exceptions.
 
-use super::{Scenario, Target};
+use super::exchange::Target;
+use super::scenario::Scenario;
 use anyhow::{Context, Result};
 use futures::StreamExt as _;
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! An agent in a process of its own: ours, or the upstream addon's.
 
-use super::{Endpoint, Process, program};
+use super::endpoint::Endpoint;
+use super::process::Process;
+use super::programs::program;
 use anyhow::{Context, Result, ensure};
 use fleetpass_api::names;
 use std::path::PathBuf;
@@ -78,7 +80,7 @@ impl Agent {
     /// # Errors
     ///
     /// Ours has ended.
-    pub(crate) fn tend(&self) -> Result<()> {
+    pub(super) fn tend(&self) -> Result<()> {
         let mut running = self.process.lock().expect("no panic");
         let Some(process) = running.as_mut() else { return Ok(()) };
         let Some(status) = process.ended()? else { return Ok(()) };

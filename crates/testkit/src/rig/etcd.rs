@@ -1,7 +1,9 @@
 //! A real etcd of one or more members, each of which can be killed, halted and started again.
 
-use super::{ATTEMPTS, Process, Signal, free_port, program};
+use super::process::Process;
+use super::programs::{ATTEMPTS, free_port, program};
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,10 @@
 //! A hub, a cluster and the agent between them, with the rights that our manifests grant and no others.
 
-use super::{Agent, AgentProgram, ControlPlane, Kubectl, Side, eventually, program};
+use super::agent::{Agent, AgentProgram, Side};
+use super::control_plane::ControlPlane;
+use super::kubectl::Kubectl;
+use super::objects::eventually;
+use super::programs::program;
 use crate::cluster::ADMIN_TOKEN;
 use anyhow::{Context, Result, ensure};
 use fleetpass_api::account::ManagedServiceAccount;

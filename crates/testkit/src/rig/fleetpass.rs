@@ -1,8 +1,11 @@
 //! `fleetpass hub` in a process of its own.
 
+use super::endpoint::Endpoint;
 use super::pki::write_private;
-use super::{ATTEMPTS, Endpoint, Process, Signal, TOKENS, free_port, program};
+use super::process::Process;
+use super::programs::{ATTEMPTS, TOKENS, free_port, program};
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;

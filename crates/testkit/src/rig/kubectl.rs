@@ -1,6 +1,7 @@
 //! kubectl as a user of a control plane.
 
-use super::{Endpoint, program};
+use super::endpoint::Endpoint;
+use super::programs::program;
 use anyhow::{Context, Result, ensure};
 use std::process::{Output, Stdio};
 use tempfile::TempDir;

@@ -1,7 +1,11 @@
 //! A real Kubernetes control plane: etcd, kube-apiserver, kube-controller-manager.
 
+use super::endpoint::Endpoint;
+use super::etcd::Etcd;
+use super::objects::install_accounts;
 use super::pki::{Pki, write_private};
-use super::{ATTEMPTS, Endpoint, Etcd, Process, TOKENS, free_port, install_accounts, program};
+use super::process::Process;
+use super::programs::{ATTEMPTS, TOKENS, free_port, program};
 use crate::cluster::ADMIN_TOKEN;
 use anyhow::{Context, Result, ensure};
 use fleetpass_token::key::KeyKind;

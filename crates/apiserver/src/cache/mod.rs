@@ -114,7 +114,7 @@ impl Cache {
                         let error = ended.and_then(Result::err).map(|e| e.to_string()).unwrap_or_default();
                         tracing::warn!(error, "the store's event stream ended; loading the store again");
                         follower.following.store(false, Ordering::Relaxed);
-                        let Some(again) = follower.load_again(&store, &stop).await else { return };
+                        let Some(again) = follower.load_until_it_works(&store, &stop).await else { return };
                         events = again;
                         follower.following.store(true, Ordering::Relaxed);
                     }
@@ -124,7 +124,7 @@ impl Cache {
         Ok(cache)
     }
 
-    async fn load_again(
+    async fn load_until_it_works(
         &self,
         store: &Arc<dyn Store>,
         stop: &CancellationToken,
@@ -152,25 +152,25 @@ impl Cache {
         Ok(events)
     }
 
-    /// Replaces everything. Watchers are ended: they cannot be told what they missed.
+    /// Replaces everything. Watchers are ended: they cannot be told what they backlog.
     fn reset(&self, entries: &[Entry], revision: Revision) {
         let mut inner = self.inner.write();
         let before = std::mem::take(&mut inner.resources);
         inner.loaded = revision;
         inner.applied = revision;
         for entry in entries {
-            let Some(object) = read(entry) else { continue };
+            let Some(object) = parse(entry) else { continue };
             let prefix = split_key(&entry.key).0;
             let cache = inner.resource(prefix);
             cache.objects.insert_cow(object.key.clone(), object.clone());
-            self.tell(prefix, &Event::new(object.revision, EventKind::Added, object, None));
+            self.notify(prefix, &Event::new(object.revision, EventKind::Added, object, None));
         }
         for (prefix, old) in before {
             let now = inner.resource(&prefix);
             for (key, gone) in &old.objects {
                 if now.objects.get(key).is_none() {
                     let last = Arc::new(gone.at_revision(revision));
-                    self.tell(&prefix, &Event::new(revision, EventKind::Deleted, last, Some(gone.clone())));
+                    self.notify(&prefix, &Event::new(revision, EventKind::Deleted, last, Some(gone.clone())));
                 }
             }
         }
@@ -183,7 +183,7 @@ impl Cache {
         for change in &commit.changes {
             match change {
                 Change::Put(entry) => {
-                    let Some(object) = read(entry) else { continue };
+                    let Some(object) = parse(entry) else { continue };
                     let prefix = split_key(&entry.key).0;
                     let cache = inner.resource(prefix);
                     let previous = cache.objects.insert_cow(object.key.clone(), object.clone());
@@ -209,13 +209,13 @@ impl Cache {
     }
 
     fn publish(&self, prefix: &str, cache: &mut ResourceCache, event: Event) {
-        self.tell(prefix, &event);
+        self.notify(prefix, &event);
         let event = Arc::new(event);
         cache.window.push(event.clone());
         cache.watchers.send(&event);
     }
 
-    fn tell(&self, prefix: &str, event: &Event) {
+    fn notify(&self, prefix: &str, event: &Event) {
         for subscriber in &self.subscribers {
             subscriber(prefix, event);
         }
@@ -297,8 +297,8 @@ impl Cache {
         if after < cache.window.start() {
             return Err(CacheError::TooOld { asked: after, oldest: cache.window.start() });
         }
-        let missed = cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
-        Ok(self.register(prefix, namespace, cache, missed))
+        let backlog = cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
+        Ok(self.register(prefix, namespace, cache, backlog))
     }
 
     /// Follows a resource from now on, beginning with what is there: the objects and the revision at which
@@ -321,11 +321,11 @@ impl Cache {
         prefix: &str,
         namespace: &str,
         cache: &mut ResourceCache,
-        missed: VecDeque<Arc<Event>>,
+        backlog: VecDeque<Arc<Event>>,
     ) -> Watcher {
         let (id, events) = cache.watchers.add(namespace);
         let (cache, prefix, namespace) = (Arc::downgrade(self), prefix.to_string(), namespace.to_string());
-        Watcher::new(missed, events, move || {
+        Watcher::new(backlog, events, move || {
             if let Some(cache) = cache.upgrade()
                 && let Some(resource) = cache.inner.write().resources.get_mut(prefix.as_str())
             {
@@ -351,7 +351,7 @@ impl Inner {
     }
 }
 
-fn read(entry: &Entry) -> Option<Arc<Object>> {
+fn parse(entry: &Entry) -> Option<Arc<Object>> {
     match Object::from_entry(entry) {
         Ok(object) => Some(Arc::new(object)),
         Err(error) => {

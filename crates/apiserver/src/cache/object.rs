@@ -37,7 +37,7 @@ pub(crate) struct Object {
     /// The labels, for selectors.
     pub labels: Box<[(Box<str>, Box<str>)]>,
     json: Bytes,
-    at: usize,
+    splice_at: usize,
 }
 
 impl std::fmt::Debug for Object {
@@ -87,7 +87,7 @@ impl Object {
         };
         let labels = labelled.metadata.labels.unwrap_or_default();
         let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Ok(Self { key, revision, labels, json, at: at + METADATA.len() })
+        Ok(Self { key, revision, labels, json, splice_at: at + METADATA.len() })
     }
 
     /// The object as a tree, with `metadata.resourceVersion`.
@@ -105,7 +105,7 @@ impl Object {
             revision,
             labels: self.labels.clone(),
             json: self.json.clone(),
-            at: self.at,
+            splice_at: self.splice_at,
         }
     }
 
@@ -125,7 +125,7 @@ impl Object {
         out.extend_from_slice(METADATA);
         out.extend_from_slice(b"\"resourceVersion\":\"");
         out.extend_from_slice(self.revision.to_string().as_bytes());
-        let rest = &self.json[self.at..];
+        let rest = &self.json[self.splice_at..];
         out.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
         out.extend_from_slice(rest);
     }

@@ -139,23 +139,23 @@ impl Watchers {
 
 /// One who follows a resource.
 pub(crate) struct Watcher {
-    missed: VecDeque<Arc<Event>>,
+    backlog: VecDeque<Arc<Event>>,
     events: mpsc::Receiver<Arc<Event>>,
     on_drop: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Watcher {
     pub(super) fn new(
-        missed: VecDeque<Arc<Event>>,
+        backlog: VecDeque<Arc<Event>>,
         events: mpsc::Receiver<Arc<Event>>,
         on_drop: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { missed, events, on_drop: Box::new(on_drop) }
+        Self { backlog, events, on_drop: Box::new(on_drop) }
     }
 
     /// The next event; `None` if this watcher was too slow and has been let go.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
-        match self.missed.pop_front() {
+        match self.backlog.pop_front() {
             Some(event) => Some(event),
             None => self.events.recv().await,
         }
@@ -163,7 +163,7 @@ impl Watcher {
 
     /// Whether no event is waiting.
     pub(crate) fn is_empty(&self) -> bool {
-        self.missed.is_empty() && self.events.is_empty()
+        self.backlog.is_empty() && self.events.is_empty()
     }
 }
 

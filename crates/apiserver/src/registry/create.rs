@@ -1,8 +1,10 @@
 //! create (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/generic/registry/store.go`).
 
-use super::{
-    Registry, Scope, Written, inward, managed, outward, random_u64, settled, store_error, to_stored,
-};
+use super::conversion::{round_trip, to_external, to_internal, to_stored};
+use super::engine::{Registry, random_u64};
+use super::errors::store_error;
+use super::managed;
+use super::scope::{Scope, Written};
 use crate::cache::{encode_for_storage, set_resource_version};
 use crate::resources::namespaces;
 use fleetpass_apimachinery::meta;
@@ -18,7 +20,7 @@ impl Registry {
         let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
         managed::track_create(scope, &mut object);
         self.create_tracked(scope, object, &mut warnings).await.map(|object| Written {
-            object: outward(scope.row, &scope.version.name, object),
+            object: to_external(scope.row, &scope.version.name, object),
             created: true,
             warnings,
         })
@@ -31,12 +33,12 @@ impl Registry {
         object: Value,
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
-        self.fresh().await?;
-        let mut object = inward(scope.row, object);
+        self.wait_until_fresh().await?;
+        let mut object = to_internal(scope.row, object);
         self.admit(scope, &mut object, None)?;
         for attempt in 1.. {
             let mut candidate = object.clone();
-            let (generated, warned) = self.complete(scope, &mut candidate)?;
+            let (generated, warned) = self.prepare_new(scope, &mut candidate)?;
             match self.insert(scope, candidate).await {
                 Err(status) if status.reason == "AlreadyExists" && generated => {
                     if attempt == prepare::NAME_ATTEMPTS {
@@ -70,7 +72,7 @@ impl Registry {
 
     /// Fills in what the server sets, lets the kind prepare the object, and validates it. Returns whether the
     /// name was generated, and warnings.
-    fn complete(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
+    fn prepare_new(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
         let ctx = self.context(scope);
         let strategy = scope.strategy;
         let uid = uuid::Uuid::new_v4().to_string();
@@ -93,7 +95,7 @@ impl Registry {
         strategy.admit_final(&ctx, object, None)?;
         let warnings = strategy.warnings(&ctx, object, None);
         strategy.canonicalize(object);
-        *object = settled(self, scope, std::mem::take(object));
+        *object = round_trip(&self.catalog, scope, std::mem::take(object));
         Ok((generated, warnings))
     }
 
@@ -107,7 +109,7 @@ impl Registry {
         let key = scope.key(&name);
         if scope.options.dry_run {
             return match self.cache.get(&key) {
-                Some(existing) => Err(self.taken(scope, &name, &existing.value())),
+                Some(existing) => Err(self.already_exists(scope, &name, &existing.value())),
                 None => Ok(object),
             };
         }
@@ -121,13 +123,13 @@ impl Registry {
             Err(fleetpass_store::Error::Conflict { current, .. }) => {
                 let existing = current.and_then(|entry| crate::cache::Object::from_entry(&entry).ok());
                 let existing = existing.map(|object| object.value()).unwrap_or_default();
-                Err(self.taken(scope, &name, &existing))
+                Err(self.already_exists(scope, &name, &existing))
             }
             Err(error) => Err(store_error(error)),
         }
     }
 
-    fn taken(&self, scope: &Scope<'_>, name: &str, existing: &Value) -> Status {
+    fn already_exists(&self, scope: &Scope<'_>, name: &str, existing: &Value) -> Status {
         let mut status = Status::already_exists(scope.gr(), name);
         if meta::is_being_deleted(existing) {
             status.message = format!("object is being deleted: {}", status.message);

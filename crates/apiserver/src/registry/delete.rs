@@ -1,9 +1,12 @@
 //! delete and deletecollection (`k8s.io/apiserver/pkg/registry/rest/delete.go`,
 //! `pkg/registry/generic/registry/store.go`).
 
-use super::{
-    CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored, update::is_let_go,
-};
+use super::conversion::{to_external, to_internal, to_stored};
+use super::engine::Registry;
+use super::errors::store_error;
+use super::read::Listed;
+use super::scope::Scope;
+use super::update::{CONFLICT_RETRIES, should_remove};
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
@@ -37,13 +40,13 @@ impl Registry {
     /// Deletes one object, or begins to.
     pub(crate) async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
         scope.strategy.admit_delete(&self.context(scope))?;
-        self.fresh().await?;
+        self.wait_until_fresh().await?;
         let key = scope.key(scope.name);
         for _ in 0..=CONFLICT_RETRIES {
             let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
             match self.try_delete(scope, request, &stored).await? {
                 Some(deleted) => return Ok(deleted),
-                None => self.fresh().await?,
+                None => self.wait_until_fresh().await?,
             }
         }
         Err(Status::conflict(
@@ -60,12 +63,12 @@ impl Registry {
         request: &DeleteOptions,
         stored: &Object,
     ) -> Result<Option<Deleted>, Status> {
-        let old = inward(scope.row, self.present(scope, stored));
+        let old = to_internal(scope.row, self.present(scope, stored));
         check_preconditions(scope, request, &old)?;
         let mut object = old.clone();
-        let graceful = self.mark(scope, request, &mut object);
-        let gone = is_let_go(scope.strategy, &object);
-        let out = |object| outward(scope.row, &scope.version.name, object);
+        let graceful = self.mark_deleted(scope, request, &mut object);
+        let gone = should_remove(scope.strategy, &object);
+        let out = |object| to_external(scope.row, &scope.version.name, object);
         // Kinds that end gracefully answer the marked object, also when it is gone at once.
         let last = |marked: Value, old: Value| if gone && !graceful { old } else { marked };
         let txn = if gone {
@@ -127,7 +130,7 @@ impl Registry {
 impl Registry {
     /// Marks an object as being deleted: time, grace period, and the finalizers that the propagation asks for
     /// (`rest.BeforeDelete`). Returns whether the kind ends gracefully.
-    fn mark(&self, scope: &Scope<'_>, request: &DeleteOptions, object: &mut Value) -> bool {
+    fn mark_deleted(&self, scope: &Scope<'_>, request: &DeleteOptions, object: &mut Value) -> bool {
         let strategy = scope.strategy;
         let grace = strategy.graceful_deletion(&self.context(scope), object, request.grace_period_seconds);
         let seconds = grace.unwrap_or(0).max(0);
@@ -145,7 +148,7 @@ impl Registry {
         if first && generation > 0 {
             metadata.insert("generation".into(), (generation + 1).into());
         }
-        let held = finalizers(metadata.get("finalizers"), request);
+        let held = deletion_finalizers(metadata.get("finalizers"), request);
         match held.is_empty() {
             true => metadata.remove("finalizers"),
             false => metadata.insert("finalizers".into(), held.into()),
@@ -158,7 +161,7 @@ impl Registry {
 }
 
 /// The finalizers of an object whose deletion asks for this propagation (`deletionFinalizersForGarbageCollection`).
-fn finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
+fn deletion_finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
     let mut names: Vec<String> = current
         .and_then(Value::as_array)
         .map(|list| list.iter().filter_map(Value::as_str).map(Into::into).collect())

@@ -1,7 +1,7 @@
 //! Who owns which field after a write: the registry's side of [`FieldManager`].
 
-use super::Scope;
 use super::patch_status::patch_status;
+use super::scope::Scope;
 use fleetpass_apimachinery::gvk::{GvkRef, api_version};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apply::fieldpath::Set;
@@ -63,7 +63,7 @@ pub(super) fn track_update(scope: &Scope<'_>, old: &Value, object: &mut Value) {
 }
 
 /// Takes back times in managed fields if nothing else changed, so that the write is none.
-pub(super) fn settle_times(object: &mut Value, old: &Value) {
+pub(super) fn keep_unchanged_times(object: &mut Value, old: &Value) {
     keep_times(object, old);
 }
 

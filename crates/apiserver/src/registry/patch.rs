@@ -1,10 +1,13 @@
 //! patch: JSON, merge and strategic merge patches, and server-side apply
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
 
+use super::conversion::to_external;
+use super::engine::Registry;
 use super::identity::check_identity;
+use super::managed;
 use super::patch_status::{patch_status, undecodable};
+use super::scope::{Scope, Written};
 use super::update::{Change, Tracking};
-use super::{Registry, Scope, Written, managed, outward};
 use fleetpass_apimachinery::field::{Error, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
@@ -33,7 +36,7 @@ pub(crate) struct PatchRequest {
 impl Registry {
     /// Patches one object; an apply creates it if it is missing.
     pub(crate) async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
-        self.fresh().await?;
+        self.wait_until_fresh().await?;
         if request.kind == PatchKind::Apply {
             return self.apply(scope, request).await;
         }
@@ -65,7 +68,7 @@ impl Registry {
                 return Err(uid_is_immutable(scope, &object));
             }
             let object = self.create_tracked(scope, object, &mut warnings).await?;
-            let object = outward(scope.row, &scope.version.name, object);
+            let object = to_external(scope.row, &scope.version.name, object);
             return Ok(Written { object, created: true, warnings });
         }
         self.change(scope, None, |old| {

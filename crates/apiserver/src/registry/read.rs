@@ -1,6 +1,11 @@
 //! get and list.
 
-use super::{Registry, Scope, cache_error, pages, parse_revision};
+use super::conversion::present;
+use super::engine::Registry;
+use super::errors::cache_error;
+use super::pages;
+use super::resource_version::parse_revision;
+use super::scope::Scope;
 use crate::cache::{Object, Objects, range};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
@@ -25,7 +30,7 @@ impl Registry {
     /// One object. An empty `resource_version` demands the newest, others what the cache has from there on.
     pub(crate) async fn get(&self, scope: &Scope<'_>, resource_version: &str) -> Result<Arc<Object>, Status> {
         match resource_version {
-            "" => self.fresh().await?,
+            "" => self.wait_until_fresh().await?,
             text => {
                 let revision = parse_revision(text).map_err(Status::plain_error)?;
                 self.cache.wait_for_fresh(revision).await.map_err(cache_error)?;
@@ -83,7 +88,7 @@ impl Registry {
             let (revision, start) = pages::decode(&query.continue_token)?;
             let start =
                 if scope.namespace.is_empty() { start } else { format!("{}/{start}", scope.namespace) };
-            self.fresh().await?;
+            self.wait_until_fresh().await?;
             let Some(revision) = revision else {
                 let (revision, objects) = self.cache.snapshot(prefix);
                 return Ok((revision, objects, Some(start)));
@@ -98,7 +103,7 @@ impl Registry {
             return Ok((revision, objects, Some(start)));
         }
         if query.resource_version.is_empty() {
-            self.fresh().await?;
+            self.wait_until_fresh().await?;
             let (revision, objects) = self.cache.snapshot(prefix);
             return Ok((revision, objects, None));
         }
@@ -142,7 +147,7 @@ pub(super) fn selects(
         "metadata.name" => name.to_string(),
         "metadata.namespace" => namespace.to_string(),
         other => {
-            let tree = tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
+            let tree = tree.get_or_insert_with(|| present(scope.row, &scope.version.name, object));
             scope.strategy.selectable_field(tree, other)
         }
     })

@@ -1,10 +1,12 @@
 //! update: the one loop through which every change of a stored object goes
 //! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`, `Update`).
 
-use super::{
-    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, inward, managed, outward, settled,
-    store_error, to_stored,
-};
+use super::conversion::{round_trip, to_external, to_internal, to_stored};
+use super::engine::Registry;
+use super::errors::store_error;
+use super::managed;
+use super::resource_version::body_resource_version;
+use super::scope::{Scope, Written};
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use crate::strategy::Strategy;
 use fleetpass_apimachinery::field;
@@ -13,6 +15,10 @@ use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::validation::{metadata, names, prepare};
 use fleetpass_store::{Revision, Txn};
 use serde_json::Value;
+
+/// How often a write is tried again when others write the same object at the same time
+/// (`OptimisticLock` retries; kube-apiserver's patch handler gives up after five).
+pub(super) const CONFLICT_RETRIES: usize = 5;
 
 /// What a conflict says (`OptimisticLockErrorMsg`).
 const MODIFIED: &str =
@@ -43,7 +49,7 @@ impl Registry {
         super::identity::check_identity(scope, &mut body)?;
         let asked = body_resource_version(&body)?;
         let uid = meta::uid(&body).to_string();
-        self.fresh().await?;
+        self.wait_until_fresh().await?;
         if self.cache.get(&scope.key(scope.name)).is_none() {
             if !scope.strategy.allow_create_on_update() {
                 return Err(scope.not_found());
@@ -74,9 +80,9 @@ impl Registry {
             let change = make(&old)?;
             let demanded = asked.or(body_resource_version(&change.object)?.filter(|r| *r != stored.revision));
             let mut written = self.prepare_change(scope, old, &stored, asked, change)?;
-            match self.replace(scope, &stored, &mut written.object).await {
+            match self.commit_change(scope, &stored, &mut written.object).await {
                 Ok(()) => {
-                    written.object = outward(scope.row, &scope.version.name, written.object);
+                    written.object = to_external(scope.row, &scope.version.name, written.object);
                     return Ok(written);
                 }
                 Err(fleetpass_store::Error::Conflict { .. }) => {
@@ -84,7 +90,7 @@ impl Registry {
                     if demanded.is_some() || attempt > CONFLICT_RETRIES {
                         return Err(Status::conflict(scope.gr(), scope.name, MODIFIED));
                     }
-                    self.fresh().await?;
+                    self.wait_until_fresh().await?;
                 }
                 Err(error) => return Err(store_error(error)),
             }
@@ -120,7 +126,7 @@ impl Registry {
             managed::track_update(scope, &old, &mut object);
         }
         // From here on both are in the form that the kind's rules see.
-        let (mut object, old) = (inward(scope.row, object), &inward(scope.row, old));
+        let (mut object, old) = (to_internal(scope.row, object), &to_internal(scope.row, old));
         self.admit(scope, &mut object, Some(old))?;
         let ctx = self.context(scope);
         prepare::for_update(&mut object, old, scope.namespace)?;
@@ -138,21 +144,21 @@ impl Registry {
         strategy.admit_final(&ctx, &object, Some(old))?;
         warnings.extend(strategy.warnings(&ctx, &object, Some(old)));
         strategy.canonicalize(&mut object);
-        let mut object = settled(self, scope, object);
-        managed::settle_times(&mut object, old);
+        let mut object = round_trip(&self.catalog, scope, object);
+        managed::keep_unchanged_times(&mut object, old);
         Ok(Written { object, created: false, warnings })
     }
 
     /// Commits a prepared change: nothing if it changes nothing, a deletion if it took away what held a
     /// deleted object.
-    async fn replace(
+    async fn commit_change(
         &self,
         scope: &Scope<'_>,
         stored: &Object,
         object: &mut Value,
     ) -> Result<(), fleetpass_store::Error> {
         let value = encode_for_storage(&to_stored(scope.row, object));
-        let gone = is_let_go(scope.strategy, object);
+        let gone = should_remove(scope.strategy, object);
         if !gone && stored.is_same_text(&value) {
             return Ok(());
         }
@@ -174,7 +180,7 @@ impl Registry {
 }
 
 /// Whether nothing holds a deleted object any longer (`deleteWithoutFinalizers`).
-pub(super) fn is_let_go(strategy: &dyn Strategy, object: &Value) -> bool {
+pub(super) fn should_remove(strategy: &dyn Strategy, object: &Value) -> bool {
     let grace = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
     meta::is_being_deleted(object)
         && meta::list(object, &["metadata", "finalizers"]).is_empty()

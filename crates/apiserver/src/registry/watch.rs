@@ -1,7 +1,11 @@
 //! watch: what happens to the objects that a query selects, from a revision on
 //! (`k8s.io/apiserver/pkg/storage/cacher/cacher.go`).
 
-use super::{Registry, Scope, cache_error, parse_revision, read::selects};
+use super::engine::Registry;
+use super::errors::cache_error;
+use super::read::selects;
+use super::resource_version::parse_revision;
+use super::scope::Scope;
 use crate::cache::{Event, EventKind, Object, Watcher, range};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
@@ -43,7 +47,7 @@ pub(crate) struct Watching {
     initial: VecDeque<Arc<Object>>,
     /// The bookmark that ends the initial events, if the client asked for it.
     initial_end: Option<Revision>,
-    /// `None` once the watch is over, or where it could not begin.
+    /// `None` once the watch is ended, or where it could not begin.
     watcher: Option<Watcher>,
     /// Why it could not begin: a revision that is too old is told in the stream, as a real server tells it.
     refusal: Option<Status>,
@@ -54,35 +58,35 @@ pub(crate) struct Watching {
     bookmarks: Option<Interval>,
     /// `None`: it has no end of its own.
     until: Option<Instant>,
-    over: bool,
+    ended: bool,
 }
 
 impl Registry {
-    /// Begins a watch. It ends after `longest` if the query names no time of its own.
+    /// Begins a watch. It ends after `default_timeout` if the query names no time of its own.
     pub(crate) async fn watch(
         &self,
         scope: &Scope<'_>,
         query: &ListOptions,
-        longest: Duration,
+        default_timeout: Duration,
     ) -> Result<Watching, Status> {
         let prefix = &scope.row.storage_prefix;
         let asked = match query.resource_version.as_str() {
             "" => 0,
             text => parse_revision(text).map_err(Status::plain_error)?,
         };
-        let state_first = match query.send_initial_events {
+        let send_state = match query.send_initial_events {
             Some(initial) => initial,
             None => asked == 0,
         };
-        let mut watching = if state_first || asked == 0 {
+        let mut watching = if send_state || asked == 0 {
             if asked > 0 {
                 self.cache.wait_for_fresh(asked).await.map_err(cache_error)?;
             } else {
-                self.fresh().await?;
+                self.wait_until_fresh().await?;
             }
             let (revision, objects, watcher) = self.cache.watch_from_now(prefix, scope.namespace);
             let mut watching = Watching::new(Some(watcher), query, revision);
-            if state_first {
+            if send_state {
                 let selected = range(&objects, prefix, scope.namespace, None)
                     .filter(|object| selects(scope, &query.labels, &query.fields, object));
                 watching.initial = selected.cloned().collect();
@@ -103,7 +107,7 @@ impl Registry {
         };
         let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
         // A time that no clock shows is none.
-        watching.until = Instant::now().checked_add(seconds.map_or(longest, Duration::from_secs));
+        watching.until = Instant::now().checked_add(seconds.map_or(default_timeout, Duration::from_secs));
         Ok(watching)
     }
 }
@@ -125,11 +129,11 @@ impl Watching {
             after,
             bookmarks,
             until: None,
-            over: false,
+            ended: false,
         }
     }
 
-    /// The next item; `None` when the watch is over (its time is up, or it was too slow).
+    /// The next item; `None` when the watch is ended (its time is up, or it was too slow).
     pub(crate) async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
         if let Some(object) = self.initial.pop_front() {
             return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
@@ -140,26 +144,26 @@ impl Watching {
         if let Some(status) = self.refusal.take() {
             return Some(WatchItem::Error(status));
         }
-        while !self.over {
+        while !self.ended {
             let until = self.until;
             let watcher = self.watcher.as_mut()?;
             tokio::select! {
                 biased;
                 event = watcher.next() => match event {
                     Some(event) if event.revision > self.after => {
-                        if let Some(item) = self.view(scope, event) {
+                        if let Some(item) = self.translate(scope, event) {
                             return Some(item);
                         }
                     }
                     Some(_) => {}
-                    None => self.over = true,
+                    None => self.ended = true,
                 },
                 () = tick(self.bookmarks.as_mut()) => {
                     if let Some(item) = self.bookmark(registry) {
                         return Some(item);
                     }
                 }
-                () = sleep_until(until) => self.over = true,
+                () = sleep_until(until) => self.ended = true,
             }
         }
         None
@@ -175,7 +179,7 @@ impl Watching {
 
     /// An event as this selection sees it: an object that begins to fit is added, one that ceases to fit is
     /// deleted, with its old state.
-    fn view(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
+    fn translate(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
         if self.labels.is_empty() && self.fields.is_empty() {
             return Some(WatchItem::Object {
                 kind: event.kind,

@@ -23,7 +23,7 @@ pub(super) async fn create(
     request: &ResourceRequest<'_>,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Status> {
-    let (action, target, schema) = parts(request)?;
+    let (action, target, schema) = action_target(request)?;
     let context = request.context;
     let renderer = request.renderer()?;
     let media = negotiate::input(context.content_type(), &[])?;
@@ -41,8 +41,8 @@ pub(super) async fn create(
     prepare::match_namespace(&mut object, namespace)?;
     let manager = manager_name(&options.field_manager, context.user_agent());
     track_action(target, schema, &info.subresource, &manager, context.now, &mut object);
-    let registry = &request.inner.registry;
-    registry.fresh().await?;
+    let registry = &request.state.registry;
+    registry.wait_until_fresh().await?;
     if request.subresource.is_some() && !namespace.is_empty() {
         let gr = GroupResource { group: &request.row.resource.group, resource: &request.row.resource.plural };
         let name = meta::admission_name(&info.name, &object);
@@ -56,7 +56,7 @@ pub(super) async fn create(
         version: target.version,
         dry_run: options.dry_run,
         lister: &**registry,
-        authorizer: &*request.inner.authorizer,
+        authorizer: &*request.state.authorizer,
     };
     let (answer, warnings) =
         action.create(ActionRequest { ctx, object, options: &options, notes: &context.notes }).await?;
@@ -64,10 +64,10 @@ pub(super) async fn create(
     Ok(Reply::new(201, renderer.accepted.media.as_str(), bytes).warned(warnings))
 }
 
-type Parts<'a> = (&'a Arc<dyn Action>, GvkRef<'a>, &'a Arc<Schema>);
+type ActionTarget<'a> = (&'a Arc<dyn Action>, GvkRef<'a>, &'a Arc<Schema>);
 
 /// The action that the path names, and the kind of its body.
-fn parts<'a>(request: &ResourceRequest<'a>) -> Result<Parts<'a>, Status> {
+fn action_target<'a>(request: &ResourceRequest<'a>) -> Result<ActionTarget<'a>, Status> {
     if let Some(subresource) = request.subresource
         && let (Handler::Create(action), Some((group, version, kind)), Some(schema)) =
             (&subresource.handler, subresource.body, &subresource.schema)

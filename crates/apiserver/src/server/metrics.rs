@@ -50,7 +50,7 @@ impl Metrics {
         // The library appends `_total` to counters.
         registry.register(
             "apiserver_request",
-            "Requests by what they context for and the answer's code",
+            "Requests by what they ask for and the answer's code",
             requests.clone(),
         );
         registry.register(
@@ -109,18 +109,18 @@ impl<'a> Measured<'a> {
     }
 
     /// What the request asks for; only of known shape, so that clients cannot invent labels without end.
-    pub(super) fn about(&mut self, info: &RequestInfo) {
-        let tame = |text: &str| {
+    pub(super) fn resolved(&mut self, info: &RequestInfo) {
+        let bounded = |text: &str| {
             let plain =
                 text.len() < 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
             if plain { text.to_string() } else { "other".into() }
         };
-        self.labels.verb = if info.is_resource { tame(&info.verb).to_uppercase() } else { "OTHER".into() };
+        self.labels.verb = if info.is_resource { bounded(&info.verb).to_uppercase() } else { "OTHER".into() };
         if info.is_resource {
-            self.labels.group = tame(&info.group);
-            self.labels.resource = tame(&info.resource);
-            self.labels.subresource = tame(&info.subresource);
-            self.version = tame(&info.version);
+            self.labels.group = bounded(&info.group);
+            self.labels.resource = bounded(&info.resource);
+            self.labels.subresource = bounded(&info.subresource);
+            self.version = bounded(&info.version);
         }
     }
 

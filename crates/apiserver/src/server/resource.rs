@@ -1,12 +1,12 @@
 //! Requests for resources: which kind, which verb, and how its body and options are read
 //! (`k8s.io/apiserver/pkg/endpoints/handlers`).
 
-use super::Inner;
 use super::action;
 use super::context::RequestContext;
 use super::render::{self, Renderer};
 use super::reply::{Failure, Reply};
 use super::resource_request::{MEDIA_ALIASES, ResourceRequest, write_options};
+use super::state::ServerState;
 use super::streaming;
 use crate::alias;
 use crate::catalog::{Kinds, Row};
@@ -31,14 +31,14 @@ use std::sync::Arc;
 
 /// Answers a request for a resource. `read` reads the body when it is wanted.
 pub(super) async fn serve(
-    inner: &Arc<Inner>,
+    state: &Arc<ServerState>,
     context: &RequestContext,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Failure> {
-    let kinds = inner.registry.catalog().kinds();
+    let kinds = state.registry.catalog().kinds();
     let info = &context.info;
-    let Some(row) = kinds.get(&info.group, &info.resource) else { return missing(&kinds, context) };
-    let Some(version) = row.version(&info.version) else { return missing(&kinds, context) };
+    let Some(row) = kinds.get(&info.group, &info.resource) else { return not_served(&kinds, context) };
+    let Some(version) = row.version(&info.version) else { return not_served(&kinds, context) };
     let warnings: Vec<String> = version.deprecation.iter().cloned().collect();
     let failed = |status| Failure { status, warnings: warnings.clone() };
     let subresource = match info.subresource.as_str() {
@@ -47,14 +47,14 @@ pub(super) async fn serve(
             Some(subresource) => Some(subresource),
             // The handler of custom resources speaks of the object, whether it is there or not.
             None if row.resource.custom => return Err(failed(Status::not_found(row.gr(), &info.name))),
-            None => return missing(&kinds, context),
+            None => return not_served(&kinds, context),
         },
     };
     if info.is_too_deep() || !scope_fits(row, context) {
-        return missing(&kinds, context);
+        return not_served(&kinds, context);
     }
     let request =
-        ResourceRequest { inner, context, row, version, subresource, warnings: Mutex::new(warnings) };
+        ResourceRequest { state, context, row, version, subresource, warnings: Mutex::new(warnings) };
     let result = request.dispatch(read).await;
     let warnings = request.warnings.into_inner();
     match result {
@@ -68,7 +68,7 @@ pub(super) async fn serve(
 
 /// The answer for a resource, version or subresource that is not there. Groups that are compiled in answer for
 /// themselves; whatever only a CRD could serve is simply not there.
-fn missing(kinds: &Kinds, context: &RequestContext) -> Result<Reply, Failure> {
+fn not_served(kinds: &Kinds, context: &RequestContext) -> Result<Reply, Failure> {
     if kinds.is_builtin_group(&context.info.group) {
         return Err(Status::unknown_path().into());
     }
@@ -107,7 +107,7 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
 
 impl<'a> ResourceRequest<'a> {
     /// What may be done with the resource, subresource or collection that the path names.
-    fn allows(&self, verb: &str) -> bool {
+    fn allows_verb(&self, verb: &str) -> bool {
         if let Some(subresource) = self.subresource {
             return subresource.verbs.contains(&verb);
         }
@@ -136,7 +136,7 @@ impl<'a> ResourceRequest<'a> {
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let verb = self.context.info.verb.as_str();
-        if !self.allows(verb) {
+        if !self.allows_verb(verb) {
             return Err(self.refuse_verb(verb));
         }
         if verb == "patch" {
@@ -190,7 +190,7 @@ impl<'a> ResourceRequest<'a> {
         let renderer = self.renderer()?;
         let version = self.context.query.get("resourceVersion").unwrap_or_default();
         let options = WriteOptions::default();
-        let object = self.inner.registry.get(&self.scope(&**strategy, &options), version).await?;
+        let object = self.state.registry.get(&self.scope(&**strategy, &options), version).await?;
         Ok(self.reply(200, &renderer, renderer.stored(&object)?, Vec::new()))
     }
 
@@ -198,7 +198,7 @@ impl<'a> ResourceRequest<'a> {
         let renderer = self.renderer()?;
         let list = self.list_options(&**strategy)?;
         let options = WriteOptions::default();
-        let listed = self.inner.registry.list(&self.scope(&**strategy, &options), &list).await?;
+        let listed = self.state.registry.list(&self.scope(&**strategy, &options), &list).await?;
         Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
 
@@ -244,7 +244,7 @@ impl<'a> ResourceRequest<'a> {
         let query = options::write(self.context.query.pairs(), Write::Create)?;
         let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
+        let written = self.state.registry.create(&self.scope(&**strategy, &options), object).await?;
         self.written(&renderer, written)
     }
 
@@ -259,7 +259,7 @@ impl<'a> ResourceRequest<'a> {
         let media = negotiate::input(self.context.content_type(), self.media_aliases())?;
         let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
+        let written = self.state.registry.update(&self.scope(&**strategy, &options), object).await?;
         self.written(&renderer, written)
     }
 
@@ -276,7 +276,7 @@ impl<'a> ResourceRequest<'a> {
         let query = options::write(self.context.query.pairs(), write)?;
         let request = patch_request(kind, &bytes, &query)?;
         let options = write_options(&query);
-        let written = self.inner.registry.patch(&self.scope(&**strategy, &options), &request).await?;
+        let written = self.state.registry.patch(&self.scope(&**strategy, &options), &request).await?;
         self.written(&renderer, written)
     }
 
@@ -299,7 +299,7 @@ impl<'a> ResourceRequest<'a> {
         let request = self.delete_options(&read.await?)?;
         let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
         let scope = self.scope(&**strategy, &options);
-        let deleted = self.inner.registry.delete(&scope, &request).await?;
+        let deleted = self.state.registry.delete(&scope, &request).await?;
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
             self.context.notes.deleted(&status);
@@ -321,7 +321,7 @@ impl<'a> ResourceRequest<'a> {
         let request = self.delete_options(&read.await?)?;
         let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
         let scope = self.scope(&**strategy, &options);
-        let listed = self.inner.registry.delete_collection(&scope, &list, &request).await?;
+        let listed = self.state.registry.delete_collection(&scope, &list, &request).await?;
         Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
 }

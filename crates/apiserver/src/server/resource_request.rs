@@ -1,8 +1,8 @@
 //! A request for a resource, as the handlers of its verbs see it.
 
-use super::Inner;
 use super::context::RequestContext;
 use super::render::{self, Renderer};
+use super::state::ServerState;
 use crate::alias;
 use crate::catalog::Row;
 use crate::registry::Scope;
@@ -18,7 +18,7 @@ pub(super) const MEDIA_ALIASES: &[(&str, MediaType)] = &[(alias::MEDIA_TYPE, Med
 
 /// A request whose kind is known.
 pub(super) struct ResourceRequest<'a> {
-    pub(super) inner: &'a Arc<Inner>,
+    pub(super) state: &'a Arc<ServerState>,
     pub(super) context: &'a RequestContext,
     pub(super) row: &'a Arc<Row>,
     pub(super) version: &'a Version,

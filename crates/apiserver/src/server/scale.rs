@@ -34,7 +34,7 @@ pub(super) async fn serve(
 ) -> Result<Reply, Status> {
     let renderer = request.renderer()?;
     let strategy = request.row.strategy().cloned().ok_or_else(Status::method_not_allowed)?;
-    let registry = &request.inner.registry;
+    let registry = &request.state.registry;
     let plain = WriteOptions::default();
     let scope = request.scope(&*strategy, &plain);
     let stored = registry.get(&scope, "").await?;

@@ -1,10 +1,10 @@
 //! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops.
 
-use super::Inner;
 use super::body::{self, Content};
 use super::render::Renderer;
 use super::reply::Reply;
 use super::resource_request::ResourceRequest;
+use super::state::ServerState;
 use crate::cache::{Event, EventKind, Object};
 use crate::catalog::Row;
 use crate::registry::{Scope, WatchItem, Watching, present, random_u64};
@@ -34,10 +34,10 @@ pub(super) async fn watch(
     let write = WriteOptions::default();
     let mut scope = request.scope(&**strategy, &write);
     scope.name = "";
-    let longest = request.inner.limits.watch(random_u64());
-    let watching = request.inner.registry.watch(&scope, &options, longest).await?;
+    let default_timeout = request.state.limits.watch(random_u64());
+    let watching = request.state.registry.watch(&scope, &options, default_timeout).await?;
     let stream = Stream {
-        inner: request.inner.clone(),
+        state: request.state.clone(),
         row: request.row.clone(),
         version: request.version.clone(),
         strategy: strategy.clone(),
@@ -47,9 +47,9 @@ pub(super) async fn watch(
         form: Rendering { accepted: renderer.accepted, include: renderer.include },
         watching,
         first: true,
-        over: false,
+        ended: false,
     };
-    stream.inner.metrics.watches.inc();
+    stream.state.metrics.watches.inc();
     let content_type = match output.media {
         MediaType::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
@@ -68,7 +68,7 @@ struct Rendering {
 
 /// A watch that is being sent; it owns all it needs, for it outlives its request.
 struct Stream {
-    inner: Arc<Inner>,
+    state: Arc<ServerState>,
     row: Arc<Row>,
     version: Version,
     strategy: Arc<dyn Strategy>,
@@ -78,21 +78,21 @@ struct Stream {
     form: Rendering,
     watching: Watching,
     first: bool,
-    over: bool,
+    ended: bool,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.inner.metrics.watches.dec();
+        self.state.metrics.watches.dec();
     }
 }
 
 impl Stream {
     async fn next(mut self: Box<Self>) -> Option<(Bytes, Box<Self>)> {
-        if self.over {
+        if self.ended {
             return None;
         }
-        let inner = self.inner.clone();
+        let state = self.state.clone();
         let item = {
             let scope = Scope {
                 row: &self.row,
@@ -104,11 +104,11 @@ impl Stream {
                 strategy: &*self.strategy,
                 options: &self.write,
                 user_agent: "",
-                now: inner.registry.now(),
+                now: state.registry.now(),
             };
             tokio::select! {
-                item = self.watching.next(&inner.registry, &scope) => item?,
-                () = inner.stop.cancelled() => return None,
+                item = self.watching.next(&state.registry, &scope) => item?,
+                () = state.stop.cancelled() => return None,
             }
         };
         let line = self.line(item);
@@ -133,7 +133,7 @@ impl Stream {
                 self.event("BOOKMARK", object)
             }
             WatchItem::Error(status) => {
-                self.over = true;
+                self.ended = true;
                 self.frame("ERROR", &status.to_json())
             }
         }
@@ -159,7 +159,7 @@ impl Stream {
             version: &self.version,
             accepted: self.form.accepted,
             include: self.form.include,
-            now: self.inner.registry.now(),
+            now: self.state.registry.now(),
         };
         let shown = match self.form.accepted.convert_to {
             Some((TargetKind::Table, version)) => {
@@ -178,14 +178,14 @@ impl Stream {
         self.frame(kind, &shown)
     }
 
-    /// An event as it goes over the wire.
+    /// An event as it goes ended the wire.
     fn frame(&mut self, kind: &str, object: &Value) -> Bytes {
         if self.form.accepted.media != MediaType::Protobuf {
             return line(kind, object);
         }
         protobuf::watch_frame(kind, object).map(Bytes::from).unwrap_or_else(|error| {
             tracing::error!(%error, kind = self.row.resource.kind, "an event cannot be written as protobuf");
-            self.over = true;
+            self.ended = true;
             Bytes::new()
         })
     }

@@ -1,4 +1,5 @@
-//! create on kinds that are not stored: reviews, and subresources such as `token`.
+//! create on kinds that are not stored: reviews, and subresources such as `token`
+//! (`createHandler` in `k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `rest.NamedCreater`).
 
 use super::reply::Reply;
 use super::resource_request::{ResourceRequest, write_options};
@@ -38,11 +39,14 @@ pub(super) async fn create(
     let options = write_options(&query);
     let info = &context.info;
     let namespace = if request.row.resource.namespaced { info.namespace.as_str() } else { "" };
+    // A real server tracks the fields of these bodies too, and clients see the managed fields in the answer.
     prepare::match_namespace(&mut object, namespace)?;
     let manager = manager_name(&options.field_manager, context.user_agent());
     track_action(target, schema, &info.subresource, &manager, context.now, &mut object);
     let registry = &request.state.registry;
+    // A token may be asked for an account, or a review made about a binding, that another replica has just written.
     registry.wait_until_fresh().await?;
+    // NamespaceLifecycle: no new tokens in a namespace that is being deleted. Reviews write nothing and are not stopped.
     if request.subresource.is_some() && !namespace.is_empty() {
         let gr = GroupResource { group: &request.row.resource.group, resource: &request.row.resource.plural };
         let name = meta::admission_name(&info.name, &object);

@@ -171,7 +171,7 @@ where
     let mut stopping = pin!(stop.cancelled());
     let mut closing = false;
     poll_fn(|cx| {
-// Once only: `cancelled()` must not be polled after it is ready, and hyper needs to hear it once.
+        // Once only: `cancelled()` must not be polled after it is ready, and hyper needs to hear it once.
         if !closing && stopping.as_mut().poll(cx).is_ready() {
             closing = true;
             close(connection.as_mut());

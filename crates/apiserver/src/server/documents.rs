@@ -10,12 +10,12 @@ use http::Method;
 use http::header::IF_NONE_MATCH;
 use std::sync::Arc;
 
-/// Whether documents are asked for.
+/// Whether the path is that of an OpenAPI document.
 pub(super) fn is_path(path: &str) -> bool {
     matches!(path.trim_end_matches('/'), "/openapi/v2" | "/openapi/v3") || path.starts_with("/openapi/v3/")
 }
 
-/// Answers a request for a document. To build one takes a while, so that it is not done on the reactor.
+/// Answers a request for a document. Building one takes many milliseconds, so it is done on a thread for blocking work.
 pub(super) async fn serve(state: &Arc<ServerState>, context: &RequestContext) -> Result<Reply, Status> {
     if !matches!(context.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());

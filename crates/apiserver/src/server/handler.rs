@@ -105,8 +105,8 @@ where
     let answer = AssertUnwindSafe(answer).catch_unwind();
     let (result, panicked) = match tokio::time::timeout_at(started + state.limits.timeout, answer).await {
         Ok(Ok(result)) => (result, false),
-        // `WithPanicRecovery`: the panic costs this request its answer and nothing else. Shared state stays sound, because
-        // our locks (parking_lot) are released on unwinding and none is held while a handler's code runs.
+        // `WithPanicRecovery`: the panic costs this request its answer and nothing else. Objects change only by commits, which
+        // a panic cannot halve, and a lock that it unwinds through is released, not poisoned.
         Ok(Err(_)) => (Err(Status::internal("the server panicked; its log says where").into()), true),
         Err(_) => (Err(limits::timed_out().into()), false),
     };
@@ -160,8 +160,8 @@ where
         None => parts.uri.path().to_string(),
         Some(Alias::Path(path)) => path,
         Some(Alias::NamespaceInBody) => {
-            // The path is not known before the body is read. Authenticate before reading it: an anonymous client with bad
-            // credentials must not be able to make us buffer megabytes.
+            // The namespace is in the body, so authorization has to wait until that is read. Bad credentials can be refused
+            // without: they must not make us buffer megabytes.
             authenticate(state, &parts, now, &mut in_flight.trail)?;
             let bytes = match body.take() {
                 Some(body) => body::read(body).await?,
@@ -177,7 +177,7 @@ where
     // A malformed `timeout` is refused even without credentials: `WithRequestDeadline` stands before authentication.
     let client_timeout = limits::requested_timeout(&info, &query)?;
     let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.trail)?;
-    // Warnings of authentication (a token that is too old) go with every answer from here on, refusals too.
+    // Warnings of authentication (an extra space in the header) go with every answer from here on, refusals too.
     let failed = |status: Status| Failure { status, warnings: warnings.clone() };
     // After authentication: whether somebody may impersonate is decided for the user who really asks. The user that comes out
     // is the one whom authorization, admission and handlers see.

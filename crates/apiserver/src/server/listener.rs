@@ -62,7 +62,7 @@ pub(super) async fn serve<F, R>(
     let main = Handle::current();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-// Before `accept`, not after it: a connection that was accepted has to be served.
+        // Before `accept`, not after it: a connection that was accepted has to be served.
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -108,7 +108,7 @@ async fn shake_hands(
     address: SocketAddr,
     acceptor: TlsAcceptor,
 ) -> Option<TlsStream<TcpStream>> {
-// `Coalesced` decides when to send; Nagle's algorithm would only add its delay to that.
+    // `Coalesced` decides when to send; Nagle's algorithm would only add its delay to that.
     let _ = stream.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => Some(tls),

@@ -108,7 +108,8 @@ impl<'a> Measured<'a> {
         Self { metrics, labels, version: String::new() }
     }
 
-    /// What the request asks for; only of known shape, so that clients cannot invent labels without end.
+    /// Labels the request by what it asks for. Paths are chosen by clients: what does not look like a name becomes `other`, or
+    /// each invented text would be a label value, and a time series, for ever.
     pub(super) fn resolved(&mut self, info: &RequestInfo) {
         let bounded = |text: &str| {
             let plain =
@@ -127,7 +128,7 @@ impl<'a> Measured<'a> {
     pub(super) fn end(&self, code: u16, took: Duration) {
         let mut labels = self.labels.clone();
         if code == 404 || code == 401 || code == 403 {
-            // What was never there, or not to be seen, gets no time series of its own.
+            // Here the names need not exist at all, and may well be shaped like real ones.
             (labels.group, labels.resource, labels.subresource) = Default::default();
         }
         let request = RequestLabels {

@@ -1,4 +1,12 @@
-//! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops.
+//! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops
+//! (`k8s.io/apiserver/pkg/endpoints/handlers/watch.go`).
+//!
+//! The stream is pulled: hyper asks for the next line when the connection has room for it, so a client that reads slowly slows
+//! down this stream and nothing else. Its events wait in the bounded queue of its watcher; when that is full, the cache ends
+//! the watch ([`crate::cache`]) and the client begins a new one at the last revision it has seen.
+//!
+//! [`Stream::next`] is dropped when the client goes away. That is safe at any point: an event that was taken from the queue is
+//! lost only together with the stream.
 
 use super::body::{self, Content};
 use super::render::Renderer;
@@ -49,6 +57,7 @@ pub(super) async fn watch(
         first: true,
         ended: false,
     };
+    // Counted down by `Stream::drop`: every way in which a watch can end is a drop.
     stream.state.metrics.watches.inc();
     let content_type = match output.media {
         MediaType::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
@@ -66,7 +75,8 @@ struct Rendering {
     include: super::render::IncludeObject,
 }
 
-/// A watch that is being sent; it owns all it needs, for it outlives its request.
+/// A watch that is being sent. It owns all it needs, because it outlives its request; among that is the row of the catalog as it
+/// was when the watch began, so a CRD that changes does not change the form of events under way.
 struct Stream {
     state: Arc<ServerState>,
     row: Arc<Row>,
@@ -77,7 +87,9 @@ struct Stream {
     write: WriteOptions,
     form: Rendering,
     watching: Watching,
+    /// Whether no event has been sent yet: the first one of a Table brings its columns.
     first: bool,
+    /// Whether an event was sent after which there can be none, such as `ERROR`.
     ended: bool,
 }
 
@@ -88,6 +100,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
+    /// The next line, with the stream to take the one after it from. Boxed, because `unfold` moves it for each event.
     async fn next(mut self: Box<Self>) -> Option<(Bytes, Box<Self>)> {
         if self.ended {
             return None;
@@ -139,6 +152,8 @@ impl Stream {
         }
     }
 
+    /// An event about an object. JSON clients get the stored bytes spliced into a line; where no selector has changed the event
+    /// (`shared`), the line is made once for all watchers of the same version.
     fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
         let as_stored = self.row.is_uniform(object.revision) && self.row.resource.view.is_none();
         let text = self.form.accepted.media == MediaType::Json;
@@ -169,7 +184,7 @@ impl Stream {
                 }
                 renderer.table(version, metadata, vec![renderer.table_row(&object, version)], self.first)
             }
-            // Whoever asks for lists of metadata gets events of metadata.
+            // Clients name the list type they would accept from a list; the events carry single objects.
             Some((TargetKind::PartialObjectMetadataList | TargetKind::PartialObjectMetadata, version)) => {
                 super::render::partial(&object, version)
             }
@@ -178,11 +193,12 @@ impl Stream {
         self.frame(kind, &shown)
     }
 
-    /// An event as it goes ended the wire.
+    /// An event as it goes over the wire: a line of JSON, or a length-prefixed protobuf message.
     fn frame(&mut self, kind: &str, object: &Value) -> Bytes {
         if self.form.accepted.media != MediaType::Protobuf {
             return line(kind, object);
         }
+        // The head is sent, so the failure cannot become a status code any more; ending the stream makes the client start over.
         protobuf::watch_frame(kind, object).map(Bytes::from).unwrap_or_else(|error| {
             tracing::error!(%error, kind = self.row.resource.kind, "an event cannot be written as protobuf");
             self.ended = true;

@@ -16,7 +16,7 @@ pub(super) fn headers(warnings: Vec<String>) -> Vec<HeaderValue> {
     let mut seen = HashSet::new();
     let warnings: Vec<String> =
         warnings.into_iter().filter(|text| !text.is_empty() && seen.insert(text.clone())).collect();
-    // Those that cannot be headers do not count.
+    // A text that cannot be a header value (it has a line break) is left out, and does not count.
     let whole: Vec<(usize, HeaderValue)> =
         warnings.iter().filter_map(|text| Some((text.chars().count(), header(text).ok()?))).collect();
     if whole.iter().map(|(length, _)| length).sum::<usize>() <= TOTAL_LIMIT {

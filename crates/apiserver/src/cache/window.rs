@@ -7,19 +7,21 @@ use std::sync::Arc;
 
 /// How many events are remembered at most.
 const MAX_EVENTS: usize = 4096;
-/// How many bytes of objects they may have, unless they are few.
+/// How many bytes of objects they may keep alive, unless they are few: 16 MiB for each resource.
 const MAX_BYTES: usize = 16 << 20;
-/// How many are remembered whatever their size.
+/// How many are remembered whatever their size: without any, a watcher of large objects could never catch up.
 const MIN_EVENTS: usize = 100;
-/// Watchers read events soon after they come; the lines of the older ones are written anew for who is late.
+/// How many of the latest events keep their encoded line. Watchers read events soon after they come; for one that is late, the
+/// line is encoded again.
 const MAX_ENCODED: usize = 256;
 
 /// The last events, in order.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     events: VecDeque<Arc<Event>>,
-    /// Of the objects that the events brought; those before them were brought by earlier events.
+    /// The size of all `event.object`. Not of `event.previous`: that is the object of an earlier event, or was there before.
     bytes: usize,
+    /// All events after this revision are in `events`.
     start: Revision,
 }
 
@@ -41,8 +43,11 @@ impl Window {
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > MIN_EVENTS) {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.object.size();
+            // A commit has several events of one revision. If only some of them are forgotten, the revision is: who asks for
+            // events after `start` needs none of it.
             self.start = oldest.revision;
         }
+        // One event came in, so one passes the limit.
         if let Some(older) = self.events.len().checked_sub(MAX_ENCODED + 1) {
             self.events[older].forget_line();
         }

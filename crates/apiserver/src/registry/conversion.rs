@@ -18,7 +18,8 @@ pub(crate) fn present(row: &Row, version: &str, stored: &Object) -> Value {
     to_external(row, version, object)
 }
 
-/// A tree in the form in which a kind's rules see it, as clients see it in one version.
+/// From the internal form of an object, which is the one that the kind's rules see, to the external one, which clients see. They
+/// differ for views (`events.k8s.io/v1` over core Events), and in `kind` and `apiVersion`.
 pub(crate) fn to_external(row: &Row, version: &str, object: Value) -> Value {
     let mut shown = match &row.resource.view {
         Some(view) => view.show_stored(&object),
@@ -31,14 +32,16 @@ pub(crate) fn to_external(row: &Row, version: &str, object: Value) -> Value {
     shown
 }
 
-/// A complete object as a real server gives it back from its storage, where built-in kinds are kept as protobuf: a
-/// list or map without elements is not there, bytes that are null are empty.
+/// A complete object as a real server would read it back from its storage. Built-in kinds are stored as protobuf there, which
+/// does not tell an empty list or map from an absent one, nor null bytes from empty ones; clients see the result. Custom
+/// resources are stored as JSON and keep every difference.
 pub(super) fn round_trip(catalog: &Catalog, scope: &Scope<'_>, object: Value) -> Value {
     if scope.row.resource.custom {
         return object;
     }
     let schema = match &scope.row.resource.view {
         None => Some(scope.version.schema.clone()),
+        // What a view writes is stored under the schema of the kind that it is a view of.
         Some(view) => {
             let (group, plural) = view.stored_as();
             let table = catalog.kinds();
@@ -59,7 +62,7 @@ pub(super) fn to_internal(row: &Row, object: Value) -> Value {
     }
 }
 
-/// The form in which a tree is stored: that of the rules, under the stored `apiVersion`.
+/// The stored form of an internal object: the same, under the `apiVersion` of the storage version.
 pub(super) fn to_stored(row: &Row, object: &Value) -> Value {
     let mut stored = object.clone();
     if let Some(members) = stored.as_object_mut() {

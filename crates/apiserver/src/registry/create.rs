@@ -15,6 +15,9 @@ use serde_json::Value;
 
 impl Registry {
     /// Creates `object`, which has been decoded by the kind's schema and defaulted by its strategy.
+    ///
+    /// # Errors
+    /// 409 if there is one of that name, and what admission and validation say.
     pub(crate) async fn create(&self, scope: &Scope<'_>, mut object: Value) -> Result<Written, Status> {
         prepare::match_namespace(&mut object, scope.namespace)?;
         let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
@@ -35,6 +38,8 @@ impl Registry {
     ) -> Result<Value, Status> {
         self.wait_until_fresh().await?;
         let mut object = to_internal(scope.row, object);
+        // Once, before the loop: a mutating admission must not run again on its own result. Everything behind it starts from a
+        // fresh copy, since each attempt has another name, and the name may go into what the kind prepares.
         self.admit(scope, &mut object, None)?;
         for attempt in 1.. {
             let mut candidate = object.clone();
@@ -55,7 +60,7 @@ impl Registry {
         unreachable!("the loop ends by returning")
     }
 
-    /// Admission of a write: what the namespace allows, then what the kind allows.
+    /// Admission of a write: what the namespace allows (nothing new while it is being deleted), then what the kind allows.
     pub(super) fn admit(
         &self,
         scope: &Scope<'_>,
@@ -70,8 +75,8 @@ impl Registry {
         scope.strategy.admit(&ctx, object, old)
     }
 
-    /// Fills in what the server sets, lets the kind prepare the object, and validates it. Returns whether the
-    /// name was generated, and warnings.
+    /// Fills in what the server sets, lets the kind prepare the object, and validates it (`rest.BeforeCreate`). Returns whether
+    /// the name was generated, and warnings.
     fn prepare_new(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
         let ctx = self.context(scope);
         let strategy = scope.strategy;
@@ -85,6 +90,7 @@ impl Registry {
         };
         let generated = prepare::for_create(object, &new)?;
         strategy.prepare_for_create(&ctx, object);
+        // Errors of metadata come first, as in `BeforeCreate`: clients see the order.
         let mut errors = metadata::validate(object, scope.row.resource.namespaced, &|name, prefix| {
             strategy.validate_name(name, prefix)
         });
@@ -107,6 +113,7 @@ impl Registry {
         meta::metadata_mut(&mut object).remove("resourceVersion");
         let name = meta::name(&object).to_string();
         let key = scope.key(&name);
+        // The store would find this out; a dry run does not get that far.
         if scope.options.dry_run {
             return match self.cache.get(&key) {
                 Some(existing) => Err(self.already_exists(scope, &name, &existing.value())),
@@ -116,6 +123,8 @@ impl Registry {
         let value = encode_for_storage(&to_stored(scope.row, &object));
         match self.store.commit(Txn::create(key, value)).await {
             Ok(revision) => {
+                // Before answering: the client must be able to read what it wrote. There is no timeout here, because the write
+                // has happened and "failed" would be wrong; the request's own deadline bounds the wait.
                 self.cache.wait_for(revision).await;
                 set_resource_version(&mut object, revision);
                 Ok(object)
@@ -129,6 +138,7 @@ impl Registry {
         }
     }
 
+    /// 409; the message says so if the object that has the name is being deleted, since waiting helps then.
     fn already_exists(&self, scope: &Scope<'_>, name: &str, existing: &Value) -> Status {
         let mut status = Status::already_exists(scope.gr(), name);
         if meta::is_being_deleted(existing) {

@@ -37,13 +37,18 @@ impl std::fmt::Debug for Deleted {
 }
 
 impl Registry {
-    /// Deletes one object, or begins to.
+    /// Deletes one object, or marks it as being deleted if something holds it: finalizers, a grace period, its kind.
+    ///
+    /// # Errors
+    /// 404, 409 for a precondition that does not hold, and what the kind's admission says.
     pub(crate) async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
+        // Before the lookup, as admission of a deletion is in `endpoints/handlers/delete.go`.
         scope.strategy.admit_delete(&self.context(scope))?;
         self.wait_until_fresh().await?;
         let key = scope.key(scope.name);
         for _ in 0..=CONFLICT_RETRIES {
             let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
+            // A deletion has no version to insist on (unless as a precondition, which each attempt checks): retry on conflicts.
             match self.try_delete(scope, request, &stored).await? {
                 Some(deleted) => return Ok(deleted),
                 None => self.wait_until_fresh().await?,
@@ -69,12 +74,14 @@ impl Registry {
         let graceful = self.mark_deleted(scope, request, &mut object);
         let gone = should_remove(scope.strategy, &object);
         let out = |object| to_external(scope.row, &scope.version.name, object);
-        // Kinds that end gracefully answer the marked object, also when it is gone at once.
+        // What the client is shown of an object that is gone at once: as it was stored, or, for kinds that end gracefully, as
+        // it was marked.
         let last = |marked: Value, old: Value| if gone && !graceful { old } else { marked };
         let txn = if gone {
             Txn::delete(stored.key.clone(), stored.revision)
         } else {
             let value = encode_for_storage(&to_stored(scope.row, &object));
+            // Marked already, by an earlier deletion: nothing to write.
             if stored.is_same_text(&value) {
                 return Ok(Some(Deleted { object: out(old), gone: false }));
             }
@@ -96,7 +103,9 @@ impl Registry {
         }
     }
 
-    /// Deletes all objects that a query selects, in order; the answer is what was selected.
+    /// Deletes all objects that a query selects, one after the other (`--delete-collection-workers` is 1 by default); the answer
+    /// is what was selected. Not atomic: what was deleted before an error stays deleted, and so it is when the client goes away
+    /// in the middle.
     pub(crate) async fn delete_collection(
         &self,
         scope: &Scope<'_>,
@@ -120,7 +129,7 @@ impl Registry {
         let scope = Scope { namespace, name, ..*scope };
         match self.delete(&scope, request).await {
             Ok(_) => Ok(()),
-            // Somebody else was faster, or it went with another one: it is gone, which is what was asked for.
+            // Somebody else has deleted it since the list was made: it is gone, as the client wanted.
             Err(status) if status.reason == "NotFound" => Ok(()),
             Err(status) => Err(status),
         }
@@ -138,12 +147,13 @@ impl Registry {
         let earlier = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
         let ends = scope.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(scope.now);
         let metadata = meta::metadata_mut(object);
-        // A second deletion can only shorten the grace period.
+        // Another deletion can shorten the grace period, never lengthen it (`BeforeDelete`).
         let shorter = earlier.is_some_and(|e| seconds < e);
         if first || shorter {
             metadata.insert("deletionTimestamp".into(), time::rfc3339(ends).into());
             metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
         }
+        // The mark is a change of what is desired, so it counts, for kinds that count at all.
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
         if first && generation > 0 {
             metadata.insert("generation".into(), (generation + 1).into());
@@ -173,7 +183,7 @@ fn deletion_finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<
         (None, None) => None,
     };
     let wanted = match propagation {
-        // Without a wish, finalizers that stand there already say what to do.
+        // No policy in the request: an earlier request's finalizers, if there are any, stay in force.
         None => return names,
         Some(Propagation::Background) => None,
         Some(Propagation::Orphan) => Some(ORPHAN),

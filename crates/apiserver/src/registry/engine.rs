@@ -58,7 +58,7 @@ impl Registry {
         &self.catalog
     }
 
-    /// What the phases of a write may know.
+    /// What the phases of a write may know: the request, and all other objects.
     pub(crate) fn context<'a>(&'a self, scope: &Scope<'a>) -> Context<'a> {
         Context {
             user: scope.user,
@@ -72,8 +72,12 @@ impl Registry {
         }
     }
 
-    /// Waits until the cache has all that was committed before this call, by whichever replica: reads after an
-    /// acknowledged write see it.
+    /// Waits until the cache has all that was committed before this call, by whichever replica: reads after an acknowledged
+    /// write see it (a consistent read from cache, KEP-2340). With the embedded store the revision is a number in memory; etcd
+    /// is asked for it.
+    ///
+    /// # Errors
+    /// 503 or 500 if the store does not say its revision, 504 if the cache does not get there within three seconds.
     pub(crate) async fn wait_until_fresh(&self) -> Result<(), Status> {
         let revision = self.store.revision().await.map_err(store_error)?;
         self.cache.wait_for_fresh(revision).await.map_err(cache_error)
@@ -89,7 +93,7 @@ impl Lister for Registry {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = join_key(&catalog::storage_prefix(group, resource), namespace, name);
         let object = self.cache.get(&key)?;
-        // What is secret does not stay in memory longer than need be.
+        // The decoded tree of a Secret is not kept: its values should be in memory for as short a time as possible.
         let is_secret = group.is_empty() && resource == "secrets";
         Some(if is_secret { Arc::new(object.value()) } else { self.decoded.value(&object) })
     }
@@ -97,6 +101,7 @@ impl Lister for Registry {
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
         let prefix = catalog::storage_prefix(group, resource);
         let (_, objects) = self.cache.snapshot(&prefix);
+        // The snapshot shares all objects with the cache; only those in the namespace are decoded.
         range(&objects, &prefix, namespace, None).map(|object| Arc::new(object.value())).collect()
     }
 }

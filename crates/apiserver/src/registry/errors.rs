@@ -3,7 +3,8 @@
 use crate::cache::CacheError;
 use fleetpass_apimachinery::status::{Cause, Details, Status};
 
-/// A store error as a client sees it; conflicts are the caller's to handle.
+/// A store error as a client sees it: 503 with `Retry-After` if a retry can help, 500 otherwise. Conflicts are no failure and
+/// are handled by the verbs before this is called.
 pub(super) fn store_error(error: fleetpass_store::Error) -> Status {
     if error.retry_can_help() {
         tracing::warn!(%error, "the store is not available");

@@ -1,5 +1,37 @@
 //! The registry: one engine that reads and writes the objects of all kinds. It knows no kind by name; what is
 //! special about a kind is in its [`Strategy`](crate::strategy::Strategy).
+//!
+//! # The order of a write
+//!
+//! As in `k8s.io/apiserver/pkg/registry/generic/registry/store.go` and `pkg/registry/rest/{create,update}.go`:
+//!
+//! ```text
+//! wait until the cache is fresh
+//!   ┌► read the object from the cache            (not for create)
+//!   │  make the new object: body, patch or apply; check its resourceVersion
+//!   │  managed fields                            who owns what the client has changed
+//!   │  admit                                     may change the object or refuse it: namespace, then the kind's own rules
+//!   │  prepare                                   clear what clients may not set, fill in what the server sets
+//!   │  validate                                  all errors at once, 422
+//!   │  admit_final                               may only refuse: it sees what would be stored
+//!   │  canonicalize, encode
+//!   └─ commit, if the stored revision is still the one that was read; else again from the top
+//! wait until the cache has applied the commit
+//! ```
+//!
+//! Admission comes before validation, because it may fill in what validation demands; final admission after it, because its
+//! rules may rely on a valid object. Managed fields come before admission, so that what the server adds belongs to nobody.
+//!
+//! **Why a write waits for its own revision**: whoever has been answered must read what they wrote, through a get from the
+//! cache, and through everything that subscribers of the cache keep: a role binding holds, and the kind of a CRD is known, when
+//! the write is answered.
+//!
+//! **Why writes are optimistic**: the new object is computed from a copy without any lock, and the store commits it only if
+//! nothing has changed since. A stale cache can therefore cost a retry, never an update that is lost. Whether an object
+//! *exists* is decided by the cache, so each write first makes sure that it is fresh.
+//!
+//! **Cancellation**: everything may be dropped at any await. Before the commit nothing has happened; a commit that the store
+//! has accepted takes place whether or not somebody waits for its answer.
 
 mod conversion;
 mod create;

@@ -84,7 +84,7 @@ impl Registry {
         let Some(strategy) = row.strategy().cloned() else { return Ok(0) };
         let (user, options) = (system_user(), WriteOptions::default());
         let (_, objects) = self.cache.snapshot(&row.storage_prefix);
-        // One after the other, as kube-apiserver's finalizer does: nobody waits for this, and clients go first.
+        // One after the other: nobody waits for this, and it must not crowd out the writes of clients.
         for (_, object) in &objects {
             let (namespace, name) = object.namespace_and_name();
             let scope = Scope { namespace, ..self.own_scope(row, &*strategy, name, "", &user, &options) };

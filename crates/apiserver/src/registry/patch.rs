@@ -40,6 +40,7 @@ impl Registry {
         if request.kind == PatchKind::Apply {
             return self.apply(scope, request).await;
         }
+        // The patch is applied inside the loop: on a conflict it is applied again, to the newer object.
         self.change(scope, None, |old| {
             let body = Body {
                 value: &request.document,
@@ -54,6 +55,7 @@ impl Registry {
         .await
     }
 
+    /// Server-side apply. Managed fields are part of the merge itself, so the loop must not track them once more.
     async fn apply(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
         if self.cache.get(&scope.key(scope.name)).is_none() {
             if !scope.subresource.is_empty() {
@@ -62,7 +64,7 @@ impl Registry {
             let object = managed::apply(scope, None, &request.document, request.force)?;
             let (mut object, mut warnings) = decode_applied(scope, request, object)?;
             check_identity(scope, &mut object)?;
-            // It was never stored, so there is no version of it to demand.
+            // The version of an object that is not there is ignored, not refused.
             meta::metadata_mut(&mut object).remove("resourceVersion");
             if !meta::uid(&object).is_empty() {
                 return Err(uid_is_immutable(scope, &object));

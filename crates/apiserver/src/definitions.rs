@@ -9,7 +9,6 @@ use crate::resources::customresourcedefinitions::{
 };
 use crate::resources::customresources;
 use crate::strategy::Resource;
-use crate::system_user::system_user;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_store::Revision;
@@ -25,7 +24,7 @@ const PREFIX: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions";
 const PLURAL: &str = "customresourcedefinitions";
 
 /// How often a start tries to have its definitions served; each try but the last is lost to another writer.
-const MOST_ROUNDS: usize = 50;
+const MAX_ATTEMPTS: usize = 50;
 
 /// One definition as it was last seen.
 struct Known {
@@ -42,7 +41,7 @@ pub(crate) struct Definitions {
 }
 
 /// The desired state of a CRD that the server brings along: its spec, whatever else was added to it.
-pub(crate) fn renew(existing: Option<&Value>, desired: &Value) -> Option<Value> {
+pub(crate) fn updated_spec(existing: Option<&Value>, desired: &Value) -> Option<Value> {
     let Some(existing) = existing else { return Some(desired.clone()) };
     let mut wanted = existing.clone();
     for (name, value) in desired["spec"].as_object()? {
@@ -99,7 +98,7 @@ impl Definitions {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
-            pause = match self.settle(&registry).await {
+            pause = match self.reconcile(&registry).await {
                 Ok(true) => Duration::from_secs(3600),
                 // Objects are held by finalizers; whoever lets go of them does not tell us.
                 Ok(false) => Duration::from_millis(250),
@@ -130,11 +129,11 @@ impl Definitions {
             })
         };
         // The task in the background does the same; whoever comes second finds a conflict and looks again.
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MAX_ATTEMPTS {
             if missing().is_none() {
                 return Ok(());
             }
-            match self.settle(registry).await {
+            match self.reconcile(registry).await {
                 Ok(_) => {}
                 Err(status) if status.reason == "Conflict" => tokio::task::yield_now().await,
                 Err(status) => return Err(status),
@@ -151,8 +150,7 @@ impl Definitions {
     }
 
     /// Brings all definitions up to date; whether nothing is left to do.
-    async fn settle(&self, registry: &Arc<Registry>) -> Result<bool, Status> {
-        let user = system_user();
+    async fn reconcile(&self, registry: &Arc<Registry>) -> Result<bool, Status> {
         let mut done = true;
         let names: Vec<String> = self.known.lock().keys().cloned().collect();
         for name in names {
@@ -160,7 +158,7 @@ impl Definitions {
                 continue;
             };
             if meta::is_being_deleted(&definition) {
-                done &= self.finish(registry, definition).await?;
+                done &= self.finalize(registry, definition).await?;
                 continue;
             }
             let status = {
@@ -169,24 +167,23 @@ impl Definitions {
             };
             if let Some(status) = status {
                 definition["status"] = status;
-                registry.update_own(GROUP, PLURAL, "status", definition, &user).await?;
+                registry.update_own(GROUP, PLURAL, "status", definition).await?;
             }
         }
         Ok(done)
     }
 
     /// Deletes the objects of a deleted definition, then lets go of it. Whether it is gone.
-    async fn finish(&self, registry: &Arc<Registry>, mut definition: Value) -> Result<bool, Status> {
+    async fn finalize(&self, registry: &Arc<Registry>, mut definition: Value) -> Result<bool, Status> {
         let held =
             meta::list(&definition, &["metadata", "finalizers"]).iter().any(|f| f == CLEANUP_FINALIZER);
         if !held {
             return Ok(true);
         }
-        let user = system_user();
         let status = deletion_in_progress(&definition, registry.now());
         if definition.get("status") != Some(&status) {
             definition["status"] = status;
-            registry.update_own(GROUP, PLURAL, "status", definition.clone(), &user).await?;
+            registry.update_own(GROUP, PLURAL, "status", definition.clone()).await?;
             let name = meta::name(&definition).to_string();
             let Some(now) = self.known.lock().get(&name).map(|k| k.definition.clone()) else {
                 return Ok(true);
@@ -197,7 +194,7 @@ impl Definitions {
         let (group, plural) = (meta::text(spec, &["group"]), meta::text(spec, &["names", "plural"]));
         let row = registry.catalog().kinds().get(group, plural).cloned();
         if let Some(row) = row.filter(|row| row.resource.custom)
-            && registry.delete_all(&row, &user).await? > 0
+            && registry.delete_all(&row).await? > 0
         {
             return Ok(false);
         }
@@ -206,7 +203,7 @@ impl Definitions {
         {
             finalizers.retain(|f| f != CLEANUP_FINALIZER);
         }
-        registry.update_own(GROUP, PLURAL, "", definition, &user).await?;
+        registry.update_own(GROUP, PLURAL, "", definition).await?;
         Ok(true)
     }
 }
@@ -238,20 +235,20 @@ mod tests {
     fn a_crd_that_is_there_is_only_renewed_when_its_spec_differs() {
         let desired =
             json!({"metadata": {"name": "a"}, "spec": {"group": "g", "versions": [{"name": "v1"}]}});
-        assert_eq!(renew(None, &desired), Some(desired.clone()));
+        assert_eq!(updated_spec(None, &desired), Some(desired.clone()));
         let mut existing = desired.clone();
         existing["status"] = json!({"conditions": []});
         existing["metadata"]["uid"] = "u".into();
-        let unchanged = renew(Some(&existing), &desired);
+        let unchanged = updated_spec(Some(&existing), &desired);
         // Defaults that the strategy fills in are no difference once they are stored.
         let mut stored = unchanged.unwrap_or_else(|| existing.clone());
         if let Some(strategy) = crate::resources::customresourcedefinitions::resource().strategy() {
             strategy.default(&mut stored);
         }
-        assert_eq!(renew(Some(&stored), &desired), None);
+        assert_eq!(updated_spec(Some(&stored), &desired), None);
         let mut other = desired.clone();
         other["spec"]["versions"] = json!([{"name": "v2"}]);
-        let renewed = renew(Some(&stored), &other).expect("another version");
+        let renewed = updated_spec(Some(&stored), &other).expect("another version");
         assert_eq!(renewed["metadata"]["uid"], "u");
         assert_eq!(renewed["spec"]["versions"][0]["name"], "v2");
     }

@@ -133,7 +133,7 @@ impl Notes {
 
 /// What is known of a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
+pub(crate) struct AuditContext {
     /// The request's id.
     pub id: String,
     /// The lower-case method: the verb, where the path could not be understood.
@@ -156,7 +156,7 @@ pub(crate) struct Facts {
     pub notes: Arc<Notes>,
 }
 
-impl Facts {
+impl AuditContext {
     /// What the head of a request says. `peer` is the address at the other end of the connection, if there is one.
     pub(crate) fn new(
         id: String,
@@ -352,31 +352,31 @@ struct ResponseStatus<'a> {
 }
 
 /// The event as a line of JSON. `at` is when the request came to this stage.
-pub(crate) fn line(facts: &Facts, stage: Stage, outcome: &Outcome, at: Timestamp) -> Vec<u8> {
-    let (annotations, object) = (facts.notes.annotations.lock(), facts.notes.object.lock());
+pub(crate) fn line(context: &AuditContext, stage: Stage, outcome: &Outcome, at: Timestamp) -> Vec<u8> {
+    let (annotations, object) = (context.notes.annotations.lock(), context.notes.object.lock());
     let nobody = UserInfo::default();
-    let constraint = facts.impersonated.as_ref().and_then(|(_, constraint)| *constraint);
+    let constraint = context.impersonated.as_ref().and_then(|(_, constraint)| *constraint);
     let event = Event {
         kind: "Event",
         api_version: "audit.k8s.io/v1",
         level: "Metadata",
-        audit_id: &facts.id,
+        audit_id: &context.id,
         stage,
-        request_uri: &facts.uri,
-        verb: facts.info.as_ref().map_or(&facts.method, |info| &info.verb),
-        user: facts.user.as_deref().unwrap_or(&nobody).into(),
-        impersonated_user: facts.impersonated.as_ref().map(|(user, _)| (&**user).into()),
+        request_uri: &context.uri,
+        verb: context.info.as_ref().map_or(&context.method, |info| &info.verb),
+        user: context.user.as_deref().unwrap_or(&nobody).into(),
+        impersonated_user: context.impersonated.as_ref().map(|(user, _)| (&**user).into()),
         authentication_metadata: constraint
             .map(|impersonation_constraint| AuthenticationMetadata { impersonation_constraint }),
-        source_ips: &facts.sources,
-        user_agent: &facts.user_agent,
-        object_ref: facts
+        source_ips: &context.sources,
+        user_agent: &context.user_agent,
+        object_ref: context
             .info
             .as_ref()
             .filter(|info| info.is_resource)
             .map(|info| object_reference(info, &object)),
-        response_status: response_status(outcome, facts.notes.deleted.lock().clone()),
-        request_received_timestamp: rfc3339_micro(facts.received),
+        response_status: response_status(outcome, context.notes.deleted.lock().clone()),
+        request_received_timestamp: rfc3339_micro(context.received),
         stage_timestamp: rfc3339_micro(at),
         annotations: &annotations,
     };

@@ -14,11 +14,11 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     pairs.iter().map(pair).collect()
 }
 
-fn facts(method: &str, target: &str, pairs: &[(&'static str, &str)]) -> Facts {
+fn facts(method: &str, target: &str, pairs: &[(&'static str, &str)]) -> AuditContext {
     let (method, uri): (Method, Uri) = (method.parse().unwrap(), target.parse().unwrap());
     let peer = Some("10.0.0.9".parse().unwrap());
     let received = RECEIVED.parse().unwrap();
-    let mut facts = Facts::new("id-1".into(), &method, &uri, &headers(pairs), peer, received);
+    let mut facts = AuditContext::new("id-1".into(), &method, &uri, &headers(pairs), peer, received);
     let query = Query::parse(uri.query().unwrap_or_default());
     facts.info = Some(RequestInfo::parse(method.as_str(), uri.path(), &query));
     let user = UserInfo { name: "alice".into(), groups: vec!["devs".into()], ..UserInfo::default() };
@@ -26,7 +26,7 @@ fn facts(method: &str, target: &str, pairs: &[(&'static str, &str)]) -> Facts {
     facts
 }
 
-fn event(facts: &Facts, stage: Stage, outcome: &Outcome) -> Value {
+fn event(facts: &AuditContext, stage: Stage, outcome: &Outcome) -> Value {
     let line = line(facts, stage, outcome, AT.parse().unwrap());
     assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
     serde_json::from_slice(&line).unwrap()

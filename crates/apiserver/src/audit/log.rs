@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 /// Lines that wait for the thread.
 const QUEUE: usize = 8192;
 /// Lines without a request that wait for a place in the queue.
-const LEFT_BEHIND: usize = 4096;
+const MAX_DETACHED: usize = 4096;
 /// Lines that are written at once at most.
 const BATCH: usize = 512;
 
@@ -85,7 +85,7 @@ impl Counters {
 #[derive(Clone)]
 pub struct Log {
     queue: mpsc::Sender<Entry>,
-    left_behind: Arc<Semaphore>,
+    detached: Arc<Semaphore>,
     counters: Counters,
     full: Arc<AtomicBool>,
     losing: Arc<AtomicBool>,
@@ -103,14 +103,14 @@ impl Log {
     /// # Errors
     /// The operating system has no thread to give.
     pub fn start(sink: impl Sink) -> io::Result<Self> {
-        Self::with_room(sink, QUEUE, LEFT_BEHIND)
+        Self::with_room(sink, QUEUE, MAX_DETACHED)
     }
 
-    fn with_room(sink: impl Sink, queue: usize, left_behind: usize) -> io::Result<Self> {
+    fn with_room(sink: impl Sink, queue: usize, detached: usize) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(queue);
         let log = Self {
             queue: sender,
-            left_behind: Arc::new(Semaphore::new(left_behind)),
+            detached: Arc::new(Semaphore::new(detached)),
             counters: Counters::default(),
             full: Arc::default(),
             losing: Arc::default(),
@@ -130,43 +130,43 @@ impl Log {
     }
 
     /// Puts the line into the queue, once there is room. Takes it out of `line` at that moment, so that a caller who
-    /// is dropped while he waits still has it and can [`leave`](Self::leave) it.
+    /// is dropped while he waits still has it and can [`put_detached`](Self::put_detached) it.
     pub(super) async fn put(&self, line: &mut Option<Vec<u8>>) {
         let Some(bytes) = line.take() else { return };
         match self.queue.try_send(Entry::Line(bytes)) {
             Ok(()) => {}
             Err(TrySendError::Full(Entry::Line(bytes))) => {
                 *line = Some(bytes);
-                self.say_full();
+                self.report_full();
                 let place = self.queue.reserve().await;
                 let Some(bytes) = line.take() else { return };
                 match place {
                     Ok(place) => place.send(Entry::Line(bytes)),
-                    Err(_) => self.lose("its thread has ended"),
+                    Err(_) => self.report_lost("its thread has ended"),
                 }
             }
-            Err(_) => self.lose("its thread has ended"),
+            Err(_) => self.report_lost("its thread has ended"),
         }
     }
 
     /// Puts the line into the queue without waiting for it.
-    pub(super) fn leave(&self, line: Vec<u8>) {
+    pub(super) fn put_detached(&self, line: Vec<u8>) {
         let line = match self.queue.try_send(Entry::Line(line)) {
             Ok(()) => return,
             Err(TrySendError::Full(Entry::Line(line))) => line,
-            Err(_) => return self.lose("its thread has ended"),
+            Err(_) => return self.report_lost("its thread has ended"),
         };
-        self.say_full();
+        self.report_full();
         let (Ok(runtime), Ok(permit)) =
-            (tokio::runtime::Handle::try_current(), self.left_behind.clone().try_acquire_owned())
+            (tokio::runtime::Handle::try_current(), self.detached.clone().try_acquire_owned())
         else {
-            return self.lose("its queue is full");
+            return self.report_lost("its queue is full");
         };
         let log = self.clone();
         runtime.spawn(async move {
             let _permit = permit;
             if log.queue.send(Entry::Line(line)).await.is_err() {
-                log.lose("its thread has ended");
+                log.report_lost("its thread has ended");
             }
         });
     }
@@ -198,14 +198,14 @@ impl Log {
         self.counters.events.inc();
     }
 
-    fn say_full(&self) {
+    fn report_full(&self) {
         self.counters.waits.inc();
         if !self.full.swap(true, Ordering::Relaxed) {
             tracing::warn!("the audit log's queue is full: requests wait until it is written");
         }
     }
 
-    fn lose(&self, why: &str) {
+    fn report_lost(&self, why: &str) {
         self.counters.lost(1);
         if !self.losing.swap(true, Ordering::Relaxed) {
             tracing::error!(why, "audit events are lost");
@@ -326,10 +326,10 @@ mod tests {
         let mut last = Some(line(3));
         assert!(log.put(&mut last).now_or_never().is_none(), "there is no room");
         // As if its client had gone while it waited: the line is still there, and can be left behind.
-        log.leave(last.take().unwrap());
+        log.put_detached(last.take().unwrap());
         drop(shut);
         // What was left behind has its permit until it is in the queue.
-        drop(log.left_behind.acquire().await.unwrap());
+        drop(log.detached.acquire().await.unwrap());
         log.flush().await;
         let mut other = Some(line(4));
         log.put(&mut other).await;
@@ -348,12 +348,12 @@ mod tests {
         let shut = memory.gate.clone().lock_owned().await;
         let log = full(&memory).await;
         // One line may wait without a request, the second one is lost.
-        log.leave(line(3));
-        log.leave(line(4));
+        log.put_detached(line(3));
+        log.put_detached(line(4));
         let seen = metrics(&log);
         assert!(seen.contains("apiserver_audit_error_total{plugin=\"log\"} 1"), "{seen}");
         drop(shut);
-        drop(log.left_behind.acquire().await.unwrap());
+        drop(log.detached.acquire().await.unwrap());
         log.flush().await;
         assert_eq!(*memory.text.lock(), b"0\n1\n2\n3\n");
     }

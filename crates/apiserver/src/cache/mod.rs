@@ -1,9 +1,21 @@
 //! The watch cache: the latest objects of all kinds in persistent ordered maps, and a window of recent events.
 //!
-//! One task follows the store and applies each commit; reads take a snapshot (a pointer copy) and never wait
-//! for a writer. A write waits until its own revision has been applied ([`Cache::wait_for`]), so whoever was
-//! answered reads what they wrote. History lives here and not in the engine: a list at an earlier revision is
-//! the present rewound through the window; a watch that begins before the window is refused.
+//! One task follows the store and applies each commit. Reads take a snapshot, which is a pointer copy, and go on without a
+//! lock. A write waits until its own revision has been applied ([`Cache::wait_for`]), so whoever was answered reads what they
+//! wrote. History lives here and not in the engine: a list at an earlier revision is the present rewound through the window; a
+//! watch that begins before the window is refused (`k8s.io/apiserver/pkg/storage/cacher`).
+//!
+//! # Locks
+//!
+//! One [`RwLock`] guards everything. It is a synchronous one and never held across an `.await`:
+//!
+//! - [`Cache::apply`] holds it for writing while it applies one commit with all its changes: nobody ever sees half of a
+//!   transaction. Subscribers run and watchers' queues are filled under it. Both never block: a subscriber works on memory, a
+//!   queue that is full is closed.
+//! - Readers hold it for a lookup or for the copy of a map's root, never while they filter or encode.
+//! - Registering and dropping a watcher needs it for writing, for a moment.
+//!
+//! The published revision (`Cache::revision`) is raised after the lock is free: whoever waits for it finds the lock open.
 
 mod object;
 mod watcher;
@@ -53,11 +65,18 @@ pub(crate) enum CacheError {
     },
 }
 
-/// Told of every change, in order, before readers see the revision.
+/// Is called for every change, in order, before any reader can see it: what a subscriber derives from objects (the RBAC index, the
+/// table of kinds) is never older than the objects.
+///
+/// It runs under the cache's write lock. So it must be quick, must not block, and must not call back into the cache, which would
+/// deadlock. A lock that it takes itself must never be held by anybody who calls the cache.
 pub(crate) type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
 
+/// One resource: all objects below one storage prefix.
 #[derive(Default)]
 struct ResourceCache {
+    /// A persistent map: a clone shares all nodes with the original, and a change copies the path to what is changed. That makes
+    /// snapshots cheap and leaves those that were taken as they are.
     objects: Objects,
     window: Window,
     watchers: Watchers,
@@ -65,18 +84,22 @@ struct ResourceCache {
 
 #[derive(Default)]
 struct Inner {
+    /// By storage prefix. A resource appears with its first object or watcher and stays until the next reload.
     resources: HashMap<Box<str>, ResourceCache>,
     /// The revision at which the whole cache was last loaded.
     loaded: Revision,
-    /// The revision that has been applied last. `Cache::revision` follows it once the lock is free.
+    /// The revision that has been applied last: that at which a snapshot taken now is the whole truth. `Cache::revision` follows
+    /// it once the lock is free.
     applied: Revision,
 }
 
 /// The watch cache of a whole store.
 pub(crate) struct Cache {
     inner: RwLock<Inner>,
+    /// Published after each commit; never ahead of `inner.applied`.
     revision: watch::Sender<Revision>,
     subscribers: Vec<Subscriber>,
+    /// For the readiness check only, so no ordering with anything else is needed.
     following: AtomicBool,
 }
 
@@ -110,11 +133,13 @@ impl Cache {
                 };
                 match event {
                     Some(Ok(event)) => follower.apply(&event),
+                    // The stream has failed or has ended, for example because the store has dropped events that we did not
+                    // take in time. What was missed is unknown, so all is loaded again.
                     ended => {
                         let error = ended.and_then(Result::err).map(|e| e.to_string()).unwrap_or_default();
                         tracing::warn!(error, "the store's event stream ended; loading the store again");
                         follower.following.store(false, Ordering::Relaxed);
-                        let Some(again) = follower.load_again(&store, &stop).await else { return };
+                        let Some(again) = follower.load_until_it_works(&store, &stop).await else { return };
                         events = again;
                         follower.following.store(true, Ordering::Relaxed);
                     }
@@ -124,7 +149,7 @@ impl Cache {
         Ok(cache)
     }
 
-    async fn load_again(
+    async fn load_until_it_works(
         &self,
         store: &Arc<dyn Store>,
         stop: &CancellationToken,
@@ -142,35 +167,40 @@ impl Cache {
         }
     }
 
+    /// Loads everything and takes up the events after it. Nothing is missed between the two: the watch begins at the revision of
+    /// the listing.
     async fn load(
         &self,
         store: &Arc<dyn Store>,
     ) -> Result<fleetpass_store::EventStream, fleetpass_store::Error> {
         let listing = store.list("/registry/").await?;
+        // Before the reset: if this fails, the cache keeps what it has.
         let events = store.watch(listing.revision).await?;
         self.reset(&listing.entries, listing.revision);
         Ok(events)
     }
 
-    /// Replaces everything. Watchers are ended: they cannot be told what they missed.
+    /// Replaces everything. Watchers are ended, since they cannot be told what they have missed: their queues close with the old
+    /// resources, their clients begin again. Subscribers are told of every object (again) and of every one that is gone.
     fn reset(&self, entries: &[Entry], revision: Revision) {
         let mut inner = self.inner.write();
         let before = std::mem::take(&mut inner.resources);
         inner.loaded = revision;
         inner.applied = revision;
         for entry in entries {
-            let Some(object) = read(entry) else { continue };
+            let Some(object) = parse(entry) else { continue };
             let prefix = split_key(&entry.key).0;
             let cache = inner.resource(prefix);
             cache.objects.insert_cow(object.key.clone(), object.clone());
-            self.tell(prefix, &Event::new(object.revision, EventKind::Added, object, None));
+            self.notify(prefix, &Event::new(object.revision, EventKind::Added, object, None));
         }
+        // What was deleted while nobody looked. Subscribers must hear of it, or a role binding that is gone would stay in force.
         for (prefix, old) in before {
             let now = inner.resource(&prefix);
             for (key, gone) in &old.objects {
                 if now.objects.get(key).is_none() {
                     let last = Arc::new(gone.at_revision(revision));
-                    self.tell(&prefix, &Event::new(revision, EventKind::Deleted, last, Some(gone.clone())));
+                    self.notify(&prefix, &Event::new(revision, EventKind::Deleted, last, Some(gone.clone())));
                 }
             }
         }
@@ -178,12 +208,13 @@ impl Cache {
         self.revision.send_replace(revision);
     }
 
+    /// Applies one commit. The lock is held for all of its changes, which have one revision.
     fn apply(&self, commit: &fleetpass_store::Event) {
         let mut inner = self.inner.write();
         for change in &commit.changes {
             match change {
                 Change::Put(entry) => {
-                    let Some(object) = read(entry) else { continue };
+                    let Some(object) = parse(entry) else { continue };
                     let prefix = split_key(&entry.key).0;
                     let cache = inner.resource(prefix);
                     let previous = cache.objects.insert_cow(object.key.clone(), object.clone());
@@ -204,18 +235,20 @@ impl Cache {
             }
         }
         inner.applied = commit.revision;
+        // First unlock, then publish: those who are woken want to read.
         drop(inner);
         self.revision.send_replace(commit.revision);
     }
 
+    /// Subscribers first, then the window and the watchers: a client that is told of a change must find its effects.
     fn publish(&self, prefix: &str, cache: &mut ResourceCache, event: Event) {
-        self.tell(prefix, &event);
+        self.notify(prefix, &event);
         let event = Arc::new(event);
         cache.window.push(event.clone());
         cache.watchers.send(&event);
     }
 
-    fn tell(&self, prefix: &str, event: &Event) {
+    fn notify(&self, prefix: &str, event: &Event) {
         for subscriber in &self.subscribers {
             subscriber(prefix, event);
         }
@@ -231,15 +264,16 @@ impl Cache {
         *self.revision.borrow()
     }
 
-    /// Waits until `revision` has been applied.
+    /// Waits until `revision` has been applied, however long that takes. Dropping the future is harmless.
     pub(crate) async fn wait_for(&self, revision: Revision) {
-        // The sender lives as long as `self`, so this cannot fail.
+        // An error would mean that the sender is gone, and that lives as long as `self`.
         let _ = self.revision.subscribe().wait_for(|r| *r >= revision).await;
     }
 
     /// Waits for a revision that a client asked for, up to three seconds as kube-apiserver does
     /// (`blockTimeout` in `storage/cacher/watch_cache.go`).
     pub(crate) async fn wait_for_fresh(&self, revision: Revision) -> Result<(), CacheError> {
+        // Nearly always true; it saves the timer and the subscription.
         if self.revision() >= revision {
             return Ok(());
         }
@@ -261,9 +295,11 @@ impl Cache {
         (inner.applied, inner.resources.get(prefix).map(|c| c.objects.clone()).unwrap_or_default())
     }
 
-    /// All objects of a resource as they were at `revision`, which must not be in the future.
+    /// All objects of a resource as they were at `revision`, which must not be in the future: the present with the events since
+    /// then undone, the latest first. Costs time for each of these events, at most as many as the window holds.
     pub(crate) fn snapshot_at(&self, prefix: &str, revision: Revision) -> Result<Objects, CacheError> {
         let inner = self.inner.read();
+        // No object or watcher since the store was loaded, so it was empty at every revision from then on.
         let Some(cache) = inner.resources.get(prefix) else {
             return if revision >= inner.loaded {
                 Ok(Objects::default())
@@ -276,6 +312,7 @@ impl Cache {
         }
         let mut objects = cache.objects.clone();
         for event in cache.window.backwards_to(revision) {
+            // Undoing: what was there before comes back; what the event created goes.
             match &event.previous {
                 Some(previous) => objects.insert_cow(previous.key.clone(), previous.clone()),
                 None => objects.remove_cow(&event.object.key),
@@ -297,12 +334,12 @@ impl Cache {
         if after < cache.window.start() {
             return Err(CacheError::TooOld { asked: after, oldest: cache.window.start() });
         }
-        let missed = cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
-        Ok(self.register(prefix, namespace, cache, missed))
+        let backlog = cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
+        Ok(self.register(prefix, namespace, cache, backlog))
     }
 
-    /// Follows a resource from now on, beginning with what is there: the objects and the revision at which
-    /// they are the whole truth.
+    /// Follows a resource from now on, beginning with what is there: the objects and the revision at which they are the whole
+    /// truth. One step under the lock, so the watcher's first event is the first one after that revision.
     pub(crate) fn watch_from_now(
         self: &Arc<Self>,
         prefix: &str,
@@ -316,16 +353,19 @@ impl Cache {
         (applied, objects, watcher)
     }
 
+    /// Adds a watcher. It removes itself when it is dropped, which takes the write lock: a [`Watcher`] must not be dropped while
+    /// the lock is held.
     fn register(
         self: &Arc<Self>,
         prefix: &str,
         namespace: &str,
         cache: &mut ResourceCache,
-        missed: VecDeque<Arc<Event>>,
+        backlog: VecDeque<Arc<Event>>,
     ) -> Watcher {
         let (id, events) = cache.watchers.add(namespace);
+        // Weak: a watcher must not keep a cache alive that its server has let go of.
         let (cache, prefix, namespace) = (Arc::downgrade(self), prefix.to_string(), namespace.to_string());
-        Watcher::new(missed, events, move || {
+        Watcher::new(backlog, events, move || {
             if let Some(cache) = cache.upgrade()
                 && let Some(resource) = cache.inner.write().resources.get_mut(prefix.as_str())
             {
@@ -342,7 +382,10 @@ impl Cache {
 }
 
 impl Inner {
+    /// The resource, which is made if it is not there. Its window begins when the store was loaded, not now: it was empty since,
+    /// so nothing that happened after that has been forgotten.
     fn resource(&mut self, prefix: &str) -> &mut ResourceCache {
+        // Two lookups instead of `entry`, which would need an owned key for each change.
         if !self.resources.contains_key(prefix) {
             let cache = ResourceCache { window: Window::new(self.loaded), ..ResourceCache::default() };
             self.resources.insert(prefix.into(), cache);
@@ -351,7 +394,8 @@ impl Inner {
     }
 }
 
-fn read(entry: &Entry) -> Option<Arc<Object>> {
+/// A stored value as an object. One that cannot be read is left out and logged, so that it does not take down all others.
+fn parse(entry: &Entry) -> Option<Arc<Object>> {
     match Object::from_entry(entry) {
         Ok(object) => Some(Arc::new(object)),
         Err(error) => {

@@ -36,8 +36,10 @@ pub(crate) struct Object {
     pub revision: Revision,
     /// The labels, for selectors.
     pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// The stored text, without `metadata.resourceVersion`.
     json: Bytes,
-    at: usize,
+    /// Where in `json` the members of `metadata` begin: right behind `"metadata":{`.
+    splice_at: usize,
 }
 
 impl std::fmt::Debug for Object {
@@ -79,6 +81,8 @@ impl Object {
 
     /// An object from its stored text.
     pub(crate) fn new(key: Arc<str>, revision: Revision, json: Bytes) -> Result<Self, Malformed> {
+        // The first occurrence is the object's own metadata: only `kind` and `apiVersion` stand before it, and a quote inside a
+        // string would be escaped.
         let Some(at) = json.windows(METADATA.len()).position(|w| w == METADATA) else {
             return Err(Malformed { key, why: "it has no metadata" });
         };
@@ -87,12 +91,12 @@ impl Object {
         };
         let labels = labelled.metadata.labels.unwrap_or_default();
         let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Ok(Self { key, revision, labels, json, at: at + METADATA.len() })
+        Ok(Self { key, revision, labels, json, splice_at: at + METADATA.len() })
     }
 
     /// The object as a tree, with `metadata.resourceVersion`.
     pub(crate) fn value(&self) -> Value {
-        // `new` has parsed it once; what parsed then parses now.
+        // `new` has parsed it as JSON, so this cannot fail.
         let mut value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
         set_resource_version(&mut value, self.revision);
         value
@@ -105,7 +109,7 @@ impl Object {
             revision,
             labels: self.labels.clone(),
             json: self.json.clone(),
-            at: self.at,
+            splice_at: self.splice_at,
         }
     }
 
@@ -125,7 +129,8 @@ impl Object {
         out.extend_from_slice(METADATA);
         out.extend_from_slice(b"\"resourceVersion\":\"");
         out.extend_from_slice(self.revision.to_string().as_bytes());
-        let rest = &self.json[self.at..];
+        let rest = &self.json[self.splice_at..];
+        // No comma in front of the end of an empty `metadata`.
         out.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
         out.extend_from_slice(rest);
     }
@@ -135,7 +140,8 @@ impl Object {
         split_key(&self.key).1
     }
 
-    /// Whether `text` is what is stored already.
+    /// Whether `text` is what is stored already: a write of it would change nothing. Comparing bytes is enough, because all
+    /// that is stored was encoded by [`encode_for_storage`].
     pub(crate) fn is_same_text(&self, text: &[u8]) -> bool {
         self.json == text
     }
@@ -188,7 +194,7 @@ pub(crate) fn encode(value: &Value) -> Vec<u8> {
 
 /// The JSON text that is stored: as [`encode`], without `metadata.resourceVersion`.
 pub(crate) fn encode_for_storage(value: &Value) -> Bytes {
-    // It is kept for long, and thousands of times: without the room in which it was written.
+    // Thousands of these are kept for long: give back the spare capacity of the buffer.
     encode_object(value, false).into_boxed_slice().into()
 }
 

@@ -1,4 +1,9 @@
-//! Those who follow a resource: bounded queues, found by namespace so that a change costs only those it concerns.
+//! Watchers of a resource: bounded queues, found by namespace, so that the cost of a change depends on the number of watchers
+//! that it concerns and not on the number of all.
+//!
+//! A watcher that does not keep up is ended, never waited for (`k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go`): events are
+//! queued under the cache's lock, and waiting would stall every writer. Its client begins again at the last revision that it saw,
+//! from the window.
 
 use super::object::{Head, Object};
 use bytes::Bytes;
@@ -8,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// How many events may wait for one watcher before it is ended.
+/// How many events may wait for one watcher before it is ended. Events are shared, so a full queue costs 1024 pointers.
 const QUEUE: usize = 1024;
 
 /// What happened to an object.
@@ -44,7 +49,8 @@ pub(crate) struct Event {
     pub object: Arc<Object>,
     /// The object before the change.
     pub previous: Option<Arc<Object>>,
-    /// The JSON line under the head that was asked for last: encoded once, shared by all its watchers.
+    /// The JSON line for the API version that was wanted last: encoded once, shared by all watchers of that version. Nearly always
+    /// there is only one. The lock is held while encoding, so that others wait for the line instead of making it too.
     encoded: Mutex<Option<(Box<str>, Bytes)>>,
 }
 
@@ -124,8 +130,8 @@ impl Watchers {
         }
     }
 
-    /// Hands the event to all whom it concerns. Whoever's queue is full is let go: its queue ends, and the
-    /// client comes back with the last revision it saw.
+    /// Queues the event for the watchers of its namespace and for those of all namespaces. A watcher whose queue is full, or
+    /// which is gone, is removed: its queue closes, and it ends after the events that are in it.
     pub(super) fn send(&mut self, event: &Arc<Event>) {
         let namespace = event.object.namespace_and_name().0;
         let all = (!namespace.is_empty()).then_some("");
@@ -137,25 +143,27 @@ impl Watchers {
     }
 }
 
-/// One who follows a resource.
+/// The receiving end of one watch.
 pub(crate) struct Watcher {
-    missed: VecDeque<Arc<Event>>,
+    /// Events of the window that happened before this watcher was registered; they come before those of the queue.
+    backlog: VecDeque<Arc<Event>>,
     events: mpsc::Receiver<Arc<Event>>,
     on_drop: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Watcher {
     pub(super) fn new(
-        missed: VecDeque<Arc<Event>>,
+        backlog: VecDeque<Arc<Event>>,
         events: mpsc::Receiver<Arc<Event>>,
         on_drop: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { missed, events, on_drop: Box::new(on_drop) }
+        Self { backlog, events, on_drop: Box::new(on_drop) }
     }
 
-    /// The next event; `None` if this watcher was too slow and has been let go.
+    /// The next event; `None` if the watch was ended, because it was too slow or because the cache was loaded again. Cancel-safe:
+    /// an event leaves the queue only when it is returned.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
-        match self.missed.pop_front() {
+        match self.backlog.pop_front() {
             Some(event) => Some(event),
             None => self.events.recv().await,
         }
@@ -163,7 +171,7 @@ impl Watcher {
 
     /// Whether no event is waiting.
     pub(crate) fn is_empty(&self) -> bool {
-        self.missed.is_empty() && self.events.is_empty()
+        self.backlog.is_empty() && self.events.is_empty()
     }
 }
 

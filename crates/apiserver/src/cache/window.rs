@@ -6,20 +6,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How many events are remembered at most.
-const EVENTS: usize = 4096;
-/// How many bytes of objects they may have, unless they are few.
-const BYTES: usize = 16 << 20;
-/// How many are remembered whatever their size.
-const FEW: usize = 100;
-/// Watchers read events soon after they come; the lines of the older ones are written anew for who is late.
-const WITH_LINES: usize = 256;
+const MAX_EVENTS: usize = 4096;
+/// How many bytes of objects they may keep alive, unless they are few: 16 MiB for each resource.
+const MAX_BYTES: usize = 16 << 20;
+/// How many are remembered whatever their size: without any, a watcher of large objects could never catch up.
+const MIN_EVENTS: usize = 100;
+/// How many of the latest events keep their encoded line. Watchers read events soon after they come; for one that is late, the
+/// line is encoded again.
+const MAX_ENCODED: usize = 256;
 
 /// The last events, in order.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     events: VecDeque<Arc<Event>>,
-    /// Of the objects that the events brought; those before them were brought by earlier events.
+    /// The size of all `event.object`. Not of `event.previous`: that is the object of an earlier event, or was there before.
     bytes: usize,
+    /// All events after this revision are in `events`.
     start: Revision,
 }
 
@@ -38,12 +40,15 @@ impl Window {
     pub(super) fn push(&mut self, event: Arc<Event>) {
         self.bytes += event.object.size();
         self.events.push_back(event);
-        while self.events.len() > EVENTS || (self.bytes > BYTES && self.events.len() > FEW) {
+        while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > MIN_EVENTS) {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.object.size();
+            // A commit has several events of one revision. If only some of them are forgotten, the revision is: who asks for
+            // events after `start` needs none of it.
             self.start = oldest.revision;
         }
-        if let Some(older) = self.events.len().checked_sub(WITH_LINES + 1) {
+        // One event came in, so one passes the limit.
+        if let Some(older) = self.events.len().checked_sub(MAX_ENCODED + 1) {
             self.events[older].forget_line();
         }
     }
@@ -79,14 +84,14 @@ mod tests {
 
     #[test]
     fn the_number_of_events_and_their_bytes_are_bounded() {
-        let few = FEW as Revision;
+        let few = MIN_EVENTS as Revision;
         for (events, size, kept) in [
             (10, 10, 10),
-            (5_000, 10, EVENTS),
+            (5_000, 10, MAX_EVENTS),
             // 64 KiB each: 16 MiB are less than 256 of them.
             (1_000, 64 << 10, 255),
             // Larger than all that is allowed: some are remembered all the same.
-            (few + 20, 200 << 10, FEW),
+            (few + 20, 200 << 10, MIN_EVENTS),
         ] {
             let window = filled(1..=events, size);
             assert_eq!(window.events.len(), kept, "{events} of {size} bytes");

@@ -1,8 +1,10 @@
 //! create (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/generic/registry/store.go`).
 
-use super::{
-    Registry, Scope, Written, inward, managed, outward, random_u64, settled, store_error, to_stored,
-};
+use super::conversion::{round_trip, to_external, to_internal, to_stored};
+use super::engine::{Registry, random_u64};
+use super::errors::store_error;
+use super::managed;
+use super::scope::{Scope, Written};
 use crate::cache::{encode_for_storage, set_resource_version};
 use crate::resources::namespaces;
 use fleetpass_apimachinery::meta;
@@ -13,12 +15,15 @@ use serde_json::Value;
 
 impl Registry {
     /// Creates `object`, which has been decoded by the kind's schema and defaulted by its strategy.
+    ///
+    /// # Errors
+    /// 409 if there is one of that name, and what admission and validation say.
     pub(crate) async fn create(&self, scope: &Scope<'_>, mut object: Value) -> Result<Written, Status> {
         prepare::match_namespace(&mut object, scope.namespace)?;
         let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
         managed::track_create(scope, &mut object);
         self.create_tracked(scope, object, &mut warnings).await.map(|object| Written {
-            object: outward(scope.row, &scope.version.name, object),
+            object: to_external(scope.row, &scope.version.name, object),
             created: true,
             warnings,
         })
@@ -31,12 +36,14 @@ impl Registry {
         object: Value,
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
-        self.fresh().await?;
-        let mut object = inward(scope.row, object);
+        self.wait_until_fresh().await?;
+        let mut object = to_internal(scope.row, object);
+        // Once, before the loop: a mutating admission must not run again on its own result. Everything behind it starts from a
+        // fresh copy, since each attempt has another name, and the name may go into what the kind prepares.
         self.admit(scope, &mut object, None)?;
         for attempt in 1.. {
             let mut candidate = object.clone();
-            let (generated, warned) = self.complete(scope, &mut candidate)?;
+            let (generated, warned) = self.prepare_new(scope, &mut candidate)?;
             match self.insert(scope, candidate).await {
                 Err(status) if status.reason == "AlreadyExists" && generated => {
                     if attempt == prepare::NAME_ATTEMPTS {
@@ -53,7 +60,7 @@ impl Registry {
         unreachable!("the loop ends by returning")
     }
 
-    /// Admission of a write: what the namespace allows, then what the kind allows.
+    /// Admission of a write: what the namespace allows (nothing new while it is being deleted), then what the kind allows.
     pub(super) fn admit(
         &self,
         scope: &Scope<'_>,
@@ -68,9 +75,9 @@ impl Registry {
         scope.strategy.admit(&ctx, object, old)
     }
 
-    /// Fills in what the server sets, lets the kind prepare the object, and validates it. Returns whether the
-    /// name was generated, and warnings.
-    fn complete(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
+    /// Fills in what the server sets, lets the kind prepare the object, and validates it (`rest.BeforeCreate`). Returns whether
+    /// the name was generated, and warnings.
+    fn prepare_new(&self, scope: &Scope<'_>, object: &mut Value) -> Result<(bool, Vec<String>), Status> {
         let ctx = self.context(scope);
         let strategy = scope.strategy;
         let uid = uuid::Uuid::new_v4().to_string();
@@ -83,6 +90,7 @@ impl Registry {
         };
         let generated = prepare::for_create(object, &new)?;
         strategy.prepare_for_create(&ctx, object);
+        // Errors of metadata come first, as in `BeforeCreate`: clients see the order.
         let mut errors = metadata::validate(object, scope.row.resource.namespaced, &|name, prefix| {
             strategy.validate_name(name, prefix)
         });
@@ -93,7 +101,7 @@ impl Registry {
         strategy.admit_final(&ctx, object, None)?;
         let warnings = strategy.warnings(&ctx, object, None);
         strategy.canonicalize(object);
-        *object = settled(self, scope, std::mem::take(object));
+        *object = round_trip(&self.catalog, scope, std::mem::take(object));
         Ok((generated, warnings))
     }
 
@@ -105,15 +113,18 @@ impl Registry {
         meta::metadata_mut(&mut object).remove("resourceVersion");
         let name = meta::name(&object).to_string();
         let key = scope.key(&name);
+        // The store would find this out; a dry run does not get that far.
         if scope.options.dry_run {
             return match self.cache.get(&key) {
-                Some(existing) => Err(self.taken(scope, &name, &existing.value())),
+                Some(existing) => Err(self.already_exists(scope, &name, &existing.value())),
                 None => Ok(object),
             };
         }
         let value = encode_for_storage(&to_stored(scope.row, &object));
         match self.store.commit(Txn::create(key, value)).await {
             Ok(revision) => {
+                // Before answering: the client must be able to read what it wrote. There is no timeout here, because the write
+                // has happened and "failed" would be wrong; the request's own deadline bounds the wait.
                 self.cache.wait_for(revision).await;
                 set_resource_version(&mut object, revision);
                 Ok(object)
@@ -121,13 +132,14 @@ impl Registry {
             Err(fleetpass_store::Error::Conflict { current, .. }) => {
                 let existing = current.and_then(|entry| crate::cache::Object::from_entry(&entry).ok());
                 let existing = existing.map(|object| object.value()).unwrap_or_default();
-                Err(self.taken(scope, &name, &existing))
+                Err(self.already_exists(scope, &name, &existing))
             }
             Err(error) => Err(store_error(error)),
         }
     }
 
-    fn taken(&self, scope: &Scope<'_>, name: &str, existing: &Value) -> Status {
+    /// 409; the message says so if the object that has the name is being deleted, since waiting helps then.
+    fn already_exists(&self, scope: &Scope<'_>, name: &str, existing: &Value) -> Status {
         let mut status = Status::already_exists(scope.gr(), name);
         if meta::is_being_deleted(existing) {
             status.message = format!("object is being deleted: {}", status.message);

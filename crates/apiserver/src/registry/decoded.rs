@@ -1,4 +1,5 @@
-//! Objects that were decoded lately: the namespace that everything goes into, the account that tokens are asked for.
+//! Recently decoded objects. Nearly every request looks at the same few objects, such as the namespace of the new object or
+//! the account of the token, and decoding them each time would be most of the request's work.
 
 use crate::cache::Object;
 use parking_lot::Mutex;
@@ -11,7 +12,8 @@ const LARGEST: usize = 4096;
 
 type Slot = Mutex<Option<(Arc<Object>, Arc<Value>)>>;
 
-/// A bounded number of objects with their trees.
+/// A bounded number of objects with their trees: a direct-mapped cache by the address of the object. An object never changes (a
+/// write makes another one), so an entry is never wrong, only unused.
 pub(super) struct Decoded(Box<[Slot]>);
 
 impl Default for Decoded {
@@ -23,7 +25,8 @@ impl Default for Decoded {
 impl Decoded {
     /// The object as a tree ([`Object::value`]).
     pub(super) fn value(&self, object: &Arc<Object>) -> Arc<Value> {
-        // The address is that object's alone as long as the slot has a handle to it.
+        // An address can be used again once its object is freed. That does not matter: the slot holds the object that it knows,
+        // and identity is compared below. The lowest four bits are the same for all allocations.
         let address = Arc::as_ptr(object) as usize;
         let slot = self.0.get((address >> 4) % SLOTS).filter(|_| object.size() <= LARGEST);
         let Some(slot) = slot else { return Arc::new(object.value()) };
@@ -32,6 +35,7 @@ impl Decoded {
         {
             return value.clone();
         }
+        // Decoded without the lock. Two threads may both do it; either result is right.
         let value = Arc::new(object.value());
         *slot.lock() = Some((object.clone(), value.clone()));
         value

@@ -1,9 +1,12 @@
 //! delete and deletecollection (`k8s.io/apiserver/pkg/registry/rest/delete.go`,
 //! `pkg/registry/generic/registry/store.go`).
 
-use super::{
-    CONFLICT_RETRIES, Listed, Registry, Scope, inward, outward, store_error, to_stored, update::is_let_go,
-};
+use super::conversion::{to_external, to_internal, to_stored};
+use super::engine::Registry;
+use super::errors::store_error;
+use super::read::Listed;
+use super::scope::Scope;
+use super::update::{CONFLICT_RETRIES, should_remove};
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
@@ -34,16 +37,21 @@ impl std::fmt::Debug for Deleted {
 }
 
 impl Registry {
-    /// Deletes one object, or begins to.
+    /// Deletes one object, or marks it as being deleted if something holds it: finalizers, a grace period, its kind.
+    ///
+    /// # Errors
+    /// 404, 409 for a precondition that does not hold, and what the kind's admission says.
     pub(crate) async fn delete(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
+        // Before the lookup, as admission of a deletion is in `endpoints/handlers/delete.go`.
         scope.strategy.admit_delete(&self.context(scope))?;
-        self.fresh().await?;
+        self.wait_until_fresh().await?;
         let key = scope.key(scope.name);
         for _ in 0..=CONFLICT_RETRIES {
             let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
+            // A deletion has no version to insist on (unless as a precondition, which each attempt checks): retry on conflicts.
             match self.try_delete(scope, request, &stored).await? {
                 Some(deleted) => return Ok(deleted),
-                None => self.fresh().await?,
+                None => self.wait_until_fresh().await?,
             }
         }
         Err(Status::conflict(
@@ -60,18 +68,20 @@ impl Registry {
         request: &DeleteOptions,
         stored: &Object,
     ) -> Result<Option<Deleted>, Status> {
-        let old = inward(scope.row, self.present(scope, stored));
+        let old = to_internal(scope.row, self.present(scope, stored));
         check_preconditions(scope, request, &old)?;
         let mut object = old.clone();
-        let graceful = self.mark(scope, request, &mut object);
-        let gone = is_let_go(scope.strategy, &object);
-        let out = |object| outward(scope.row, &scope.version.name, object);
-        // Kinds that end gracefully answer the marked object, also when it is gone at once.
+        let graceful = self.mark_deleted(scope, request, &mut object);
+        let gone = should_remove(scope.strategy, &object);
+        let out = |object| to_external(scope.row, &scope.version.name, object);
+        // What the client is shown of an object that is gone at once: as it was stored, or, for kinds that end gracefully, as
+        // it was marked.
         let last = |marked: Value, old: Value| if gone && !graceful { old } else { marked };
         let txn = if gone {
             Txn::delete(stored.key.clone(), stored.revision)
         } else {
             let value = encode_for_storage(&to_stored(scope.row, &object));
+            // Marked already, by an earlier deletion: nothing to write.
             if stored.is_same_text(&value) {
                 return Ok(Some(Deleted { object: out(old), gone: false }));
             }
@@ -93,7 +103,9 @@ impl Registry {
         }
     }
 
-    /// Deletes all objects that a query selects, in order; the answer is what was selected.
+    /// Deletes all objects that a query selects, one after the other (`--delete-collection-workers` is 1 by default); the answer
+    /// is what was selected. Not atomic: what was deleted before an error stays deleted, and so it is when the client goes away
+    /// in the middle.
     pub(crate) async fn delete_collection(
         &self,
         scope: &Scope<'_>,
@@ -117,7 +129,7 @@ impl Registry {
         let scope = Scope { namespace, name, ..*scope };
         match self.delete(&scope, request).await {
             Ok(_) => Ok(()),
-            // Somebody else was faster, or it went with another one: it is gone, which is what was asked for.
+            // Somebody else has deleted it since the list was made: it is gone, as the client wanted.
             Err(status) if status.reason == "NotFound" => Ok(()),
             Err(status) => Err(status),
         }
@@ -127,7 +139,7 @@ impl Registry {
 impl Registry {
     /// Marks an object as being deleted: time, grace period, and the finalizers that the propagation asks for
     /// (`rest.BeforeDelete`). Returns whether the kind ends gracefully.
-    fn mark(&self, scope: &Scope<'_>, request: &DeleteOptions, object: &mut Value) -> bool {
+    fn mark_deleted(&self, scope: &Scope<'_>, request: &DeleteOptions, object: &mut Value) -> bool {
         let strategy = scope.strategy;
         let grace = strategy.graceful_deletion(&self.context(scope), object, request.grace_period_seconds);
         let seconds = grace.unwrap_or(0).max(0);
@@ -135,17 +147,18 @@ impl Registry {
         let earlier = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
         let ends = scope.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(scope.now);
         let metadata = meta::metadata_mut(object);
-        // A second deletion can only shorten the grace period.
+        // Another deletion can shorten the grace period, never lengthen it (`BeforeDelete`).
         let shorter = earlier.is_some_and(|e| seconds < e);
         if first || shorter {
             metadata.insert("deletionTimestamp".into(), time::rfc3339(ends).into());
             metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
         }
+        // The mark is a change of what is desired, so it counts, for kinds that count at all.
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
         if first && generation > 0 {
             metadata.insert("generation".into(), (generation + 1).into());
         }
-        let held = finalizers(metadata.get("finalizers"), request);
+        let held = deletion_finalizers(metadata.get("finalizers"), request);
         match held.is_empty() {
             true => metadata.remove("finalizers"),
             false => metadata.insert("finalizers".into(), held.into()),
@@ -158,7 +171,7 @@ impl Registry {
 }
 
 /// The finalizers of an object whose deletion asks for this propagation (`deletionFinalizersForGarbageCollection`).
-fn finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
+fn deletion_finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
     let mut names: Vec<String> = current
         .and_then(Value::as_array)
         .map(|list| list.iter().filter_map(Value::as_str).map(Into::into).collect())
@@ -170,7 +183,7 @@ fn finalizers(current: Option<&Value>, request: &DeleteOptions) -> Vec<String> {
         (None, None) => None,
     };
     let wanted = match propagation {
-        // Without a wish, finalizers that stand there already say what to do.
+        // No policy in the request: an earlier request's finalizers, if there are any, stay in force.
         None => return names,
         Some(Propagation::Background) => None,
         Some(Propagation::Orphan) => Some(ORPHAN),

@@ -1,7 +1,7 @@
 //! Which object a write is about: the path says it, and the body has to agree
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/rest.go`, `checkName`).
 
-use super::Scope;
+use super::scope::Scope;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::validation::prepare;

@@ -1,7 +1,7 @@
 //! Who owns which field after a write: the registry's side of [`FieldManager`].
 
-use super::Scope;
 use super::patch_status::patch_status;
+use super::scope::Scope;
 use fleetpass_apimachinery::gvk::{GvkRef, api_version};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apply::fieldpath::Set;
@@ -14,7 +14,8 @@ static STATUS: LazyLock<Set> = LazyLock::new(|| Set::of(&["status"]));
 static SPEC: LazyLock<Set> = LazyLock::new(|| Set::of(&["spec"]));
 static ALL_BUT_STATUS: LazyLock<Set> = LazyLock::new(|| Set::of(&["metadata", "spec"]));
 
-/// The fields that a write to this resource or subresource leaves as they were (`GetResetFields`).
+/// The fields that a write to this resource or subresource leaves as they were (`GetResetFields`): nobody becomes the owner of
+/// a value that the server throws away.
 fn reset_fields(scope: &Scope<'_>) -> &'static Set {
     let has_status = scope.row.subresource("status", &scope.version.name).is_some();
     match (scope.subresource, scope.row.resource.custom) {
@@ -25,7 +26,7 @@ fn reset_fields(scope: &Scope<'_>) -> &'static Set {
     }
 }
 
-/// Calls `act` with the field manager of the request, which borrows from what is put together for it here.
+/// Calls `act` with the field manager of the request. A closure, because the manager borrows from values that live here.
 fn with_manager<T>(scope: &Scope<'_>, act: impl FnOnce(&FieldManager<'_>) -> T) -> T {
     let resource = &scope.row.resource;
     let known: Vec<String> =
@@ -62,8 +63,10 @@ pub(super) fn track_update(scope: &Scope<'_>, old: &Value, object: &mut Value) {
     with_manager(scope, |manager| manager.update(Some(old), object));
 }
 
-/// Takes back times in managed fields if nothing else changed, so that the write is none.
-pub(super) fn settle_times(object: &mut Value, old: &Value) {
+/// Puts back the times of managed fields if nothing else has changed, so that the write is recognised as one that changes
+/// nothing: an apply that is repeated every minute must not write every minute (`IgnoreManagedFieldsTimestampsTransformer` in
+/// `k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager/equality.go`).
+pub(super) fn keep_unchanged_times(object: &mut Value, old: &Value) {
     keep_times(object, old);
 }
 

@@ -1,77 +1,93 @@
 //! What the server itself writes: bootstrap objects, the status of CRDs.
 
-use super::{Registry, Scope};
+use super::engine::Registry;
+use super::scope::Scope;
 use crate::catalog::Row;
 use crate::strategy::{Handler, Strategy, WriteOptions};
+use crate::system_user::system_user;
+use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_codec::options::DeleteOptions;
 use serde_json::Value;
 use std::sync::Arc;
 
+/// What a write of the server itself does with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnWrite {
+    /// It is not there yet.
+    Create,
+    /// It is there and is changed.
+    Update,
+    /// It is there, but what has to change is immutable: it is deleted and created again.
+    Replace,
+}
+
+/// The options of the server's own writes: they are owned by the field manager that a real server's are owned by.
+fn own_options() -> WriteOptions {
+    WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() }
+}
+
 impl Registry {
-    /// Creates, updates, or deletes and creates again (`replace`) a cluster-scoped object of a built-in kind.
-    #[allow(clippy::too_many_arguments)] // one call site, and each argument is a fact of its own
+    /// Writes a cluster-scoped object of a built-in kind.
     pub(crate) async fn write_own(
         &self,
         group: &str,
         plural: &str,
-        name: &str,
         mut object: Value,
-        exists: bool,
-        replace: bool,
-        user: &UserInfo,
-        options: &WriteOptions,
+        how: OwnWrite,
     ) -> Result<(), Status> {
         let row = self.row(group, plural)?;
         let strategy = row.strategy().cloned().ok_or_else(Status::method_not_allowed)?;
-        let scope = self.own_scope(&row, &*strategy, name, "", user, options);
+        let (user, options) = (system_user(), own_options());
+        let name = meta::name(&object).to_string();
+        let scope = self.own_scope(&row, &*strategy, &name, "", &user, &options);
         strategy.default(&mut object);
-        if replace {
+        if how == OwnWrite::Replace {
             self.delete(&scope, &DeleteOptions::default()).await?;
         }
-        let result = if exists && !replace {
-            self.update(&scope, object).await
-        } else {
-            self.create(&Scope { name: "", ..scope }, object).await
+        let result = match how {
+            OwnWrite::Update => self.update(&scope, object).await,
+            // As on the collection's path: the name of a new object is that of its body.
+            OwnWrite::Create | OwnWrite::Replace => self.create(&Scope { name: "", ..scope }, object).await,
         };
         match result {
             Ok(_) => Ok(()),
-            // Another replica was faster.
+            // Another replica created it first; all of them bring along the same objects.
             Err(status) if status.reason == "AlreadyExists" => Ok(()),
             Err(status) => Err(status),
         }
     }
 
-    /// Updates a subresource of a cluster-scoped object of a built-in kind.
+    /// Updates a subresource of a cluster-scoped object of a built-in kind; an empty `subresource` means the object itself.
     pub(crate) async fn update_own(
         &self,
         group: &str,
         plural: &str,
         subresource: &'static str,
         object: Value,
-        user: &UserInfo,
     ) -> Result<(), Status> {
         let row = self.row(group, plural)?;
-        let name = fleetpass_apimachinery::meta::name(&object).to_string();
+        let name = meta::name(&object).to_string();
         let version = row.resource.versions.first().map(|v| v.name.clone()).unwrap_or_default();
         let strategy = match row.subresource(subresource, &version).map(|s| &s.handler) {
             Some(Handler::Update(strategy)) => strategy.clone(),
             _ => row.strategy().cloned().ok_or_else(Status::method_not_allowed)?,
         };
-        let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
-        let scope = self.own_scope(&row, &*strategy, &name, subresource, user, &options);
+        let (user, options) = (system_user(), own_options());
+        let scope = self.own_scope(&row, &*strategy, &name, subresource, &user, &options);
         self.update(&scope, object).await.map(|_| ())
     }
 
     /// Deletes all objects of a custom kind; those with finalizers stay marked. Returns how many are left.
-    pub(crate) async fn delete_all(&self, row: &Arc<Row>, user: &UserInfo) -> Result<usize, Status> {
+    pub(crate) async fn delete_all(&self, row: &Arc<Row>) -> Result<usize, Status> {
         let Some(strategy) = row.strategy().cloned() else { return Ok(0) };
-        let options = WriteOptions::default();
+        let (user, options) = (system_user(), WriteOptions::default());
         let (_, objects) = self.cache.snapshot(&row.storage_prefix);
+        // One after the other: nobody waits for this, and it must not crowd out the writes of clients.
         for (_, object) in &objects {
             let (namespace, name) = object.namespace_and_name();
-            let scope = Scope { namespace, ..self.own_scope(row, &*strategy, name, "", user, &options) };
+            let scope = Scope { namespace, ..self.own_scope(row, &*strategy, name, "", &user, &options) };
             match self.delete(&scope, &DeleteOptions::default()).await {
                 Ok(_) => {}
                 Err(status) if status.reason == "NotFound" => {}

@@ -1,10 +1,13 @@
 //! patch: JSON, merge and strategic merge patches, and server-side apply
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
 
+use super::conversion::to_external;
+use super::engine::Registry;
 use super::identity::check_identity;
+use super::managed;
 use super::patch_status::{patch_status, undecodable};
+use super::scope::{Scope, Written};
 use super::update::{Change, Tracking};
-use super::{Registry, Scope, Written, managed, outward};
 use fleetpass_apimachinery::field::{Error, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
@@ -33,10 +36,11 @@ pub(crate) struct PatchRequest {
 impl Registry {
     /// Patches one object; an apply creates it if it is missing.
     pub(crate) async fn patch(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
-        self.fresh().await?;
+        self.wait_until_fresh().await?;
         if request.kind == PatchKind::Apply {
             return self.apply(scope, request).await;
         }
+        // The patch is applied inside the loop: on a conflict it is applied again, to the newer object.
         self.change(scope, None, |old| {
             let body = Body {
                 value: &request.document,
@@ -51,6 +55,7 @@ impl Registry {
         .await
     }
 
+    /// Server-side apply. Managed fields are part of the merge itself, so the loop must not track them once more.
     async fn apply(&self, scope: &Scope<'_>, request: &PatchRequest) -> Result<Written, Status> {
         if self.cache.get(&scope.key(scope.name)).is_none() {
             if !scope.subresource.is_empty() {
@@ -59,13 +64,13 @@ impl Registry {
             let object = managed::apply(scope, None, &request.document, request.force)?;
             let (mut object, mut warnings) = decode_applied(scope, request, object)?;
             check_identity(scope, &mut object)?;
-            // It was never stored, so there is no version of it to demand.
+            // The version of an object that is not there is ignored, not refused.
             meta::metadata_mut(&mut object).remove("resourceVersion");
             if !meta::uid(&object).is_empty() {
                 return Err(uid_is_immutable(scope, &object));
             }
             let object = self.create_tracked(scope, object, &mut warnings).await?;
-            let object = outward(scope.row, &scope.version.name, object);
+            let object = to_external(scope.row, &scope.version.name, object);
             return Ok(Written { object, created: true, warnings });
         }
         self.change(scope, None, |old| {

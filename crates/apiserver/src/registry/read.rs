@@ -1,6 +1,11 @@
-//! get and list.
+//! get and list, from the watch cache alone: no read of an object ever goes to the store.
 
-use super::{Registry, Scope, cache_error, pages, parse_revision};
+use super::conversion::present;
+use super::engine::Registry;
+use super::errors::cache_error;
+use super::pages;
+use super::resource_version::parse_revision;
+use super::scope::Scope;
 use crate::cache::{Object, Objects, range};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
@@ -22,10 +27,11 @@ pub(crate) struct Listed {
 }
 
 impl Registry {
-    /// One object. An empty `resource_version` demands the newest, others what the cache has from there on.
+    /// One object. Without a `resource_version` it is the newest; with one, any state that is not older
+    /// (`resourceVersion` in the API concepts): `0` takes what the cache has without asking the store.
     pub(crate) async fn get(&self, scope: &Scope<'_>, resource_version: &str) -> Result<Arc<Object>, Status> {
         match resource_version {
-            "" => self.fresh().await?,
+            "" => self.wait_until_fresh().await?,
             text => {
                 let revision = parse_revision(text).map_err(Status::plain_error)?;
                 self.cache.wait_for_fresh(revision).await.map_err(cache_error)?;
@@ -34,7 +40,8 @@ impl Registry {
         self.cache.get(&scope.key(scope.name)).ok_or_else(|| scope.not_found())
     }
 
-    /// The objects of a resource that a query selects.
+    /// The objects of a resource that a query selects, at one revision. Linear in the objects of the namespace; the objects
+    /// themselves are not decoded, unless a field selector needs to look into them.
     pub(crate) async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
         let (revision, objects, after) = self.objects_for(scope, query).await?;
         let prefix = &scope.row.storage_prefix;
@@ -48,10 +55,11 @@ impl Registry {
         let only =
             query.fields.required_value("metadata.name").filter(|_| in_scope).map(|name| scope.key(name));
         let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref())
-            // Who asks for one name looks at one key, and there is no page behind it.
+            // With `metadata.name=x` all other keys are skipped here, before they can count as "remaining".
             .filter(|object| only.as_ref().is_none_or(|key| object.key == *key));
         for object in candidates.by_ref() {
-            // A page ends where it is full; whether anything that follows is selected, nobody has looked yet.
+            // The page is full, and another object follows. Whether a selector would select any of those that follow is not
+            // known, so the next page may be empty, and `remainingItemCount` is left out (as in the API).
             if limit > 0 && listed.objects.len() == limit {
                 let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
                 let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
@@ -67,7 +75,8 @@ impl Registry {
         Ok(listed)
     }
 
-    /// The objects at the revision that a query asks for, and behind which key the page begins.
+    /// The objects at the revision that a query asks for, and the key behind which the page begins. The objects are a snapshot:
+    /// writers go on and this list does not change.
     async fn objects_for(
         &self,
         scope: &Scope<'_>,
@@ -83,11 +92,14 @@ impl Registry {
             let (revision, start) = pages::decode(&query.continue_token)?;
             let start =
                 if scope.namespace.is_empty() { start } else { format!("{}/{start}", scope.namespace) };
-            self.fresh().await?;
+            self.wait_until_fresh().await?;
+            // "Inconsistent continue": the client prefers newer objects over starting again.
             let Some(revision) = revision else {
                 let (revision, objects) = self.cache.snapshot(prefix);
                 return Ok((revision, objects, Some(start)));
             };
+            // All pages of a list show the revision of the first one, rewound from the present through the window of events.
+            // Once that is forgotten, the client has to start over.
             let expired = |_| {
                 Status::expired(
                     "The provided continue parameter is too old to display a consistent list result. \
@@ -98,7 +110,7 @@ impl Registry {
             return Ok((revision, objects, Some(start)));
         }
         if query.resource_version.is_empty() {
-            self.fresh().await?;
+            self.wait_until_fresh().await?;
             let (revision, objects) = self.cache.snapshot(prefix);
             return Ok((revision, objects, None));
         }
@@ -137,12 +149,13 @@ pub(super) fn selects(
         return true;
     }
     let (namespace, name) = object.namespace_and_name();
+    // Decoded once, and only if a field other than name and namespace is selected by.
     let mut tree = None;
     fields.matches(|field| match field {
         "metadata.name" => name.to_string(),
         "metadata.namespace" => namespace.to_string(),
         other => {
-            let tree = tree.get_or_insert_with(|| super::present(scope.row, &scope.version.name, object));
+            let tree = tree.get_or_insert_with(|| present(scope.row, &scope.version.name, object));
             scope.strategy.selectable_field(tree, other)
         }
     })

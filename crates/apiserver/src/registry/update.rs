@@ -1,10 +1,12 @@
-//! update: the one loop through which every change of a stored object goes
+//! update: the one loop through which every change of a stored object goes, be it a PUT, a patch or an apply
 //! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`, `Update`).
 
-use super::{
-    CONFLICT_RETRIES, Registry, Scope, Written, body_resource_version, inward, managed, outward, settled,
-    store_error, to_stored,
-};
+use super::conversion::{round_trip, to_external, to_internal, to_stored};
+use super::engine::Registry;
+use super::errors::store_error;
+use super::managed;
+use super::resource_version::body_resource_version;
+use super::scope::{Scope, Written};
 use crate::cache::{Object, encode_for_storage, set_resource_version};
 use crate::strategy::Strategy;
 use fleetpass_apimachinery::field;
@@ -13,6 +15,10 @@ use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::validation::{metadata, names, prepare};
 use fleetpass_store::{Revision, Txn};
 use serde_json::Value;
+
+/// How often a write is tried again when others write the same object at the same time; kube-apiserver's patch handler gives up
+/// after as many (`maxRetryWhenPatchConflicts` in `endpoints/handlers/patch.go`).
+pub(super) const CONFLICT_RETRIES: usize = 5;
 
 /// What a conflict says (`OptimisticLockErrorMsg`).
 const MODIFIED: &str =
@@ -31,7 +37,7 @@ pub(super) enum Tracking {
 pub(super) struct Change {
     /// The whole new object.
     pub(super) object: Value,
-    /// Whether a resource version in it that differs from the stored one is a demand of the client.
+    /// Whether its managed fields have to be brought up to date.
     pub(super) tracking: Tracking,
     /// Warnings that came up while it was made.
     pub(super) warnings: Vec<String>,
@@ -41,13 +47,15 @@ impl Registry {
     /// Replaces the object by `body`, decoded and defaulted (PUT).
     pub(crate) async fn update(&self, scope: &Scope<'_>, mut body: Value) -> Result<Written, Status> {
         super::identity::check_identity(scope, &mut body)?;
+        // Taken before the body is changed: they are what the client demands.
         let asked = body_resource_version(&body)?;
         let uid = meta::uid(&body).to_string();
-        self.fresh().await?;
+        self.wait_until_fresh().await?;
         if self.cache.get(&scope.key(scope.name)).is_none() {
             if !scope.strategy.allow_create_on_update() {
                 return Err(scope.not_found());
             }
+            // The version of an object that is not there is ignored; `create` would refuse it.
             meta::metadata_mut(&mut body).remove("resourceVersion");
             return self.create(scope, body).await;
         }
@@ -58,8 +66,12 @@ impl Registry {
         .await
     }
 
-    /// Changes the stored object by `make`, which is given the object as the client sees it, and is called
-    /// again if somebody else was faster, unless the client demanded a resource version.
+    /// Changes the stored object by `make`, which is given the object as the client sees it. If somebody else's write comes
+    /// in between, `make` is called again with the newer object, so a patch applies to what is there now. If the client has
+    /// demanded a resource version (`asked`, or one in the new object), a retry cannot succeed and it is told of the conflict.
+    ///
+    /// # Errors
+    /// 404, 409, what `make` says, and what admission and validation say.
     pub(super) async fn change(
         &self,
         scope: &Scope<'_>,
@@ -74,9 +86,9 @@ impl Registry {
             let change = make(&old)?;
             let demanded = asked.or(body_resource_version(&change.object)?.filter(|r| *r != stored.revision));
             let mut written = self.prepare_change(scope, old, &stored, asked, change)?;
-            match self.replace(scope, &stored, &mut written.object).await {
+            match self.commit_change(scope, &stored, &mut written.object).await {
                 Ok(()) => {
-                    written.object = outward(scope.row, &scope.version.name, written.object);
+                    written.object = to_external(scope.row, &scope.version.name, written.object);
                     return Ok(written);
                 }
                 Err(fleetpass_store::Error::Conflict { .. }) => {
@@ -84,14 +96,17 @@ impl Registry {
                     if demanded.is_some() || attempt > CONFLICT_RETRIES {
                         return Err(Status::conflict(scope.gr(), scope.name, MODIFIED));
                     }
-                    self.fresh().await?;
+                    // The other write may not have reached the cache: without waiting, the next attempt would read the same
+                    // object and fail again.
+                    self.wait_until_fresh().await?;
                 }
                 Err(error) => return Err(store_error(error)),
             }
         }
     }
 
-    /// Everything between "this is what the client wants" and the commit.
+    /// Everything between what the client wants and the commit: preconditions, admission, preparation, validation. Without I/O,
+    /// so it can be repeated.
     fn prepare_change(
         &self,
         scope: &Scope<'_>,
@@ -113,6 +128,7 @@ impl Registry {
                 let resource = &scope.row.resource;
                 return Err(Status::invalid(&resource.group, &resource.plural, scope.name, &vec![error]));
             }
+            // From here on it has the version that it replaces, as admission and the rules expect.
             _ => set_resource_version(&mut object, stored.revision),
         }
         warnings.extend(prepare::drop_duplicate_owners(&mut object));
@@ -120,15 +136,18 @@ impl Registry {
             managed::track_update(scope, &old, &mut object);
         }
         // From here on both are in the form that the kind's rules see.
-        let (mut object, old) = (inward(scope.row, object), &inward(scope.row, old));
+        let (mut object, old) = (to_internal(scope.row, object), &to_internal(scope.row, old));
         self.admit(scope, &mut object, Some(old))?;
         let ctx = self.context(scope);
         prepare::for_update(&mut object, old, scope.namespace)?;
         strategy.prepare_for_update(&ctx, &mut object, old);
+        // After the strategy has put back what this request may not change: only what remains of the change counts.
         if strategy.counts_generation() {
             prepare::count_generation(&mut object, old, &["status"]);
         }
         let namespaced = scope.row.resource.namespaced;
+        // The name is immutable and was validated on create, perhaps by rules that have become stricter since. So only what a
+        // path cannot contain is refused here (`BeforeUpdate` in `pkg/registry/rest/update.go`).
         let mut errors = metadata::validate(&object, namespaced, &names::is_path_segment);
         errors.extend(metadata::validate_update(&object, old));
         errors.extend(strategy.validate_update(&ctx, &object, old));
@@ -138,21 +157,22 @@ impl Registry {
         strategy.admit_final(&ctx, &object, Some(old))?;
         warnings.extend(strategy.warnings(&ctx, &object, Some(old)));
         strategy.canonicalize(&mut object);
-        let mut object = settled(self, scope, object);
-        managed::settle_times(&mut object, old);
+        let mut object = round_trip(&self.catalog, scope, object);
+        // Last: only now it is known whether the write changes anything.
+        managed::keep_unchanged_times(&mut object, old);
         Ok(Written { object, created: false, warnings })
     }
 
-    /// Commits a prepared change: nothing if it changes nothing, a deletion if it took away what held a
-    /// deleted object.
-    async fn replace(
+    /// Commits a prepared change. Nothing is written if nothing changes, as in etcd3's `GuaranteedUpdate`: no new revision, no
+    /// event. If the change took away the last thing that held a deleted object, the object is deleted instead.
+    async fn commit_change(
         &self,
         scope: &Scope<'_>,
         stored: &Object,
         object: &mut Value,
     ) -> Result<(), fleetpass_store::Error> {
         let value = encode_for_storage(&to_stored(scope.row, object));
-        let gone = is_let_go(scope.strategy, object);
+        let gone = should_remove(scope.strategy, object);
         if !gone && stored.is_same_text(&value) {
             return Ok(());
         }
@@ -160,8 +180,8 @@ impl Registry {
             return Ok(());
         }
         let key = stored.key.clone();
-        // An object that nothing holds any longer goes without being written once more; watchers see its
-        // last stored state.
+        // Not written once more before it goes (`deleteWithoutFinalizers`): watchers see its last stored state, finalizer
+        // included.
         let txn =
             if gone { Txn::delete(key, stored.revision) } else { Txn::update(key, value, stored.revision) };
         let revision = self.store.commit(txn).await?;
@@ -173,8 +193,9 @@ impl Registry {
     }
 }
 
-/// Whether nothing holds a deleted object any longer (`deleteWithoutFinalizers`).
-pub(super) fn is_let_go(strategy: &dyn Strategy, object: &Value) -> bool {
+/// Whether nothing holds a deleted object any longer: no finalizer, no grace period, nothing of its kind
+/// (`ShouldDeleteDuringUpdate`).
+pub(super) fn should_remove(strategy: &dyn Strategy, object: &Value) -> bool {
     let grace = meta::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
     meta::is_being_deleted(object)
         && meta::list(object, &["metadata", "finalizers"]).is_empty()

@@ -1,7 +1,11 @@
 //! watch: what happens to the objects that a query selects, from a revision on
 //! (`k8s.io/apiserver/pkg/storage/cacher/cacher.go`).
 
-use super::{Registry, Scope, cache_error, parse_revision, read::selects};
+use super::engine::Registry;
+use super::errors::cache_error;
+use super::read::selects;
+use super::resource_version::parse_revision;
+use super::scope::Scope;
 use crate::cache::{Event, EventKind, Object, Watcher, range};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
@@ -12,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Interval};
 
-/// How often a watcher that asked for bookmarks gets one; kube-apiserver sends them about as often.
+/// How often a watcher that asked for bookmarks gets one; kube-apiserver sends them about as often
+/// (`defaultBookmarkFrequency` in `storage/cacher/cacher.go`).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// One item of a watch stream.
@@ -40,49 +45,56 @@ pub(crate) enum WatchItem {
 
 /// A watch under way.
 pub(crate) struct Watching {
+    /// Objects that are sent as `ADDED` before any event.
     initial: VecDeque<Arc<Object>>,
     /// The bookmark that ends the initial events, if the client asked for it.
     initial_end: Option<Revision>,
-    /// `None` once the watch is over, or where it could not begin.
+    /// `None` once the watch is ended, or where it could not begin.
     watcher: Option<Watcher>,
     /// Why it could not begin: a revision that is too old is told in the stream, as a real server tells it.
     refusal: Option<Status>,
     labels: LabelSelector,
     fields: FieldSelector,
-    /// The revision from which events count; earlier ones are part of the initial state.
+    /// Events up to this revision are skipped: they are part of the initial state, or the client has seen them (it may name a
+    /// revision that this replica has not reached yet).
     after: Revision,
     bookmarks: Option<Interval>,
     /// `None`: it has no end of its own.
     until: Option<Instant>,
-    over: bool,
+    ended: bool,
 }
 
 impl Registry {
-    /// Begins a watch. It ends after `longest` if the query names no time of its own.
+    /// Begins a watch.
+    ///
+    /// A `resourceVersion` that is too old is no error here: the watch begins and its only event is the 410, since clients
+    /// look for it there. It ends after `default_timeout` if the query names no time of its own.
     pub(crate) async fn watch(
         &self,
         scope: &Scope<'_>,
         query: &ListOptions,
-        longest: Duration,
+        default_timeout: Duration,
     ) -> Result<Watching, Status> {
         let prefix = &scope.row.storage_prefix;
         let asked = match query.resource_version.as_str() {
             "" => 0,
             text => parse_revision(text).map_err(Status::plain_error)?,
         };
-        let state_first = match query.send_initial_events {
+        // Without `sendInitialEvents` the old rule holds: revision 0 or none means "state first, then changes".
+        let send_state = match query.send_initial_events {
             Some(initial) => initial,
             None => asked == 0,
         };
-        let mut watching = if state_first || asked == 0 {
+        let mut watching = if send_state || asked == 0 {
             if asked > 0 {
                 self.cache.wait_for_fresh(asked).await.map_err(cache_error)?;
             } else {
-                self.fresh().await?;
+                self.wait_until_fresh().await?;
             }
+            // Snapshot and registration are one step under the cache's lock, so no event can fall between them.
             let (revision, objects, watcher) = self.cache.watch_from_now(prefix, scope.namespace);
             let mut watching = Watching::new(Some(watcher), query, revision);
-            if state_first {
+            if send_state {
                 let selected = range(&objects, prefix, scope.namespace, None)
                     .filter(|object| selects(scope, &query.labels, &query.fields, object));
                 watching.initial = selected.cloned().collect();
@@ -102,8 +114,8 @@ impl Registry {
             }
         };
         let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-        // A time that no clock shows is none.
-        watching.until = Instant::now().checked_add(seconds.map_or(longest, Duration::from_secs));
+        // An end that lies beyond what the clock can represent is no end.
+        watching.until = Instant::now().checked_add(seconds.map_or(default_timeout, Duration::from_secs));
         Ok(watching)
     }
 }
@@ -112,6 +124,7 @@ impl Watching {
     fn new(watcher: Option<Watcher>, query: &ListOptions, after: Revision) -> Self {
         let bookmarks = query.allow_watch_bookmarks.then(|| {
             let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+            // A slow client gets the next bookmark a whole period later, not several at once to catch up.
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             interval
         });
@@ -125,11 +138,12 @@ impl Watching {
             after,
             bookmarks,
             until: None,
-            over: false,
+            ended: false,
         }
     }
 
-    /// The next item; `None` when the watch is over (its time is up, or it was too slow).
+    /// The next item; `None` when the watch is over (its time is up, or it was too slow). Safe to drop and to call again: nothing
+    /// is taken out of a queue before this returns it.
     pub(crate) async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
         if let Some(object) = self.initial.pop_front() {
             return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
@@ -140,26 +154,28 @@ impl Watching {
         if let Some(status) = self.refusal.take() {
             return Some(WatchItem::Error(status));
         }
-        while !self.over {
+        while !self.ended {
             let until = self.until;
             let watcher = self.watcher.as_mut()?;
+            // In this order: events before bookmarks, since a bookmark is only sent when no event waits; and events before the
+            // end, so that a watch whose time is up sends what has already happened.
             tokio::select! {
                 biased;
                 event = watcher.next() => match event {
                     Some(event) if event.revision > self.after => {
-                        if let Some(item) = self.view(scope, event) {
+                        if let Some(item) = self.translate(scope, event) {
                             return Some(item);
                         }
                     }
                     Some(_) => {}
-                    None => self.over = true,
+                    None => self.ended = true,
                 },
                 () = tick(self.bookmarks.as_mut()) => {
                     if let Some(item) = self.bookmark(registry) {
                         return Some(item);
                     }
                 }
-                () = sleep_until(until) => self.over = true,
+                () = sleep_until(until) => self.ended = true,
             }
         }
         None
@@ -167,15 +183,18 @@ impl Watching {
 
     /// A bookmark, unless events are waiting: then there is nothing to say about the present yet.
     fn bookmark(&mut self, registry: &Registry) -> Option<WatchItem> {
-        // Events up to this revision have been handed to the queue already; if it is empty, all were sent.
+        // The order of these two lines matters. The cache queues an event before it publishes its revision: so events up to
+        // `revision` are in the queue by now, and if that is empty afterwards, all of them have been sent. The other way round,
+        // an event could slip in between, and the bookmark would claim it.
         let revision = registry.cache.revision();
         let nothing_waits = self.watcher.as_ref().is_some_and(Watcher::is_empty);
         nothing_waits.then_some(WatchItem::Bookmark { revision, initial_events_end: false })
     }
 
-    /// An event as this selection sees it: an object that begins to fit is added, one that ceases to fit is
-    /// deleted, with its old state.
-    fn view(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
+    /// An event as this selection sees it (`convertToWatchEvent` in `storage/cacher/cache_watcher.go`): an object that begins to
+    /// fit is added, one that ceases to fit is deleted, with its old state and the revision of the event.
+    fn translate(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
+        // The usual case: nothing to decide, and the encoded line can be shared.
         if self.labels.is_empty() && self.fields.is_empty() {
             return Some(WatchItem::Object {
                 kind: event.kind,

@@ -1,4 +1,5 @@
-//! create on kinds that are not stored: reviews, and subresources such as `token`.
+//! create on kinds that are not stored: reviews, and subresources such as `token`
+//! (`createHandler` in `k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `rest.NamedCreater`).
 
 use super::reply::Reply;
 use super::resource_request::{ResourceRequest, write_options};
@@ -23,7 +24,7 @@ pub(super) async fn create(
     request: &ResourceRequest<'_>,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Status> {
-    let (action, target, schema) = parts(request)?;
+    let (action, target, schema) = action_target(request)?;
     let context = request.context;
     let renderer = request.renderer()?;
     let media = negotiate::input(context.content_type(), &[])?;
@@ -38,11 +39,14 @@ pub(super) async fn create(
     let options = write_options(&query);
     let info = &context.info;
     let namespace = if request.row.resource.namespaced { info.namespace.as_str() } else { "" };
+    // A real server tracks the fields of these bodies too, and clients see the managed fields in the answer.
     prepare::match_namespace(&mut object, namespace)?;
     let manager = manager_name(&options.field_manager, context.user_agent());
     track_action(target, schema, &info.subresource, &manager, context.now, &mut object);
-    let registry = &request.inner.registry;
-    registry.fresh().await?;
+    let registry = &request.state.registry;
+    // A token may be asked for an account, or a review made about a binding, that another replica has just written.
+    registry.wait_until_fresh().await?;
+    // NamespaceLifecycle: no new tokens in a namespace that is being deleted. Reviews write nothing and are not stopped.
     if request.subresource.is_some() && !namespace.is_empty() {
         let gr = GroupResource { group: &request.row.resource.group, resource: &request.row.resource.plural };
         let name = meta::admission_name(&info.name, &object);
@@ -56,7 +60,7 @@ pub(super) async fn create(
         version: target.version,
         dry_run: options.dry_run,
         lister: &**registry,
-        authorizer: &*request.inner.authorizer,
+        authorizer: &*request.state.authorizer,
     };
     let (answer, warnings) =
         action.create(ActionRequest { ctx, object, options: &options, notes: &context.notes }).await?;
@@ -64,10 +68,10 @@ pub(super) async fn create(
     Ok(Reply::new(201, renderer.accepted.media.as_str(), bytes).warned(warnings))
 }
 
-type Parts<'a> = (&'a Arc<dyn Action>, GvkRef<'a>, &'a Arc<Schema>);
+type ActionTarget<'a> = (&'a Arc<dyn Action>, GvkRef<'a>, &'a Arc<Schema>);
 
 /// The action that the path names, and the kind of its body.
-fn parts<'a>(request: &ResourceRequest<'a>) -> Result<Parts<'a>, Status> {
+fn action_target<'a>(request: &ResourceRequest<'a>) -> Result<ActionTarget<'a>, Status> {
     if let Some(subresource) = request.subresource
         && let (Handler::Create(action), Some((group, version, kind)), Some(schema)) =
             (&subresource.handler, subresource.body, &subresource.schema)

@@ -35,7 +35,7 @@ pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
 }
 
-/// The same body; `held` is dropped with it, when all is sent or the client has gone.
+/// The same body; `held` is dropped with it, when all of it has been sent or the client has gone.
 pub(super) fn holding(body: Body, held: impl Send + Unpin + 'static) -> Body {
     Holding { body, _held: held }.boxed_unsync()
 }
@@ -65,13 +65,17 @@ impl<T: Unpin> http_body::Body for Holding<T> {
     }
 }
 
-/// Reads a body up to [`MAX_BODY`].
+/// Reads a body of at most 3 MiB.
+///
+/// # Errors
+/// 413 for a larger one, 400 if the client stops sending it.
 pub async fn read<B>(body: B) -> Result<Bytes, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
     let too_large = || Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"));
+    // A `Content-Length` that is too large is refused without reading a byte.
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
@@ -83,6 +87,7 @@ where
         let frame =
             frame.map_err(|e| Status::bad_request(format!("cannot read the request body: {}", e.into())))?;
         let Ok(data) = frame.into_data() else { continue };
+        // Checked before the data is kept, so that a chunked body is bounded as well.
         length += data.len();
         if length > MAX_BODY {
             return Err(too_large());

@@ -1,8 +1,11 @@
 //! Few large writes instead of many small ones.
 //!
-//! HTTP/2 flushes after nearly every frame, which would make a TLS record and a system call of each. Here small writes are
-//! gathered, a flush by the protocol does nothing, and whoever drives the connection sends what has gathered when nothing
-//! more is to come for now.
+//! hyper's HTTP/2 flushes after nearly every frame, which would cost a TLS record and a system call each time. This stream
+//! collects small writes in a buffer and ignores the protocol's flushes; [`super::connection::drive`] sends the buffer when
+//! no request of the connection can go on for now.
+//!
+//! Errors come late for that reason: a write that was accepted may fail when the buffer is sent. The failure is kept and given
+//! to the protocol at its next read or write, so that it is never taken for an orderly end of the connection.
 
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
@@ -11,18 +14,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What fits into one TLS record.
-const RECORD: usize = 16 * 1024;
+/// The most plaintext that fits into one TLS record (RFC 8446, 5.1). A fuller buffer would be cut into records anyway.
+const TLS_RECORD: usize = 16 * 1024;
 
-/// A stream whose writes are gathered. Clones are handles to the same one.
+/// A stream whose writes are collected in a buffer. Clones are handles to the same one: hyper owns one to read and write,
+/// `drive` has another to send.
+///
+/// The lock is uncontended, because one task polls both. A synchronous one, held for one poll of the stream and never across
+/// an `.await`; it exists to satisfy the borrow checker, not to coordinate threads.
 pub(super) struct Coalesced<T>(Arc<Mutex<Inner<T>>>);
 
 struct Inner<T> {
     stream: T,
-    gathered: Vec<u8>,
-    /// How much of `gathered` the stream has taken.
-    taken: usize,
-    /// Sending failed; the protocol, to whom nothing was said then, meets it at its next read or write.
+    buffer: Vec<u8>,
+    /// How many bytes of `buffer`, from its start, the stream has taken. Never more than `buffer.len()`.
+    sent: usize,
+    /// Why sending failed. The protocol was told that its write succeeded, so every read and write from then on fails with it.
     failed: Option<io::ErrorKind>,
 }
 
@@ -34,16 +41,18 @@ impl<T> Clone for Coalesced<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Coalesced<T> {
     pub(super) fn new(stream: T) -> Self {
-        Self(Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), taken: 0, failed: None })))
+        Self(Arc::new(Mutex::new(Inner { stream, buffer: Vec::new(), sent: 0, failed: None })))
     }
 
-    /// Sends what has gathered. The task is woken when more can be sent, and when this failed: the protocol is told at its
-    /// next read or write.
+    /// Sends the buffer and flushes the stream below. `Pending` while the socket takes no more; the task is woken when it does.
+    /// `Ready` does not mean success: a failure is kept for the protocol's next read or write.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<()> {
         let inner = &mut *self.0.lock();
         if let Err(error) = ready!(inner.poll_send(cx))
             && inner.failed.replace(error.kind()).is_none()
         {
+            // Nobody else would wake the task: the protocol waits for the peer, from whom nothing may ever come. So let it
+            // read once more and find the error. Only for the first error, or the task would spin.
             cx.waker().wake_by_ref();
         }
         Poll::Ready(())
@@ -60,32 +69,34 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Inner<T> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Hands what has gathered to the stream.
+    /// Hands the buffer to the stream. Safe to be called again after `Pending`: `sent` says how far it has come.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.gathered.get(self.taken..).filter(|rest| !rest.is_empty()) {
-            let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
-            if taken == 0 {
+        while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.taken += taken;
+            self.sent += sent;
         }
-        // Idle connections, of which there are thousands, keep nothing.
-        self.gathered = Vec::new();
-        self.taken = 0;
+        // Freed instead of cleared: there are thousands of idle connections, and each would keep up to 16 KiB.
+        self.buffer = Vec::new();
+        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.check()?;
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        if self.gathered.len() + length > RECORD {
+        if self.buffer.len() + length > TLS_RECORD {
             ready!(self.poll_drain(cx))?;
         }
-        if length >= RECORD {
+        // Large enough to fill records by itself: copying it into the buffer would gain nothing. The buffer is empty here
+        // (drained above), so the order of bytes is kept.
+        if length >= TLS_RECORD {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         }
         for part in parts {
-            self.gathered.extend_from_slice(part);
+            self.buffer.extend_from_slice(part);
         }
         Poll::Ready(Ok(length))
     }
@@ -120,7 +131,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
         true
     }
 
-    /// Nothing: see [`Coalesced::poll_send`].
+    /// Does nothing: `drive` calls [`Coalesced::poll_send`] when it is time.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -205,7 +216,7 @@ mod tests {
         // Much less than a record at once.
         let (here, mut there) = tokio::io::duplex(1000);
         let mut stream = Coalesced::new(here);
-        let sizes = [5, RECORD - 1, 1, 2, RECORD, RECORD + 9, 7, 3 * RECORD, 1];
+        let sizes = [5, TLS_RECORD - 1, 1, 2, TLS_RECORD, TLS_RECORD + 9, 7, 3 * TLS_RECORD, 1];
         let sent: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|n| (n % 251) as u8).collect();
         let expected = sent.clone();
         let writer = async move {

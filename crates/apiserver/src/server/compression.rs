@@ -11,7 +11,8 @@ use std::io::Write as _;
 /// Up to this size an answer is sent as it is: packing it would take longer than sending it.
 const SMALL: usize = 128 * 1024;
 
-/// Packs a large answer for a client that takes it. That is done beside the reactor: it takes milliseconds.
+/// Compresses a large answer for a client that accepts gzip, on a thread for blocking work: it takes milliseconds, and the
+/// connection's thread has other requests to serve. Streams are sent as they are, since each event must go out at once.
 pub(super) async fn compress(reply: &mut Reply, request: &HeaderMap) {
     let Content::Whole(bytes) = &reply.body else { return };
     let packed_already = reply.headers.iter().any(|(name, _)| name == CONTENT_ENCODING);
@@ -19,7 +20,7 @@ pub(super) async fn compress(reply: &mut Reply, request: &HeaderMap) {
         return;
     }
     let plain = bytes.clone();
-    // Writing to memory cannot fail; if it does not come back, the plain answer is as good.
+    // Writing to memory cannot fail. If the thread does not answer (the runtime is shutting down), the plain answer is as good.
     let Ok(Ok(packed)) = tokio::task::spawn_blocking(move || gzip(&plain)).await else { return };
     reply.body = Content::Whole(packed);
     reply.headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));

@@ -13,10 +13,13 @@ pub(super) struct RequestContext {
     pub(super) info: RequestInfo,
     pub(super) query: Query,
     pub(super) method: Method,
+    /// Without the `Impersonate-` headers, which have had their effect.
     pub(super) headers: HeaderMap,
+    /// After impersonation.
     pub(super) user: Arc<UserInfo>,
+    /// When the request came. All that is done for it uses this one moment.
     pub(super) now: Timestamp,
-    /// For the audit log.
+    /// What handlers add to the request's audit event.
     pub(super) notes: Arc<Notes>,
 }
 

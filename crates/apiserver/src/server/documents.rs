@@ -1,22 +1,22 @@
 //! The OpenAPI documents over HTTP.
 
-use super::Inner;
 use super::compression::accepts_gzip;
 use super::context::RequestContext;
 use super::reply::Reply;
+use super::state::ServerState;
 use crate::openapi;
 use fleetpass_apimachinery::status::Status;
 use http::Method;
 use http::header::IF_NONE_MATCH;
 use std::sync::Arc;
 
-/// Whether documents are asked for.
+/// Whether the path is that of an OpenAPI document.
 pub(super) fn is_path(path: &str) -> bool {
     matches!(path.trim_end_matches('/'), "/openapi/v2" | "/openapi/v3") || path.starts_with("/openapi/v3/")
 }
 
-/// Answers a request for a document. To build one takes a while, so that it is not done on the reactor.
-pub(super) async fn serve(inner: &Arc<Inner>, context: &RequestContext) -> Result<Reply, Status> {
+/// Answers a request for a document. Building one takes many milliseconds, so it is done on a thread for blocking work.
+pub(super) async fn serve(state: &Arc<ServerState>, context: &RequestContext) -> Result<Reply, Status> {
     if !matches!(context.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
@@ -26,7 +26,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, context: &RequestContext) -> Resul
     let accept = owned(context.accept());
     let if_none_match = owned(context.header(IF_NONE_MATCH));
     let gzip = accepts_gzip(&context.headers);
-    let inner = Arc::clone(inner);
+    let state = Arc::clone(state);
     let answer = tokio::task::spawn_blocking(move || {
         let request = openapi::Request {
             path: &path,
@@ -35,7 +35,7 @@ pub(super) async fn serve(inner: &Arc<Inner>, context: &RequestContext) -> Resul
             if_none_match: if_none_match.as_deref(),
             gzip,
         };
-        openapi::serve(&request, &inner.registry.catalog().kinds(), &inner.openapi)
+        openapi::serve(&request, &state.registry.catalog().kinds(), &state.openapi)
     });
     let (head, body) = answer.await.map_err(Status::internal)??.into_parts();
     let mut reply = Reply::new(head.status.as_u16(), "application/json", body);

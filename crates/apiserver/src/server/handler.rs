@@ -1,11 +1,22 @@
-//! One request's way: who asks, may they, where does it go; and how a refusal is answered.
+//! One request's way: authentication, impersonation, authorization, limits, dispatch; and how a failure is answered.
+//!
+//! The order is that of kube-apiserver's handler chain (`DefaultBuildHandlerChain` in `k8s.io/apiserver/pkg/server/config.go`),
+//! because clients see it: which of two faults is reported, and what the audit log says of a request that is refused.
+//!
+//! # What a dropped future leaves behind
+//!
+//! The future of [`handle`] is dropped when the client goes away, and that of [`answer`] also when the deadline passes.
+//! Nothing in them needs to be finished: a commit that the store has accepted is carried out without us, and whatever has to
+//! happen in any case is tied to a value that is dropped: [`Measured`](super::metrics::Measured) counts down the requests under
+//! way, [`Trail`] leaves the audit event, the permit gives the slot back.
 
 use super::body::{self, Body, BoxError, Content};
 use super::context::RequestContext;
 use super::listener::Peer;
 use super::render;
 use super::reply::{Failure, Reply};
-use super::{Inner, compression, connection, documents, limits, nonresource, resource, warning};
+use super::state::ServerState;
+use super::{compression, connection, documents, limits, nonresource, resource, warning};
 use crate::alias::{self, Alias};
 use crate::audit::event::{self, DECISION, Outcome, REASON};
 use crate::audit::trail::Trail;
@@ -32,24 +43,27 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 #[derive(Debug, Clone)]
 pub(crate) struct InProcess(pub Arc<UserInfo>);
 
-/// What is kept of a request until it is answered, whatever becomes of it. It is not part of the future that answers,
-/// which is dropped when its time is over: the log, the metrics and the audit log hear of such a request too.
+/// What is kept of a request until it is answered, whatever becomes of it. It is owned by [`handle`] and only lent to the
+/// future of [`answer`], which is dropped at the deadline: the log, the metrics and the audit log need to hear of such a request
+/// too.
 struct InFlight<'a> {
     started: Instant,
-    /// What debug lines of this request have in common.
+    /// The span of all debug lines of this request.
     span: Span,
     measured: super::metrics::Measured<'a>,
     trail: Trail,
-    /// Held until the answer may be sent.
+    /// Of `--max-requests-inflight`. Held until the answer is made, not until it is sent: a slow reader or a watch must not use
+    /// up what is meant to bound our work.
     slot: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 impl InFlight<'_> {
-    /// What the request asks for, now that its path was understood.
-    fn about(&mut self, info: &RequestInfo) {
-        self.measured.about(info);
-        self.trail.about(info);
+    /// Notes what the request asks for (`RequestInfo`), as soon as its path has been parsed.
+    fn resolved(&mut self, info: &RequestInfo) {
+        self.measured.resolved(info);
+        self.trail.resolved(info);
         self.span.record("verb", info.verb.as_str());
+        // Joining the parts allocates; without debug logging nobody would read it.
         if self.span.is_disabled() || !info.is_resource {
             return;
         }
@@ -67,7 +81,7 @@ fn span(id: &str) -> Span {
 }
 
 /// Answers one request.
-pub(super) async fn handle<B>(inner: &Arc<Inner>, request: Request<B>) -> Response<Body>
+pub(super) async fn handle<B>(state: &Arc<ServerState>, request: Request<B>) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -80,32 +94,37 @@ where
     let mut in_flight = InFlight {
         started,
         span: span(&id),
-        measured: super::metrics::Measured::begin(&inner.metrics),
-        trail: trail(inner, &parts, &id),
+        measured: super::metrics::Measured::begin(&state.metrics),
+        trail: trail(state, &parts, &id),
         slot: None,
     };
-    // A watch is answered with its head at once, so the deadline is one for all requests.
+    // One deadline for all verbs (`filters/request_deadline.go`): the future that it bounds ends when the head of the answer
+    // is made. The stream of a watch is made after that, with an end of its own.
     let span = in_flight.span.clone();
-    let answer = answer(inner, parts, body, &mut in_flight).instrument(span);
+    let answer = answer(state, parts, body, &mut in_flight).instrument(span);
     let answer = AssertUnwindSafe(answer).catch_unwind();
-    let (result, panicked) = match tokio::time::timeout_at(started + inner.limits.timeout, answer).await {
+    let (result, panicked) = match tokio::time::timeout_at(started + state.limits.timeout, answer).await {
         Ok(Ok(result)) => (result, false),
-        // What a request breaks is its own answer; the next one finds the server as it was.
+        // `WithPanicRecovery`: the panic costs this request its answer and nothing else. Objects change only by commits, which
+        // a panic cannot halve, and a lock that it unwinds through is released, not poisoned.
         Ok(Err(_)) => (Err(Status::internal("the server panicked; its log says where").into()), true),
-        Err(_) => (Err(limits::too_late().into()), false),
+        Err(_) => (Err(limits::timed_out().into()), false),
     };
     let outcome = match &result {
         _ if panicked => Outcome::Panicked,
         Ok(reply) => Outcome::Code(reply.code),
         Err(failure) => Outcome::Refused(failure.status.clone()),
     };
-    let mut reply = result.unwrap_or_else(|failure| refusal(&failure, accept.as_deref()));
+    let mut reply = result.unwrap_or_else(|failure| error_reply(&failure, accept.as_deref()));
     let InFlight { span, measured, mut trail, slot, .. } = in_flight;
     span.in_scope(|| tracing::debug!(code = reply.code, took = ?started.elapsed(), "answered"));
     measured.end(reply.code, started.elapsed());
     let streams = matches!(reply.body, Content::Stream(_));
+    // The answer waits until its audit event is in the log's queue (blocking mode). The slot is held meanwhile: if the log is
+    // slow, fewer requests are let in.
     trail.answered(outcome, streams).await;
     drop(slot);
+    // A stream takes the trail along: its last event is due when the stream ends or is dropped.
     if let Content::Stream(body) = reply.body {
         reply.body = Content::Stream(body::holding(body, trail));
     }
@@ -113,16 +132,18 @@ where
 }
 
 /// The trail of a request for the audit log, if there is one.
-fn trail(inner: &Inner, parts: &http::request::Parts, id: &str) -> Trail {
-    let Some(log) = &inner.audit else { return Trail::none() };
+fn trail(state: &ServerState, parts: &http::request::Parts, id: &str) -> Trail {
+    let Some(log) = &state.audit else { return Trail::none() };
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.address.ip());
-    let now = inner.registry.now();
-    let facts = event::Facts::new(id.to_owned(), &parts.method, &parts.uri, &parts.headers, peer, now);
-    Trail::begin(log.clone(), inner.registry.clock().clone(), facts)
+    let now = state.registry.now();
+    let context =
+        event::AuditContext::new(id.to_owned(), &parts.method, &parts.uri, &parts.headers, peer, now);
+    Trail::begin(log.clone(), state.registry.clock().clone(), context)
 }
 
+/// From the head of a request to its answer. The order of the steps matters; each says why it stands where it does.
 async fn answer<B>(
-    inner: &Arc<Inner>,
+    state: &Arc<ServerState>,
     parts: http::request::Parts,
     body: B,
     in_flight: &mut InFlight<'_>,
@@ -131,7 +152,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let now = inner.registry.now();
+    let now = state.registry.now();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let mut body = Some(body);
     let mut known_body = None;
@@ -139,8 +160,9 @@ where
         None => parts.uri.path().to_string(),
         Some(Alias::Path(path)) => path,
         Some(Alias::NamespaceInBody) => {
-            // Only who could be let in anyway makes the server read a body.
-            authenticate(inner, &parts, now, &mut in_flight.trail)?;
+            // The namespace is in the body, so authorization has to wait until that is read. Bad credentials can be refused
+            // without: they must not make us buffer megabytes.
+            authenticate(state, &parts, now, &mut in_flight.trail)?;
             let bytes = match body.take() {
                 Some(body) => body::read(body).await?,
                 None => Bytes::new(),
@@ -151,19 +173,28 @@ where
         }
     };
     let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
-    in_flight.about(&info);
-    let patience = limits::timeout_asked(&info, &query)?;
-    let (user, warnings) = authenticate(inner, &parts, now, &mut in_flight.trail)?;
+    in_flight.resolved(&info);
+    // A malformed `timeout` is refused even without credentials: `WithRequestDeadline` stands before authentication.
+    let client_timeout = limits::requested_timeout(&info, &query)?;
+    let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.trail)?;
+    // Warnings of authentication (an extra space in the header) go with every answer from here on, refusals too.
     let failed = |status: Status| Failure { status, warnings: warnings.clone() };
-    let user = impersonate(inner, &parts.headers, &info, user, &mut in_flight.trail).map_err(failed)?;
+    // After authentication: whether somebody may impersonate is decided for the user who really asks. The user that comes out
+    // is the one whom authorization, admission and handlers see.
+    let user = impersonate(state, &parts.headers, &info, user, &mut in_flight.trail).map_err(failed)?;
     let (method, headers, notes) = (parts.method, parts.headers, in_flight.trail.notes());
     let mut context = RequestContext { info, query, method, headers, user, now, notes };
+    // Gone before any handler can see them, so that nothing acts on them twice.
     impersonation::remove_headers(&mut context.headers);
-    authorize(inner, &context).map_err(failed)?;
-    match inner.limits.enter(&context) {
+    authorize(state, &context).map_err(failed)?;
+    // kube-apiserver has its limit before authorization. Here authorization is a look into memory that never waits, and who
+    // may not do anything must not be able to occupy slots.
+    match state.limits.acquire(&context) {
         Ok(slot) => in_flight.slot = slot,
         Err(limits::Full) => return Ok(Reply::too_many_requests().warned(warnings)),
     }
+    // Reading is lazy: a handler first checks verb, media types and whatever else it can tell from the head, and a body that
+    // is refused is never read.
     let read = async move {
         match (known_body, body) {
             (Some(bytes), _) => Ok(bytes),
@@ -172,42 +203,44 @@ where
         }
     };
     let served = async {
-        if may_be_long(&context.info) {
-            connection::step_aside().await;
+        // Before the work begins, so that other requests on this connection go on meanwhile.
+        if is_expensive(&context.info) {
+            connection::offload().await;
         }
-        let mut reply = serve(inner, &context, read).await?;
+        let mut reply = serve(state, &context, read).await?;
         compression::compress(&mut reply, &context.headers).await;
         Ok(reply)
     };
-    let result = match patience {
+    let result = match client_timeout {
         None => served.await,
-        Some(patience) => tokio::time::timeout_at(in_flight.started + patience, served)
+        Some(client_timeout) => tokio::time::timeout_at(in_flight.started + client_timeout, served)
             .await
-            .unwrap_or_else(|_| Err(limits::too_late().into())),
+            .unwrap_or_else(|_| Err(limits::timed_out().into())),
     };
     with_warnings(warnings, result)
 }
 
-/// Whether the answer may keep a core busy for long.
-fn may_be_long(info: &RequestInfo) -> bool {
+/// Whether the answer may keep a core busy for milliseconds: encoding a list of thousands of objects, building an OpenAPI
+/// document. All other verbs deal with single objects.
+fn is_expensive(info: &RequestInfo) -> bool {
     matches!(info.verb.as_str(), "list" | "deletecollection") || documents::is_path(&info.path)
 }
 
 async fn serve(
-    inner: &Arc<Inner>,
+    state: &Arc<ServerState>,
     context: &RequestContext,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Failure> {
     if context.info.is_resource {
-        resource::serve(inner, context, read).await
+        resource::serve(state, context, read).await
     } else if documents::is_path(&context.info.path) {
-        documents::serve(inner, context).await.map_err(Failure::from)
+        documents::serve(state, context).await.map_err(Failure::from)
     } else {
-        nonresource::serve(inner, context).map_err(Failure::from)
+        nonresource::serve(state, context).map_err(Failure::from)
     }
 }
 
-/// The result with `warnings` before its own.
+/// The result with `warnings` in front of its own: clients see warnings in the order in which they came up.
 fn with_warnings(warnings: Vec<String>, result: Result<Reply, Failure>) -> Result<Reply, Failure> {
     match result {
         Ok(mut reply) => {
@@ -221,13 +254,18 @@ fn with_warnings(warnings: Vec<String>, result: Result<Reply, Failure>) -> Resul
     }
 }
 
-/// Who asks; without credentials anonymous. Bad credentials are refused.
+/// The user who sends the request, and warnings about their credentials. No credentials at all make the anonymous user; bad
+/// ones are refused, since a client that sends them does not want to be anonymous.
+///
+/// # Errors
+/// 401. Why is in the debug log only: the answer must not help to guess.
 fn authenticate(
-    inner: &Inner,
+    state: &ServerState,
     parts: &http::request::Parts,
     now: Timestamp,
     trail: &mut Trail,
 ) -> Result<(Arc<UserInfo>, Vec<String>), Failure> {
+    // Only our own service can insert this extension; nothing that comes over a connection can.
     if let Some(InProcess(user)) = parts.extensions.get::<InProcess>() {
         trail.user(user);
         return Ok((user.clone(), Vec::new()));
@@ -238,9 +276,9 @@ fn authenticate(
         certificate,
         audiences: None,
         now,
-        lister: &*inner.registry,
+        lister: &*state.registry,
     };
-    let (user, warnings) = match inner.authenticator.authenticate(&request) {
+    let (user, warnings) = match state.authenticator.authenticate(&request) {
         Ok(found) => {
             let notes = trail.notes();
             found.annotations.into_iter().for_each(|(key, value)| notes.annotate(key, value));
@@ -259,6 +297,7 @@ fn authenticate(
     Ok((user, warnings))
 }
 
+/// The request as an authorizer sees it (`endpoints/filters/authorization.go`, `GetAuthorizerAttributes`).
 fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {
     if !info.is_resource {
         return Attributes::path(user, &info.verb, &info.path);
@@ -272,32 +311,42 @@ fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {
     attributes
 }
 
+/// The user whom the `Impersonate-` headers name, if the authenticated one may act as them; without such headers the same user.
+/// The mode that worked last for this user is tried first: which one it is depends on their RBAC rules and rarely changes.
+///
+/// # Errors
+/// 403, or 400 for headers that contradict each other.
 fn impersonate(
-    inner: &Inner,
+    state: &ServerState,
     headers: &HeaderMap,
     info: &RequestInfo,
     user: Arc<UserInfo>,
     trail: &mut Trail,
 ) -> Result<Arc<UserInfo>, Status> {
     let attributes = attributes(info, &user);
-    let first = inner.recent_impersonations.get(&user.name);
-    let Some(found) = impersonation::impersonate(headers, &attributes, first, &*inner.authorizer)? else {
+    let first = state.recent_impersonations.get(&user.name);
+    let Some(found) = impersonation::impersonate(headers, &attributes, first, &*state.authorizer)? else {
         return Ok(user);
     };
-    inner.recent_impersonations.set(&user.name, found.mode);
+    state.recent_impersonations.set(&user.name, found.mode);
     let (user, mode) = (Arc::new(found.user), found.mode);
     trail.impersonated(&user, mode.constrained().then(|| mode.verb()));
     Ok(user)
 }
 
-fn authorize(inner: &Inner, context: &RequestContext) -> Result<(), Status> {
+/// Asks the authorizer and annotates its decision for the audit log.
+///
+/// # Errors
+/// 403; 500 if no authorizer allows it and one could not decide.
+fn authorize(state: &ServerState, context: &RequestContext) -> Result<(), Status> {
     let attributes = attributes(&context.info, &context.user);
-    let decision = inner.authorizer.authorize(&attributes);
+    let decision = state.authorizer.authorize(&attributes);
     if decision.allowed {
         context.notes.annotate(DECISION, "allow");
         context.notes.annotate(REASON, decision.reason);
         return Ok(());
     }
+    // Not allowed, but also not decided: a rule could not be read. As in `WithAuthorization`, that is our fault, not the user's.
     if !decision.evaluation_error.is_empty() {
         context.notes.annotate(REASON, "internal error");
         return Err(Status::internal(decision.evaluation_error));
@@ -307,8 +356,9 @@ fn authorize(inner: &Inner, context: &RequestContext) -> Result<(), Status> {
     Err(authz::forbidden(&attributes, &decision.reason))
 }
 
-/// A `Status` in the encoding that the client accepts.
-fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
+/// A failure as a `Status`, in the encoding that the client accepts, or in JSON if it accepts none that we have: an error is
+/// never answered with 406.
+fn error_reply(failure: &Failure, accept: Option<&str>) -> Reply {
     let mut accepted = Output { media: negotiate::output_status(accept), convert_to: None, pretty: false };
     let status = &failure.status;
     let body = status.to_json();
@@ -323,6 +373,7 @@ fn refusal(failure: &Failure, accept: Option<&str>) -> Reply {
     reply
 }
 
+/// The HTTP response: status, headers and body of a reply. HEAD is answered as GET is, without the body.
 fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
     let body = match reply.body {
         _ if head => body::full(Bytes::new()),
@@ -336,7 +387,8 @@ fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     if let Ok(mut id) = HeaderValue::from_str(id) {
-        // No secret, but different each time: it is not worth a place in HTTP/2's table of known headers.
+        // Not a secret. "Sensitive" keeps it out of HPACK's dynamic table, where a value that never comes again would push out
+        // those that do.
         id.set_sensitive(true);
         headers.insert(AUDIT_ID, id);
     }

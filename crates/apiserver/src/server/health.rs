@@ -4,11 +4,12 @@
 use fleetpass_apimachinery::Query;
 use std::sync::Arc;
 
-/// One check: its name, and what is wrong, if anything. Reasons are for the log, not for the client.
+/// One check: its name, and what is wrong, if anything. Reasons go to the log and not to the client, who may be anonymous.
 pub(super) struct Check {
     /// Its name, as in the path (`/readyz/store`).
     pub name: &'static str,
-    /// Looks now; must not block.
+    /// Looks at the present state. It must not block: it runs on a connection's thread, and probes come every few seconds. What
+    /// has to be waited for is observed in the background (`start::probe_store`).
     pub check: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 

@@ -33,12 +33,14 @@ impl Default for RequestLimits {
     }
 }
 
-/// No slot is free.
+/// No slot is free: the client is answered 429 at once instead of being queued. As with kube-apiserver's limits (without API
+/// Priority and Fairness), clients back off on 429, while a queue would answer them after they have given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// Slots for requests under way, and times.
+/// The limits at work: semaphores for requests under way, and durations.
 pub(super) struct Limits {
+    /// Two of them, so that a flood of reads cannot keep writes (leases, tokens) out, nor the other way round. `None`: no limit.
     reading: Option<Arc<Semaphore>>,
     mutating: Option<Arc<Semaphore>>,
     /// How long an answer may take.
@@ -57,9 +59,10 @@ impl Limits {
         }
     }
 
-    /// A slot until the answer is made; `None` for a request that needs none.
-    pub(super) fn enter(&self, context: &RequestContext) -> Result<Option<OwnedSemaphorePermit>, Full> {
+    /// A slot, which the caller holds until the answer is made; `None` for a request that needs none.
+    pub(super) fn acquire(&self, context: &RequestContext) -> Result<Option<OwnedSemaphorePermit>, Full> {
         let slots = match context.info.verb.as_str() {
+            // Long-running requests are exempt, or a few hundred idle agents would use up all slots.
             "watch" => return Ok(None),
             "get" | "list" | "head" | "options" => &self.reading,
             _ => &self.mutating,
@@ -67,7 +70,7 @@ impl Limits {
         let Some(slots) = slots else { return Ok(None) };
         match slots.clone().try_acquire_owned() {
             Ok(slot) => Ok(Some(slot)),
-            // The operator's own group is never locked out.
+            // `system:masters` is exempt when the server is full: an operator has to be able to look into an overload.
             Err(_) if context.user.in_group(fleetpass_apimachinery::user::SYSTEM_MASTERS) => Ok(None),
             Err(_) => Err(Full),
         }
@@ -81,11 +84,12 @@ impl Limits {
     }
 }
 
-/// How long the client itself is willing to wait (`timeout` in the query), if that is no watch and it says so.
+/// How long the client itself is willing to wait (`timeout` in the query); `None` if it does not say, and for watches, which
+/// have `timeoutSeconds` instead.
 ///
 /// # Errors
 /// 400 for what is no duration.
-pub(super) fn timeout_asked(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, Status> {
+pub(super) fn requested_timeout(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, Status> {
     let Some(text) = query.get("timeout").filter(|text| !text.is_empty() && info.verb != "watch") else {
         return Ok(None);
     };
@@ -98,7 +102,7 @@ pub(super) fn timeout_asked(info: &RequestInfo, query: &Query) -> Result<Option<
 }
 
 /// The answer for a request that took too long.
-pub(super) fn too_late() -> Status {
+pub(super) fn timed_out() -> Status {
     Status::timeout("Timeout: request did not complete within the allotted timeout")
 }
 
@@ -132,9 +136,9 @@ mod tests {
             ),
         ];
         for (query, want) in table {
-            let got = timeout_asked(&list, &Query::parse(query)).map_err(|status| status.message);
+            let got = requested_timeout(&list, &Query::parse(query)).map_err(|status| status.message);
             assert_eq!(got, want.map_err(String::from), "{query}");
-            assert_eq!(timeout_asked(&watch, &Query::parse(query)).ok(), Some(None), "watch {query}");
+            assert_eq!(requested_timeout(&watch, &Query::parse(query)).ok(), Some(None), "watch {query}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Connections: accept, shake hands, serve HTTP/1.1 and HTTP/2, and let go of all in good order.
+//! Connections: accept, TLS handshake, HTTP/1.1 or HTTP/2, graceful shutdown.
 
 use super::body::Body;
 use super::coalesce::Coalesced;
-use super::connection::{self, Answer, Arrivals};
+use super::connection::{self, ResponseFuture, StreamExecutor};
 use super::reactors::Reactors;
 use fleetpass_auth::authn::ClientCertificate;
 use http::{Request, Response};
@@ -27,9 +27,10 @@ use tokio_util::task::TaskTracker;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may be under way on one HTTP/2 connection; kube-apiserver allows 250 too.
 const STREAMS_PER_CONNECTION: u32 = 250;
-/// The largest header block.
+/// The largest header block of a request over HTTP/2. Bearer tokens and group lists are large, but not that large.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
-/// Open connections; more wait in the kernel's queue.
+/// Open connections. Beyond this we stop calling `accept`, and clients wait in the kernel's backlog: the process must not run
+/// out of file descriptors, which the store needs too.
 const MAX_CONNECTIONS: usize = 20_000;
 /// How long requests under way may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,8 +44,9 @@ pub(super) struct Peer {
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// Serves until `stop`, then lets requests under way end. `handle` answers one request; it finds the [`Peer`]
-/// in the request's extensions. Connections have threads of their own; what takes long on them comes to the current runtime.
+/// Serves until `stop`, then lets requests under way end, for at most [`GRACE`]. `handle` answers one request; it finds the
+/// [`Peer`] in the request's extensions. Connections run on the threads of [`Reactors`]; the runtime that this is called on is
+/// the main one, where offloaded requests run.
 pub(super) async fn serve<F, R>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -60,6 +62,7 @@ pub(super) async fn serve<F, R>(
     let main = Handle::current();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        // Before `accept`, not after it: a connection that was accepted has to be served.
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -75,9 +78,11 @@ pub(super) async fn serve<F, R>(
         };
         let (acceptor, handle, stop) = (acceptor.clone(), handle.clone(), stop.clone());
         let main = main.clone();
-        // The socket moves from this runtime to that of its thread.
+        // A tokio socket is registered with the runtime that accepted it. Unregister it here and register it with the
+        // runtime of its thread, or each of its wake-ups would take a detour over this one.
         let stream = stream.into_std();
         let served = async move {
+            // Freed when the connection ends, however it ends.
             let _slot = slot;
             match stream.and_then(TcpStream::from_std) {
                 Ok(stream) => serve_connection(stream, address, acceptor, handle, stop, main).await,
@@ -86,19 +91,24 @@ pub(super) async fn serve<F, R>(
         };
         connections.spawn_on(served, reactors.next());
     }
+    // New clients are refused at once, instead of waiting for an answer that never comes.
     drop(listener);
     connections.close();
+    // Connections have seen `stop` themselves and are in their graceful shutdown; what is left after the grace period (a client
+    // that does not read) is cancelled when `reactors` is dropped.
     if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
         tracing::warn!("some requests did not end in time; their connections are closed");
     }
 }
 
-/// The TLS handshake; `None` if there is none in time.
+/// The TLS handshake; `None` if it fails or is not done in time. Failures are logged at debug level only: port scanners and
+/// load balancers cause them all the time.
 async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
 ) -> Option<TlsStream<TcpStream>> {
+    // `Coalesced` decides when to send; Nagle's algorithm would only add its delay to that.
     let _ = stream.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => Some(tls),
@@ -124,20 +134,22 @@ async fn serve_connection<F, R>(
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
-    // Boxed, as all that a connection needs only for a while: thousands of idle ones keep little.
+    // Boxed, so that the state of the handshake is freed when it is done and is not part of this future, of which there are
+    // thousands.
     let Some(tls) = Box::pin(shake_hands(stream, address, acceptor)).await else { return };
+    // Verified by rustls during the handshake; here it is only parsed, once per connection instead of once per request.
     let chain = tls.get_ref().1.peer_certificates();
     let certificate =
         chain.and_then(|chain| chain.first()).map(|leaf| Arc::new(ClientCertificate::new(leaf)));
     let peer = Peer { address, certificate };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        let answer = Answer::new(handle(request), main.clone());
+        let answer = ResponseFuture::new(handle(request), main.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Coalesced::new(tls);
-    let arrivals = Arrivals::default();
+    let arrivals = StreamExecutor::default();
     let ended = if http2 {
         let connection = http2_settings(arrivals.clone()).serve_connection(TokioIo::new(io.clone()), service);
         connection::drive(Box::pin(connection), http2::Connection::graceful_shutdown, arrivals, io, &stop)
@@ -158,7 +170,7 @@ fn http1_settings() -> http1::Builder {
     builder
 }
 
-fn http2_settings(arrivals: Arrivals) -> http2::Builder<Arrivals> {
+fn http2_settings(arrivals: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(arrivals);
     builder
         .timer(TokioTimer::new())

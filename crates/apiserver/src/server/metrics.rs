@@ -50,7 +50,7 @@ impl Metrics {
         // The library appends `_total` to counters.
         registry.register(
             "apiserver_request",
-            "Requests by what they context for and the answer's code",
+            "Requests by what they ask for and the answer's code",
             requests.clone(),
         );
         registry.register(
@@ -108,26 +108,27 @@ impl<'a> Measured<'a> {
         Self { metrics, labels, version: String::new() }
     }
 
-    /// What the request asks for; only of known shape, so that clients cannot invent labels without end.
-    pub(super) fn about(&mut self, info: &RequestInfo) {
-        let tame = |text: &str| {
+    /// Labels the request by what it asks for. Paths are chosen by clients: what does not look like a name becomes `other`, or
+    /// each invented text would be a label value, and a time series, for ever.
+    pub(super) fn resolved(&mut self, info: &RequestInfo) {
+        let bounded = |text: &str| {
             let plain =
                 text.len() < 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
             if plain { text.to_string() } else { "other".into() }
         };
-        self.labels.verb = if info.is_resource { tame(&info.verb).to_uppercase() } else { "OTHER".into() };
+        self.labels.verb = if info.is_resource { bounded(&info.verb).to_uppercase() } else { "OTHER".into() };
         if info.is_resource {
-            self.labels.group = tame(&info.group);
-            self.labels.resource = tame(&info.resource);
-            self.labels.subresource = tame(&info.subresource);
-            self.version = tame(&info.version);
+            self.labels.group = bounded(&info.group);
+            self.labels.resource = bounded(&info.resource);
+            self.labels.subresource = bounded(&info.subresource);
+            self.version = bounded(&info.version);
         }
     }
 
     pub(super) fn end(&self, code: u16, took: Duration) {
         let mut labels = self.labels.clone();
         if code == 404 || code == 401 || code == 403 {
-            // What was never there, or not to be seen, gets no time series of its own.
+            // Here the names need not exist at all, and may well be shaped like real ones.
             (labels.group, labels.resource, labels.subresource) = Default::default();
         }
         let request = RequestLabels {

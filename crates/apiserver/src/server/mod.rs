@@ -20,6 +20,7 @@ mod resource;
 mod resource_request;
 mod scale;
 mod start;
+mod state;
 mod streaming;
 pub mod tls;
 mod warning;
@@ -28,20 +29,14 @@ pub(crate) use handler::InProcess;
 pub use limits::RequestLimits;
 pub use start::{Options, StartError};
 
-use crate::registry::Registry;
 use body::{Body, BoxError};
 use bytes::Bytes;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_auth::authn::oidc::Oidc;
-use fleetpass_auth::authn::{Authenticator, ServiceAccounts};
-use fleetpass_auth::authz::Authorizer;
-use fleetpass_auth::authz::impersonation::ModeCache;
-use health::Health;
+use fleetpass_auth::authn::ServiceAccounts;
 use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
-use limits::Limits;
-use metrics::Metrics;
 use rustls::ServerConfig;
+use state::ServerState;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -50,33 +45,16 @@ use std::task::{Context, Poll};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// What all requests share.
-struct Inner {
-    registry: Arc<Registry>,
-    authenticator: Arc<Authenticator>,
-    accounts: Arc<ServiceAccounts>,
-    authorizer: Arc<dyn Authorizer>,
-    recent_impersonations: ModeCache,
-    oidc: Option<Oidc>,
-    openapi: crate::openapi::Cache,
-    health: Health,
-    limits: Limits,
-    metrics: Metrics,
-    audit: Option<crate::audit::Log>,
-    external_address: String,
-    stop: CancellationToken,
-}
-
 /// A running API server; clones are handles to the same one.
 #[derive(Clone)]
 pub struct ApiServer {
-    inner: Arc<Inner>,
+    state: Arc<ServerState>,
 }
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ApiServer")
-            .field("external_address", &self.inner.external_address)
+            .field("external_address", &self.state.external_address)
             .finish_non_exhaustive()
     }
 }
@@ -88,33 +66,33 @@ impl ApiServer {
     /// # Errors
     /// The store cannot be read or written, or a CRD of `options` is refused.
     pub async fn start(options: Options, stop: CancellationToken) -> Result<Self, StartError> {
-        start::start(options, stop).await
+        Ok(Self { state: Arc::new(start::start(options, stop).await?) })
     }
 
     /// Serves TLS connections until the server is stopped; then lets requests under way end.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) {
-        let inner = self.inner.clone();
-        let stop = inner.stop.clone();
+        let state = self.state.clone();
+        let stop = state.stop.clone();
         let answer = move |request: Request<hyper::body::Incoming>| {
-            let inner = inner.clone();
-            async move { handler::handle(&inner, request).await }
+            let state = state.clone();
+            async move { handler::handle(&state, request).await }
         };
         listener::serve(listener, tls, answer, stop).await;
     }
 
     /// A service that answers requests of `user` in process, without a socket: what a `kube::Client` runs over.
     pub fn client_service(&self, user: UserInfo) -> ClientService {
-        ClientService { inner: self.inner.clone(), user: Arc::new(user) }
+        ClientService { state: self.state.clone(), user: Arc::new(user) }
     }
 
     /// The token machinery of service accounts, for the controller that fills token Secrets.
     pub fn accounts(&self) -> &Arc<ServiceAccounts> {
-        &self.inner.accounts
+        &self.state.accounts
     }
 
     /// Waits until the audit log, if there is one, is written as far as it goes now.
     pub async fn flush_audit_log(&self) {
-        if let Some(log) = &self.inner.audit {
+        if let Some(log) = &self.state.audit {
             log.flush().await;
         }
     }
@@ -123,7 +101,7 @@ impl ApiServer {
 /// Requests of one user, answered in process.
 #[derive(Clone)]
 pub struct ClientService {
-    inner: Arc<Inner>,
+    state: Arc<ServerState>,
     user: Arc<UserInfo>,
 }
 
@@ -141,11 +119,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let inner = self.inner.clone();
+        let state = self.state.clone();
         request.extensions_mut().insert(InProcess(self.user.clone()));
         // Field managers are named after the program that asks.
         let agent = HeaderValue::from_static(concat!("fleetpass/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(USER_AGENT).or_insert(agent);
-        Box::pin(async move { Ok(handler::handle(&inner, request).await) })
+        Box::pin(async move { Ok(handler::handle(&state, request).await) })
     }
 }

@@ -1,8 +1,8 @@
 //! Paths that are no resources: health, version, discovery, OIDC documents, metrics.
 
-use super::Inner;
 use super::context::RequestContext;
 use super::reply::Reply;
+use super::state::ServerState;
 use crate::discovery;
 use crate::server::render;
 use fleetpass_apimachinery::status::Status;
@@ -13,9 +13,9 @@ use http::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::{Value, json};
 
 /// Answers a request for a path that names no resource.
-pub(super) fn serve(inner: &Inner, context: &RequestContext) -> Result<Reply, Status> {
+pub(super) fn serve(state: &ServerState, context: &RequestContext) -> Result<Reply, Status> {
     let path = context.info.path.as_str();
-    if let Some(answer) = inner.health.answer(path, &context.query) {
+    if let Some(answer) = state.health.answer(path, &context.query) {
         return Ok(Reply::text(answer.code, answer.text));
     }
     let trimmed = path.trim_end_matches('/');
@@ -26,22 +26,22 @@ pub(super) fn serve(inner: &Inner, context: &RequestContext) -> Result<Reply, St
         }
         oidc::CONFIGURATION_PATH | oidc::JWKS_PATH => {
             allow_get(context)?;
-            issuer_document(inner, context, trimmed)
+            issuer_document(state, context, trimmed)
         }
         "/metrics" => {
             allow_get(context)?;
-            let text = inner.metrics.text(&inner.registry.cache().counts());
+            let text = state.metrics.text(&state.registry.cache().counts());
             Ok(Reply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
         }
         "/api" | "/apis" => {
             allow_get(context)?;
-            root(inner, context, trimmed == "/api")
+            root(state, context, trimmed == "/api")
         }
         "" => {
             allow_get(context)?;
-            document(context, &json!({"paths": paths(inner)}))
+            document(context, &json!({"paths": paths(state)}))
         }
-        _ => discovery_below(inner, context, trimmed),
+        _ => discovery_below(state, context, trimmed),
     }
 }
 
@@ -82,16 +82,16 @@ fn version() -> Value {
         "platform": format!("{}/{}", std::env::consts::OS, go_architecture())})
 }
 
-fn issuer_document(inner: &Inner, context: &RequestContext, path: &str) -> Result<Reply, Status> {
-    let Some(oidc) = &inner.oidc else { return Ok(Reply::no_such_path()) };
-    let document = oidc.serve(path, context.accept(), &inner.accounts, context.now)?;
+fn issuer_document(state: &ServerState, context: &RequestContext, path: &str) -> Result<Reply, Status> {
+    let Some(oidc) = &state.oidc else { return Ok(Reply::no_such_path()) };
+    let document = oidc.serve(path, context.accept(), &state.accounts, context.now)?;
     let mut reply = Reply::new(200, document.content_type, document.body);
     reply.headers.push((CACHE_CONTROL, HeaderValue::from_static(oidc::CACHE_CONTROL)));
     Ok(reply)
 }
 
-fn root(inner: &Inner, context: &RequestContext, core: bool) -> Result<Reply, Status> {
-    let kinds = inner.registry.catalog().kinds();
+fn root(state: &ServerState, context: &RequestContext, core: bool) -> Result<Reply, Status> {
+    let kinds = state.registry.catalog().kinds();
     if let Some((_, version)) = negotiate::aggregated_discovery(context.accept()) {
         let content_type = match version {
             "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
@@ -108,13 +108,13 @@ fn root(inner: &Inner, context: &RequestContext, core: bool) -> Result<Reply, St
         return Err(negotiate::not_acceptable_discovery());
     }
     let value =
-        if core { discovery::core_versions(&inner.external_address) } else { discovery::group_list(&kinds) };
+        if core { discovery::core_versions(&state.external_address) } else { discovery::group_list(&kinds) };
     document(context, &value)
 }
 
 /// `/api/VERSION`, `/apis/GROUP`, `/apis/GROUP/VERSION`.
-fn discovery_below(inner: &Inner, context: &RequestContext, path: &str) -> Result<Reply, Status> {
-    let kinds = inner.registry.catalog().kinds();
+fn discovery_below(state: &ServerState, context: &RequestContext, path: &str) -> Result<Reply, Status> {
+    let kinds = state.registry.catalog().kinds();
     let parts: Vec<&str> = path[1..].split('/').collect();
     let (found, group) = match parts.as_slice() {
         ["api", version] => (discovery::resource_list(&kinds, "", version), ""),
@@ -134,8 +134,8 @@ fn discovery_below(inner: &Inner, context: &RequestContext, path: &str) -> Resul
 }
 
 /// The paths that `/` lists.
-fn paths(inner: &Inner) -> Vec<String> {
-    let kinds = inner.registry.catalog().kinds();
+fn paths(state: &ServerState) -> Vec<String> {
+    let kinds = state.registry.catalog().kinds();
     let mut paths: Vec<String> = [
         "/api",
         "/api/v1",

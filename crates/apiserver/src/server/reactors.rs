@@ -1,16 +1,24 @@
 //! Threads that serve connections, each its own.
 //!
-//! A runtime that shares its tasks among threads wakes another thread whenever one has something to do, which costs more
-//! than most requests. Here a connection stays on one thread, and what happens on it wakes no other.
+//! tokio's multi-threaded runtime wakes another worker whenever a task becomes ready, to be able to share the work. That costs
+//! more than most of our requests. Here a connection stays on one thread for its life, on a single-threaded runtime of its own,
+//! and what happens on it wakes no other thread.
+//!
+//! The price: connections are distributed when they come and never moved, so one busy connection uses one core, and whatever
+//! blocks on such a thread stalls all its connections. Long work goes elsewhere ([`super::connection::offload`],
+//! [`crate::signing`], `spawn_blocking`).
 
 use std::io;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// As many threads as there are cores, each with a runtime of its own; they end when this is dropped.
+/// As many threads as there are cores, each with a runtime of its own. They end when this is dropped, and tasks that are still
+/// on them are cancelled: the listener drops it only after its grace period.
 pub(super) struct Reactors {
     handles: Vec<Handle>,
+    /// The index of the handle that was given out last.
     next: usize,
+    /// Cancels `stop` of all threads when dropped.
     _stop: DropGuard,
 }
 
@@ -27,7 +35,8 @@ impl Reactors {
         Self { handles, next: 0, _stop: stop.drop_guard() }
     }
 
-    /// The one for the next connection: they take turns.
+    /// The runtime for the next connection: round robin. Which one has least to do is not known, and connections live long
+    /// enough for it to even out.
     pub(super) fn next(&mut self) -> &Handle {
         self.next = (self.next + 1) % self.handles.len();
         &self.handles[self.next]
@@ -38,7 +47,9 @@ fn reactor(stop: CancellationToken) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     std::thread::Builder::new().name("connections".into()).spawn(move || {
+        // `block_on` also polls the tasks that other threads spawn on this runtime.
         runtime.block_on(stop.cancelled());
+        // Without waiting for blocking tasks (compression): nobody is left to take their answers.
         runtime.shutdown_background();
     })?;
     Ok(handle)

@@ -52,7 +52,7 @@ impl Reply {
     }
 }
 
-/// What a request failed with, and what it should be warned of all the same.
+/// Why a request failed, with the warnings that its answer carries nevertheless.
 pub(super) struct Failure {
     pub(super) status: Status,
     pub(super) warnings: Vec<String>,

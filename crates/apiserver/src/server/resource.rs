@@ -1,12 +1,12 @@
 //! Requests for resources: which kind, which verb, and how its body and options are read
 //! (`k8s.io/apiserver/pkg/endpoints/handlers`).
 
-use super::Inner;
 use super::action;
 use super::context::RequestContext;
 use super::render::{self, Renderer};
 use super::reply::{Failure, Reply};
 use super::resource_request::{MEDIA_ALIASES, ResourceRequest, write_options};
+use super::state::ServerState;
 use super::streaming;
 use crate::alias;
 use crate::catalog::{Kinds, Row};
@@ -29,32 +29,35 @@ use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
 
-/// Answers a request for a resource. `read` reads the body when it is wanted.
+/// Answers a request for a resource. `read` reads the body; it is awaited only once everything that the head of the request can
+/// be refused for has been checked.
 pub(super) async fn serve(
-    inner: &Arc<Inner>,
+    state: &Arc<ServerState>,
     context: &RequestContext,
     read: impl Future<Output = Result<Bytes, Status>> + Send,
 ) -> Result<Reply, Failure> {
-    let kinds = inner.registry.catalog().kinds();
+    // One table for the whole request: a CRD that changes meanwhile replaces the table and leaves this one as it is.
+    let kinds = state.registry.catalog().kinds();
     let info = &context.info;
-    let Some(row) = kinds.get(&info.group, &info.resource) else { return missing(&kinds, context) };
-    let Some(version) = row.version(&info.version) else { return missing(&kinds, context) };
+    let Some(row) = kinds.get(&info.group, &info.resource) else { return not_served(&kinds, context) };
+    let Some(version) = row.version(&info.version) else { return not_served(&kinds, context) };
     let warnings: Vec<String> = version.deprecation.iter().cloned().collect();
     let failed = |status| Failure { status, warnings: warnings.clone() };
     let subresource = match info.subresource.as_str() {
         "" => None,
         name => match row.subresource(name, &version.name) {
             Some(subresource) => Some(subresource),
-            // The handler of custom resources speaks of the object, whether it is there or not.
+            // For built-in kinds the router answers; the handler of custom resources gets every path below its group and
+            // answers about the object, even without looking for it (`customresource_handler.go`).
             None if row.resource.custom => return Err(failed(Status::not_found(row.gr(), &info.name))),
-            None => return missing(&kinds, context),
+            None => return not_served(&kinds, context),
         },
     };
     if info.is_too_deep() || !scope_fits(row, context) {
-        return missing(&kinds, context);
+        return not_served(&kinds, context);
     }
     let request =
-        ResourceRequest { inner, context, row, version, subresource, warnings: Mutex::new(warnings) };
+        ResourceRequest { state, context, row, version, subresource, warnings: Mutex::new(warnings) };
     let result = request.dispatch(read).await;
     let warnings = request.warnings.into_inner();
     match result {
@@ -66,9 +69,9 @@ pub(super) async fn serve(
     }
 }
 
-/// The answer for a resource, version or subresource that is not there. Groups that are compiled in answer for
-/// themselves; whatever only a CRD could serve is simply not there.
-fn missing(kinds: &Kinds, context: &RequestContext) -> Result<Reply, Failure> {
+/// The answer for a resource, version or subresource that is not served. In a built-in group that is a `Status`; anywhere else,
+/// where only a CRD could serve it, plain text: kube-apiserver has no handler for such a path and its router answers.
+fn not_served(kinds: &Kinds, context: &RequestContext) -> Result<Reply, Failure> {
     if kinds.is_builtin_group(&context.info.group) {
         return Err(Status::unknown_path().into());
     }
@@ -81,7 +84,7 @@ fn scope_fits(row: &Row, context: &RequestContext) -> bool {
     let in_namespace =
         info.path.contains("/namespaces/") && info.parts.first().is_some_and(|p| p != "namespaces");
     if row.strategy().is_none() && info.subresource.is_empty() {
-        // Reviews have one path each.
+        // A kind that is not stored has one path, that of its collection.
         return in_namespace == row.resource.namespaced && info.parts.len() < 2;
     }
     if row.resource.namespaced { in_namespace || info.parts.len() < 2 } else { !in_namespace }
@@ -106,8 +109,8 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
 }
 
 impl<'a> ResourceRequest<'a> {
-    /// What may be done with the resource, subresource or collection that the path names.
-    fn allows(&self, verb: &str) -> bool {
+    /// Whether the path, be it that of an object, a subresource or a collection, can be used with this verb.
+    fn allows_verb(&self, verb: &str) -> bool {
         if let Some(subresource) = self.subresource {
             return subresource.verbs.contains(&verb);
         }
@@ -120,7 +123,7 @@ impl<'a> ResourceRequest<'a> {
             && self.row.resource.verbs.iter().any(|v| v == verb)
     }
 
-    /// How a verb is refused: by the router, or, for custom resources, by their handler.
+    /// How a verb is refused: in the router's words, or for custom resources in those of their handler, which gets all verbs.
     fn refuse_verb(&self, verb: &str) -> Status {
         if !self.row.resource.custom {
             return Status::method_not_allowed();
@@ -136,14 +139,15 @@ impl<'a> ResourceRequest<'a> {
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let verb = self.context.info.verb.as_str();
-        if !self.allows(verb) {
+        if !self.allows_verb(verb) {
             return Err(self.refuse_verb(verb));
         }
         if verb == "patch" {
-            // The router looks at a patch's type before anything else.
+            // go-restful matches `Content-Type` when it routes: 415 comes before 406 and before the body is read.
             PatchKind::from_content_type(self.context.content_type(), self.row.resource.custom)
                 .map_err(patch_status)?;
         }
+        // go-restful's routing again: it decides by the headers whether there is a body whose type must fit.
         let has_body = self.context.headers.get(CONTENT_TYPE).is_some()
             || self.context.headers.get("content-length").is_some_and(|l| l != "0");
         negotiate::route(self.context.accept(), self.endpoint(), self.context.method.as_str(), has_body)?;
@@ -190,7 +194,7 @@ impl<'a> ResourceRequest<'a> {
         let renderer = self.renderer()?;
         let version = self.context.query.get("resourceVersion").unwrap_or_default();
         let options = WriteOptions::default();
-        let object = self.inner.registry.get(&self.scope(&**strategy, &options), version).await?;
+        let object = self.state.registry.get(&self.scope(&**strategy, &options), version).await?;
         Ok(self.reply(200, &renderer, renderer.stored(&object)?, Vec::new()))
     }
 
@@ -198,7 +202,7 @@ impl<'a> ResourceRequest<'a> {
         let renderer = self.renderer()?;
         let list = self.list_options(&**strategy)?;
         let options = WriteOptions::default();
-        let listed = self.inner.registry.list(&self.scope(&**strategy, &options), &list).await?;
+        let listed = self.state.registry.list(&self.scope(&**strategy, &options), &list).await?;
         Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
 
@@ -228,6 +232,7 @@ impl<'a> ResourceRequest<'a> {
         };
         let mut object = decoded.value;
         strategy.default(&mut object);
+        // Kept in the request and not in the result, so that they reach the client with a refusal of validation as well.
         self.warn(decoded.warnings);
         self.context.notes.object(&object);
         Ok(object)
@@ -238,13 +243,15 @@ impl<'a> ResourceRequest<'a> {
         strategy: &Arc<dyn Strategy>,
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
+        // In the order of `create.go`: 406, 415, the body, the options, decoding. A request with several faults is told the
+        // first of them.
         let renderer = self.renderer()?;
         let media = negotiate::input(self.context.content_type(), self.media_aliases())?;
         let bytes = read.await?;
         let query = options::write(self.context.query.pairs(), Write::Create)?;
         let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let written = self.inner.registry.create(&self.scope(&**strategy, &options), object).await?;
+        let written = self.state.registry.create(&self.scope(&**strategy, &options), object).await?;
         self.written(&renderer, written)
     }
 
@@ -254,12 +261,13 @@ impl<'a> ResourceRequest<'a> {
         read: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
         let renderer = self.renderer()?;
+        // `update.go` looks at the media type last.
         let bytes = read.await?;
         let query = options::write(self.context.query.pairs(), Write::Update)?;
         let media = negotiate::input(self.context.content_type(), self.media_aliases())?;
         let object = self.decode(&bytes, media, &**strategy, query.field_validation)?;
         let options = write_options(&query);
-        let written = self.inner.registry.update(&self.scope(&**strategy, &options), object).await?;
+        let written = self.state.registry.update(&self.scope(&**strategy, &options), object).await?;
         self.written(&renderer, written)
     }
 
@@ -276,7 +284,7 @@ impl<'a> ResourceRequest<'a> {
         let query = options::write(self.context.query.pairs(), write)?;
         let request = patch_request(kind, &bytes, &query)?;
         let options = write_options(&query);
-        let written = self.inner.registry.patch(&self.scope(&**strategy, &options), &request).await?;
+        let written = self.state.registry.patch(&self.scope(&**strategy, &options), &request).await?;
         self.written(&renderer, written)
     }
 
@@ -299,14 +307,15 @@ impl<'a> ResourceRequest<'a> {
         let request = self.delete_options(&read.await?)?;
         let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
         let scope = self.scope(&**strategy, &options);
-        let deleted = self.inner.registry.delete(&scope, &request).await?;
+        let deleted = self.state.registry.delete(&scope, &request).await?;
         if deleted.gone && !self.row.resource.delete_returns_object {
             let status = render::deleted(self.row, scope.name, &deleted.object);
             self.context.notes.deleted(&status);
             let plain = Output { convert_to: None, ..renderer.accepted };
             return Ok(self.reply(200, &renderer, render::encode(&status, plain)?, Vec::new()));
         }
-        // Only who asked for it by the old name is told that it is not gone yet.
+        // 202 for an object that is still there only with the deprecated `orphanDependents=false`; every other client has
+        // always got 200, and `delete.go` keeps it so.
         let code = if !deleted.gone && request.orphan_dependents == Some(false) { 202 } else { 200 };
         Ok(self.reply(code, &renderer, renderer.tree(&deleted.object)?, Vec::new()))
     }
@@ -321,7 +330,7 @@ impl<'a> ResourceRequest<'a> {
         let request = self.delete_options(&read.await?)?;
         let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
         let scope = self.scope(&**strategy, &options);
-        let listed = self.inner.registry.delete_collection(&scope, &list, &request).await?;
+        let listed = self.state.registry.delete_collection(&scope, &list, &request).await?;
         Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
 }

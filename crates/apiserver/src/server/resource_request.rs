@@ -1,8 +1,8 @@
 //! A request for a resource, as the handlers of its verbs see it.
 
-use super::Inner;
 use super::context::RequestContext;
 use super::render::{self, Renderer};
+use super::state::ServerState;
 use crate::alias;
 use crate::catalog::Row;
 use crate::registry::Scope;
@@ -13,22 +13,23 @@ use fleetpass_codec::options::{self, ListOptions, WriteQuery};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// Media types that documents name for others.
+/// Media types that stand for another one; only for the kind whose published API document uses them ([`alias`]).
 pub(super) const MEDIA_ALIASES: &[(&str, MediaType)] = &[(alias::MEDIA_TYPE, MediaType::Yaml)];
 
 /// A request whose kind is known.
 pub(super) struct ResourceRequest<'a> {
-    pub(super) inner: &'a Arc<Inner>,
+    pub(super) state: &'a Arc<ServerState>,
     pub(super) context: &'a RequestContext,
     pub(super) row: &'a Arc<Row>,
     pub(super) version: &'a Version,
     pub(super) subresource: Option<&'a Subresource>,
-    /// What the client is warned of, whatever the answer.
+    /// What the client is warned of, whatever the answer. Behind a lock because handlers share the request immutably and their
+    /// futures must be `Send`; it is held for a push only.
     pub(super) warnings: Mutex<Vec<String>>,
 }
 
 impl<'a> ResourceRequest<'a> {
-    /// The media types that the documents of this kind name for others.
+    /// The additional media types of this kind's bodies.
     pub(super) fn media_aliases(&self) -> &'static [(&'static str, MediaType)] {
         if self.row.resource.group == alias::GROUP { MEDIA_ALIASES } else { &[] }
     }
@@ -42,6 +43,7 @@ impl<'a> ResourceRequest<'a> {
         self.context.info.parts.len() > 1
     }
 
+    /// What content negotiation needs to know: whether Tables and watches make sense here.
     pub(super) fn endpoint(&self) -> Endpoint {
         let table = self.row.strategy().is_some()
             && !matches!(self.subresource.map(|s| &s.handler), Some(Handler::Create(_)));
@@ -93,6 +95,7 @@ impl<'a> ResourceRequest<'a> {
         if resource.namespaced || !resource.custom {
             supported.push("metadata.namespace".into());
         }
+        // Built-in kinds without fields of their own use the default conversion function, which words its refusal differently.
         let listed = !resource.custom && resource.selectable_fields.is_empty();
         options::check_fields(&options.fields, &supported, listed)?;
         Ok(options)

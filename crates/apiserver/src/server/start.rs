@@ -3,15 +3,16 @@
 use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
-use super::{ApiServer, Inner};
+use super::state::ServerState;
 use crate::cache::{Cache, Event, EventKind, Subscriber, split_key};
 use crate::catalog::Catalog;
 use crate::definitions::Definitions;
-use crate::registry::Registry;
+use crate::registry::{OwnWrite, Registry};
 use crate::resources;
-use crate::strategy::{Resource, WriteOptions};
+use crate::strategy::Resource;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apimachinery::status::Status;
+use fleetpass_apimachinery::{Lister, meta};
 use fleetpass_auth::authn::oidc::Oidc;
 use fleetpass_auth::authn::{Authenticator, NoIssuer, ServiceAccountConfig, ServiceAccounts, TokenFile};
 use fleetpass_auth::authz::impersonation::ModeCache;
@@ -80,7 +81,7 @@ impl From<NoIssuer> for StartError {
     }
 }
 
-pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<ApiServer, StartError> {
+pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<ServerState, StartError> {
     let api_audiences = if options.api_audiences.is_empty() {
         options.issuers.iter().take(1).cloned().collect()
     } else {
@@ -108,13 +109,13 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
     let registry =
         Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
     tokio::spawn(definitions.clone().run(registry.clone(), stop.clone()));
-    put_in_place(&registry, &options.crds).await?;
+    bootstrap_objects(&registry, &options.crds).await?;
     definitions.establish(&registry, &options.crds).await.map_err(|status| StartError::Refused {
         what: "the kinds that the server brings along".into(),
         status,
     })?;
-    let inner = Inner {
-        health: health(&registry, store_answers(options.store, stop.clone())),
+    Ok(ServerState {
+        health: health(&registry, probe_store(options.store, stop.clone())),
         registry,
         authenticator,
         accounts,
@@ -127,8 +128,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<A
         audit: options.audit,
         external_address: options.external_address,
         stop,
-    };
-    Ok(ApiServer { inner: Arc::new(inner) })
+    })
 }
 
 /// The rows that are compiled in.
@@ -181,7 +181,7 @@ fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
 const STORE_CHECK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
 
 /// Whether the store answered when it was asked last.
-fn store_answers(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBool> {
+fn probe_store(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBool> {
     let answers = Arc::new(AtomicBool::new(true));
     let seen = answers.clone();
     tokio::spawn(async move {
@@ -198,14 +198,14 @@ fn store_answers(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBo
     answers
 }
 
-fn health(registry: &Arc<Registry>, store_answers: Arc<AtomicBool>) -> Health {
+fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
     let registry = Arc::downgrade(registry);
     let cache = move || match registry.upgrade() {
         Some(registry) if registry.cache().is_following() => Ok(()),
         Some(_) => Err("the watch cache does not follow the store".to_string()),
         None => Err("the server has stopped".to_string()),
     };
-    let store = move || match store_answers.load(Ordering::Relaxed) {
+    let store = move || match probe_store.load(Ordering::Relaxed) {
         true => Ok(()),
         false => Err("the store does not answer".to_string()),
     };
@@ -214,10 +214,11 @@ fn health(registry: &Arc<Registry>, store_answers: Arc<AtomicBool>) -> Health {
 }
 
 /// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date.
-async fn put_in_place(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), StartError> {
+async fn bootstrap_objects(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), StartError> {
     let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
-    let namespaces = namespaces.into_iter().map(|object| ensure(registry, "", "namespaces", object, keep));
+    let namespaces =
+        namespaces.into_iter().map(|object| ensure(registry, "", "namespaces", object, create_only));
     let rbac = bootstrap::objects().into_iter().map(|(resource, object)| {
         ensure(registry, fleetpass_auth::authz::rbac::GROUP, resource, object, bootstrap::reconcile)
     });
@@ -230,7 +231,7 @@ async fn put_in_place(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), St
             "apiextensions.k8s.io",
             "customresourcedefinitions",
             object,
-            crate::definitions::renew,
+            crate::definitions::updated_spec,
         )
     });
     futures::future::try_join_all(crds).await?;
@@ -238,7 +239,7 @@ async fn put_in_place(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), St
 }
 
 /// What is there stays.
-fn keep(existing: Option<&Value>, desired: &Value) -> Option<Value> {
+fn create_only(existing: Option<&Value>, desired: &Value) -> Option<Value> {
     existing.is_none().then(|| desired.clone())
 }
 
@@ -250,22 +251,22 @@ async fn ensure(
     desired: Value,
     reconcile: fn(Option<&Value>, &Value) -> Option<Value>,
 ) -> Result<(), StartError> {
-    use fleetpass_apimachinery::Lister;
-    let name = fleetpass_apimachinery::meta::name(&desired).to_string();
+    let name = meta::name(&desired).to_string();
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
-    let user = crate::system_user::system_user();
-    let options = WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() };
     loop {
         let existing = Lister::get(&**registry, group, plural, "", &name);
         let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
-        let replace = existing.is_some() && fleetpass_apimachinery::meta::uid(&wanted).is_empty();
-        let written = registry
-            .write_own(group, plural, &name, wanted, existing.is_some(), replace, &user, &options)
-            .await;
+        let how = match &existing {
+            None => OwnWrite::Create,
+            // `bootstrap::reconcile` takes the UID away from a binding whose role, which is immutable, has to change.
+            Some(_) if meta::uid(&wanted).is_empty() => OwnWrite::Replace,
+            Some(_) => OwnWrite::Update,
+        };
+        let written = registry.write_own(group, plural, wanted, how).await;
         match written {
             Ok(_) => return Ok(()),
             // Another replica starts, too: what it wrote is looked at.
-            Err(status) if status.code == 409 => registry.fresh().await.map_err(refused)?,
+            Err(status) if status.code == 409 => registry.wait_until_fresh().await.map_err(refused)?,
             Err(status) => return Err(refused(status)),
         }
     }

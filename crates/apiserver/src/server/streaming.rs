@@ -1,10 +1,18 @@
-//! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops.
+//! watch as an HTTP answer: one event after the other, until its time is up, the client goes, or the server stops
+//! (`k8s.io/apiserver/pkg/endpoints/handlers/watch.go`).
+//!
+//! The stream is pulled: hyper asks for the next line when the connection has room for it, so a client that reads slowly slows
+//! down this stream and nothing else. Its events wait in the bounded queue of its watcher; when that is full, the cache ends
+//! the watch ([`crate::cache`]) and the client begins a new one at the last revision it has seen.
+//!
+//! [`Stream::next`] is dropped when the client goes away. That is safe at any point: an event that was taken from the queue is
+//! lost only together with the stream.
 
-use super::Inner;
 use super::body::{self, Content};
 use super::render::Renderer;
 use super::reply::Reply;
 use super::resource_request::ResourceRequest;
+use super::state::ServerState;
 use crate::cache::{Event, EventKind, Object};
 use crate::catalog::Row;
 use crate::registry::{Scope, WatchItem, Watching, present, random_u64};
@@ -34,10 +42,10 @@ pub(super) async fn watch(
     let write = WriteOptions::default();
     let mut scope = request.scope(&**strategy, &write);
     scope.name = "";
-    let longest = request.inner.limits.watch(random_u64());
-    let watching = request.inner.registry.watch(&scope, &options, longest).await?;
+    let default_timeout = request.state.limits.watch(random_u64());
+    let watching = request.state.registry.watch(&scope, &options, default_timeout).await?;
     let stream = Stream {
-        inner: request.inner.clone(),
+        state: request.state.clone(),
         row: request.row.clone(),
         version: request.version.clone(),
         strategy: strategy.clone(),
@@ -47,9 +55,10 @@ pub(super) async fn watch(
         form: Rendering { accepted: renderer.accepted, include: renderer.include },
         watching,
         first: true,
-        over: false,
+        ended: false,
     };
-    stream.inner.metrics.watches.inc();
+    // Counted down by `Stream::drop`: every way in which a watch can end is a drop.
+    stream.state.metrics.watches.inc();
     let content_type = match output.media {
         MediaType::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
@@ -66,9 +75,10 @@ struct Rendering {
     include: super::render::IncludeObject,
 }
 
-/// A watch that is being sent; it owns all it needs, for it outlives its request.
+/// A watch that is being sent. It owns all it needs, because it outlives its request; among that is the row of the catalog as it
+/// was when the watch began, so a CRD that changes does not change the form of events under way.
 struct Stream {
-    inner: Arc<Inner>,
+    state: Arc<ServerState>,
     row: Arc<Row>,
     version: Version,
     strategy: Arc<dyn Strategy>,
@@ -77,22 +87,25 @@ struct Stream {
     write: WriteOptions,
     form: Rendering,
     watching: Watching,
+    /// Whether no event has been sent yet: the first one of a Table brings its columns.
     first: bool,
-    over: bool,
+    /// Whether an event was sent after which there can be none, such as `ERROR`.
+    ended: bool,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.inner.metrics.watches.dec();
+        self.state.metrics.watches.dec();
     }
 }
 
 impl Stream {
+    /// The next line, with the stream to take the one after it from. Boxed, because `unfold` moves it for each event.
     async fn next(mut self: Box<Self>) -> Option<(Bytes, Box<Self>)> {
-        if self.over {
+        if self.ended {
             return None;
         }
-        let inner = self.inner.clone();
+        let state = self.state.clone();
         let item = {
             let scope = Scope {
                 row: &self.row,
@@ -104,11 +117,11 @@ impl Stream {
                 strategy: &*self.strategy,
                 options: &self.write,
                 user_agent: "",
-                now: inner.registry.now(),
+                now: state.registry.now(),
             };
             tokio::select! {
-                item = self.watching.next(&inner.registry, &scope) => item?,
-                () = inner.stop.cancelled() => return None,
+                item = self.watching.next(&state.registry, &scope) => item?,
+                () = state.stop.cancelled() => return None,
             }
         };
         let line = self.line(item);
@@ -133,12 +146,14 @@ impl Stream {
                 self.event("BOOKMARK", object)
             }
             WatchItem::Error(status) => {
-                self.over = true;
+                self.ended = true;
                 self.frame("ERROR", &status.to_json())
             }
         }
     }
 
+    /// An event about an object. JSON clients get the stored bytes spliced into a line; where no selector has changed the event
+    /// (`shared`), the line is made once for all watchers of the same version.
     fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
         let as_stored = self.row.is_uniform(object.revision) && self.row.resource.view.is_none();
         let text = self.form.accepted.media == MediaType::Json;
@@ -159,7 +174,7 @@ impl Stream {
             version: &self.version,
             accepted: self.form.accepted,
             include: self.form.include,
-            now: self.inner.registry.now(),
+            now: self.state.registry.now(),
         };
         let shown = match self.form.accepted.convert_to {
             Some((TargetKind::Table, version)) => {
@@ -169,7 +184,7 @@ impl Stream {
                 }
                 renderer.table(version, metadata, vec![renderer.table_row(&object, version)], self.first)
             }
-            // Whoever asks for lists of metadata gets events of metadata.
+            // Clients name the list type they would accept from a list; the events carry single objects.
             Some((TargetKind::PartialObjectMetadataList | TargetKind::PartialObjectMetadata, version)) => {
                 super::render::partial(&object, version)
             }
@@ -178,14 +193,15 @@ impl Stream {
         self.frame(kind, &shown)
     }
 
-    /// An event as it goes over the wire.
+    /// An event as it goes over the wire: a line of JSON, or a length-prefixed protobuf message.
     fn frame(&mut self, kind: &str, object: &Value) -> Bytes {
         if self.form.accepted.media != MediaType::Protobuf {
             return line(kind, object);
         }
+        // The head is sent, so the failure cannot become a status code any more; ending the stream makes the client start over.
         protobuf::watch_frame(kind, object).map(Bytes::from).unwrap_or_else(|error| {
             tracing::error!(%error, kind = self.row.resource.kind, "an event cannot be written as protobuf");
-            self.over = true;
+            self.ended = true;
             Bytes::new()
         })
     }

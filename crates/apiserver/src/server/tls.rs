@@ -17,7 +17,8 @@ pub enum TlsError {
     ClientCa(String),
 }
 
-/// The serving certificate. Connections that come after [`ServingCertificate::replace`] see the new one.
+/// The serving certificate. Handshakes that begin after [`ServingCertificate::replace`] see the new one; connections that are
+/// open keep theirs. An `ArcSwap`, so that handshakes never wait for a lock.
 #[derive(Debug)]
 pub struct ServingCertificate(ArcSwap<CertifiedKey>);
 
@@ -79,6 +80,7 @@ pub fn server_config(
         builder.with_client_cert_verifier(verifier)
     };
     let mut config = builder.with_cert_resolver(certificate);
+    // In order of preference: HTTP/2 carries all requests of a client over one connection.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

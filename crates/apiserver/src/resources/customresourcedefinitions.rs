@@ -8,7 +8,8 @@ mod openapi;
 mod structural;
 mod validation;
 
-use super::{SUBRESOURCE_VERBS, Stored, stored, table};
+use super::printers;
+use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_apimachinery::field::ErrorList;
 use fleetpass_apimachinery::meta;
@@ -30,7 +31,7 @@ const PLURAL: &str = "customresourcedefinitions";
 
 /// The row of CustomResourceDefinitions.
 pub fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: GROUP,
         version: "v1",
         kind: "CustomResourceDefinition",
@@ -44,7 +45,7 @@ pub fn resource() -> Resource {
             Column::new("Created At", "date", "", "When the definition was created.", 0),
         ],
     };
-    let mut resource = stored(facts, Arc::new(Definitions { status: false }));
+    let mut resource = stored::resource(kind, Arc::new(Definitions { status: false }));
     resource.categories = vec!["api-extensions".into()];
     resource.subresources = vec![Subresource {
         name: "status",
@@ -198,7 +199,7 @@ impl Strategy for Definitions {
     }
 
     fn cells(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), object["metadata"]["creationTimestamp"].clone()]
+        vec![printers::name(object), object["metadata"]["creationTimestamp"].clone()]
     }
 }
 

@@ -1,7 +1,8 @@
 //! Custom resources: the row that a CustomResourceDefinition adds to the table of kinds, and the rules of its
 //! objects (`apiextensions-apiserver/pkg/registry/customresource`, `pkg/apiserver/customresource_handler.go`).
 
-use super::{SUBRESOURCE_VERBS, table};
+use super::printers;
+use super::stored::SUBRESOURCE_VERBS;
 use crate::strategy::{
     Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
 };
@@ -454,7 +455,7 @@ impl Strategy for Objects {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let mut cells = vec![table::name(object)];
+        let mut cells = vec![printers::name(object)];
         if let Some(version) = self.kind.version_of(object) {
             cells.extend(version.columns.iter().map(|(path, kind)| cell(path, kind, object, now)));
         }
@@ -496,9 +497,9 @@ fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
         "number" if value.is_number() => value.clone(),
         "boolean" if value.is_boolean() => value.clone(),
         "date" => match value.as_str() {
-            Some("") => table::UNKNOWN.into(),
+            Some("") => printers::UNKNOWN.into(),
             Some(text) => match text.parse::<Timestamp>() {
-                Ok(time) => table::since(Some(time), now).into(),
+                Ok(time) => printers::since(Some(time), now).into(),
                 Err(_) => "<invalid>".into(),
             },
             None => Value::Null,
@@ -529,7 +530,7 @@ fn validate_scale(version: &CustomVersion, object: &Value, status_only: bool, er
     }
     validate_replicas(&scale.status_replicas, object, errors);
     if let Some(path) = scale.label_selector.as_deref().filter(|p| !p.is_empty())
-        && let Some(value) = simple(object, path).filter(|v| !v.is_string())
+        && let Some(value) = at_simple_path(object, path).filter(|v| !v.is_string())
     {
         let why = wrong_type(path, value, "string");
         errors.push(Error::invalid(&Path::new(path), "", why));
@@ -538,7 +539,7 @@ fn validate_scale(version: &CustomVersion, object: &Value, status_only: bool, er
 
 fn validate_replicas(path: &str, object: &Value, errors: &mut ErrorList) {
     let at = Path::new(path);
-    let Some(value) = simple(object, path) else { return };
+    let Some(value) = at_simple_path(object, path) else { return };
     match value.as_i64() {
         None => errors.push(Error::invalid(&at, 0, wrong_type(path, value, "int64"))),
         Some(count) if count < 0 => {
@@ -564,8 +565,8 @@ fn wrong_type(path: &str, value: &Value, expected: &str) -> String {
     format!("{path} accessor error: {shown} is of the type {found}, expected {expected}")
 }
 
-/// The value at a path of plain names (`.spec.replicas`).
-pub fn simple<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+/// The value at a "simple JSON path", as kube-apiserver calls a path of plain names: `.spec.replicas`.
+pub fn at_simple_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.trim_start_matches('.').split('.').try_fold(object, |value, name| value.get(name))
 }
 

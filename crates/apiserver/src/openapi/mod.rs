@@ -26,7 +26,7 @@ use cache::Document;
 use fleetpass_apimachinery::status::Status;
 use http::{Response, StatusCode, header};
 use page::Page;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::sync::Arc;
 
 const V2: &str = "/openapi/v2";
@@ -200,12 +200,6 @@ fn choose(header: Option<&str>, offers: &[Media]) -> Result<Media, Status> {
         let offered: Vec<&str> = offers.iter().map(|media| media.as_str()).collect();
         Status::not_acceptable(format!("only the following media types are accepted: {}", offered.join(", ")))
     })
-}
-
-/// How clients authenticate: a bearer token in the header `Authorization`.
-fn security() -> Value {
-    json!({"BearerToken": {"description": "A bearer token.", "type": "apiKey", "name": "authorization",
-        "in": "header"}})
 }
 
 #[cfg(test)]

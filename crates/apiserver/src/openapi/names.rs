@@ -1,4 +1,4 @@
-//! The names by which OpenAPI documents refer to definitions.
+//! The names by which OpenAPI documents refer to definitions, and the small pieces that both dialects share.
 
 use fleetpass_apimachinery::gvk::GroupVersionKind;
 use serde_json::{Value, json};
@@ -13,6 +13,12 @@ pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 pub(super) const OBJECT_META: &str = fleetpass_schema::openapi::OBJECT_META;
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// How clients authenticate, as both dialects describe it: a bearer token in the header `Authorization`.
+pub(super) fn security_schemes() -> Value {
+    json!({"BearerToken": {"description": "A bearer token.", "type": "apiKey", "name": "authorization",
+        "in": "header"}})
+}
 
 /// A kind as the extension `x-kubernetes-group-version-kind` prints it.
 pub(super) fn gvk_extension(gvk: &GroupVersionKind) -> Value {

@@ -6,6 +6,7 @@ use crate::resources;
 use crate::strategy::{Action, ActionRequest, Resource};
 use async_trait::async_trait;
 use fleetpass_schema::openapi::builtin;
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 struct NoAction;

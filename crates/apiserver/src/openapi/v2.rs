@@ -3,7 +3,7 @@
 
 use super::custom::Dialect;
 use super::definitions::Definitions;
-use super::names::{COMPONENTS, gvk_extension};
+use super::names::{COMPONENTS, gvk_extension, security_schemes};
 use super::page::Page;
 use super::parameters::Parameter;
 use super::proto;
@@ -36,7 +36,7 @@ pub(super) fn write_json(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> 
             count += 1;
         }
     }
-    write!(out, r#"}},"securityDefinitions":{},"security":[{{"BearerToken":[]}}]}}"#, super::security())
+    write!(out, r#"}},"securityDefinitions":{},"security":[{{"BearerToken":[]}}]}}"#, security_schemes())
 }
 
 /// Writes the document in protobuf.
@@ -56,7 +56,7 @@ pub(super) fn write_protobuf(kinds: &Kinds, out: &mut impl Write) -> io::Result<
             out.write_all(&proto::definition(name, &downgraded(definition)))?;
         }
     }
-    out.write_all(&proto::security(&super::security()))
+    out.write_all(&proto::security(&security_schemes()))
 }
 
 fn info() -> Value {

@@ -3,7 +3,7 @@
 
 use super::custom::Dialect;
 use super::definitions::{Definitions, rows_of};
-use super::names::{COMPONENTS, gvk_extension};
+use super::names::{COMPONENTS, gvk_extension, security_schemes};
 use super::page::Page;
 use super::parameters::Parameter;
 use super::routes::{self, Content, Operation, PathItem};
@@ -43,7 +43,7 @@ pub(super) fn write(page: &Page, kinds: &Kinds, out: &mut impl Write) -> io::Res
     }
     out.write_all(b"}")?;
     if !custom_only {
-        write!(out, r#","securitySchemes":{}"#, super::security())?;
+        write!(out, r#","securitySchemes":{}"#, security_schemes())?;
     }
     out.write_all(b"}}")
 }

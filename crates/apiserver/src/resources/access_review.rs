@@ -1,14 +1,14 @@
 //! What the reviews of access share (`pkg/registry/authorization`, `pkg/apis/authorization/validation`): they
 //! are not stored, they answer what the authorizer thinks.
 
-use super::{Backing, Resource, Version, builtin};
-use crate::strategy::{Action, ActionRequest};
+use crate::strategy::{Action, ActionRequest, Backing, Resource, Version};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_apimachinery::validation::selectors;
 use fleetpass_auth::authz::{Attributes, Decision};
+use fleetpass_schema::openapi::builtin;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

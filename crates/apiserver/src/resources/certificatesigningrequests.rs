@@ -2,13 +2,14 @@
 //! have a subresource and a permission of their own (`pkg/registry/certificates`,
 //! `pkg/apis/certificates/validation/validation.go`, `plugin/pkg/admission/certificates`).
 
+mod fields;
 mod pkcs10;
 mod validation;
 
-use super::{SUBRESOURCE_VERBS, Stored, stored, table};
+use self::fields::{bytes, conditions};
+use super::printers;
+use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use fleetpass_apimachinery::field::ErrorList;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
@@ -30,7 +31,7 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 /// The row of CertificateSigningRequests.
 pub(crate) fn resource() -> Resource {
     let column = |name, description| Column::new(name, "string", "", description, 0);
-    let facts = Stored {
+    let kind = StoredKind {
         group: GROUP,
         version: "v1",
         kind: "CertificateSigningRequest",
@@ -48,7 +49,7 @@ pub(crate) fn resource() -> Resource {
             column("Condition", "Pending, or what was decided and done."),
         ],
     };
-    let mut resource = stored(facts, Arc::new(Requests(Part::Main)));
+    let mut resource = stored::resource(kind, Arc::new(Requests(Part::Main)));
     let part = |name, part| Subresource {
         name,
         body: None,
@@ -171,21 +172,16 @@ impl Strategy for Requests {
         let signer = if text("signerName").is_empty() { "<none>" } else { text("signerName") };
         let requested = meta::at(object, &["spec", "expirationSeconds"]).and_then(Value::as_i64);
         let requested = requested
-            .map_or("<none>".into(), |seconds| table::human_duration(SignedDuration::from_secs(seconds)));
+            .map_or("<none>".into(), |seconds| printers::human_duration(SignedDuration::from_secs(seconds)));
         vec![
-            table::name(object),
-            table::age(object, now),
+            printers::name(object),
+            printers::age(object, now),
             signer.into(),
             text("username").into(),
             requested.into(),
             condition(object).into(),
         ]
     }
-}
-
-/// The bytes of a base64 field; empty where there are none.
-fn bytes(object: &Value, path: &[&str]) -> Vec<u8> {
-    STANDARD.decode(meta::text(object, path)).unwrap_or_default()
 }
 
 /// Whether the user may `approve` or `sign` for this signer, by its name or for its whole domain
@@ -216,14 +212,6 @@ fn conditions_mut(object: &mut Value) -> impl Iterator<Item = &mut Value> {
         .and_then(Value::as_array_mut)
         .into_iter()
         .flatten()
-}
-
-/// The conditions of a type.
-fn conditions<'a>(object: &'a Value, kind: &str) -> Vec<&'a Value> {
-    meta::list(object, &["status", "conditions"])
-        .iter()
-        .filter(|condition| meta::text(condition, &["type"]) == kind)
-        .collect()
 }
 
 /// `/status` does not decide: as many `Approved` and `Denied` conditions as before are those from before.
@@ -290,6 +278,8 @@ fn condition(object: &Value) -> String {
 mod tests {
     use super::super::testing::{Allowed, World, texts};
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use fleetpass_apimachinery::user::UserInfo;
 
     /// A request for a certificate, as the field `spec.request` holds it.

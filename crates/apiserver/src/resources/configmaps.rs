@@ -1,7 +1,8 @@
 //! ConfigMaps: keys are file names, together at most 1 MiB, and `immutable` is for ever
 //! (`pkg/registry/core/configmap`, `ValidateConfigMap` in `pkg/apis/core/validation/validation.go`).
 
-use super::{Stored, stored, table};
+use super::printers;
+use super::stored::{self, StoredKind};
 use crate::strategy::{Column, Context, Resource, Strategy};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
@@ -15,7 +16,7 @@ pub(super) const MAX_SIZE: usize = 1024 * 1024;
 
 /// The row of ConfigMaps.
 pub(crate) fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: "",
         version: "v1",
         kind: "ConfigMap",
@@ -30,7 +31,7 @@ pub(crate) fn resource() -> Resource {
             Column::age(),
         ],
     };
-    stored(facts, Arc::new(ConfigMaps))
+    stored::resource(kind, Arc::new(ConfigMaps))
 }
 
 struct ConfigMaps;
@@ -69,7 +70,7 @@ impl Strategy for ConfigMaps {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let keys: usize = ["data", "binaryData"].iter().map(|m| count_keys(object, m)).sum();
-        vec![table::name(object), keys.into(), table::age(object, now)]
+        vec![printers::name(object), keys.into(), printers::age(object, now)]
     }
 }
 

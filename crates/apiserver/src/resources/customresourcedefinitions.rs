@@ -1,14 +1,15 @@
 //! CustomResourceDefinitions: defaults, what may change, names and conditions, and the way out
 //! (`apiextensions-apiserver/pkg/registry/customresourcedefinition`, `pkg/controller/{status,establish,finalizer}`).
-//! What a definition may say is in [`validation`]; the kind that it defines is in [`super::customresources`].
+//! What a definition may say is in the submodule `validation`; the kind that it defines is in [`super::customresources`].
 
 mod go_json;
 mod hoisted;
-mod openapi;
+mod schema_validation;
 mod structural;
 mod validation;
 
-use super::{SUBRESOURCE_VERBS, Stored, stored, table};
+use super::printers;
+use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_apimachinery::field::ErrorList;
 use fleetpass_apimachinery::meta;
@@ -30,7 +31,7 @@ const PLURAL: &str = "customresourcedefinitions";
 
 /// The row of CustomResourceDefinitions.
 pub fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: GROUP,
         version: "v1",
         kind: "CustomResourceDefinition",
@@ -44,7 +45,7 @@ pub fn resource() -> Resource {
             Column::new("Created At", "date", "", "When the definition was created.", 0),
         ],
     };
-    let mut resource = stored(facts, Arc::new(Definitions { status: false }));
+    let mut resource = stored::resource(kind, Arc::new(Definitions { status: false }));
     resource.categories = vec!["api-extensions".into()];
     resource.subresources = vec![Subresource {
         name: "status",
@@ -70,6 +71,8 @@ impl Strategy for Definitions {
         let text = |names: &Map<String, Value>, field: &str| {
             names.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
         };
+        // The defaults of the spec (`SetDefaults_CustomResourceDefinitionSpec` in
+        // `apis/apiextensions/v1/defaults.go`).
         let kind = text(names, "kind");
         if !kind.is_empty() {
             if text(names, "singular").is_empty() {
@@ -87,6 +90,8 @@ impl Strategy for Definitions {
         {
             service.entry("port").or_insert_with(|| 443.into());
         }
+        // A default as well: a status sent without storedVersions would fail validation. `conditions` and
+        // `acceptedNames` are printed even when empty, their Go fields have no omitempty.
         if let Some(stored) = stored
             && meta::list(object, &["status", "storedVersions"]).is_empty()
         {
@@ -98,6 +103,8 @@ impl Strategy for Definitions {
     }
 
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
+        // Whatever status the client sent is dropped: nothing is stored yet but by the storage version, and no name
+        // is accepted before the others were looked at.
         let stored: Vec<&str> = storage_version(object).into_iter().collect();
         let mut status = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}});
         status["storedVersions"] = if stored.is_empty() { Value::Null } else { stored.into() };
@@ -114,6 +121,8 @@ impl Strategy for Definitions {
         let changed = new.get("spec") != old.get("spec");
         let generation = meta::generation(old) + i64::from(changed);
         meta::metadata_mut(new).insert("generation".into(), generation.into());
+        // A version that once was the storage version stays listed, because objects may still be stored in it. Only
+        // who has migrated them takes it off, through `/status`.
         if let Some(stored) = storage_version(new).map(Value::from)
             && !meta::list(new, &["status", "storedVersions"]).contains(&stored)
         {
@@ -139,6 +148,7 @@ impl Strategy for Definitions {
         if self.status {
             return Vec::new();
         }
+        // Only what this update brings in: nobody is told the same at each change of a label.
         let before = old.map(schema_warnings).unwrap_or_default();
         let mut warnings = schema_warnings(object);
         warnings.retain(|w| !before.contains(w));
@@ -152,6 +162,7 @@ impl Strategy for Definitions {
         // The deletion of a definition is no graceful one, whatever propagation it asks for: it has no grace
         // period, is no new generation, and waits for the objects of the kind alone.
         metadata.remove("deletionGracePeriodSeconds");
+        // The registry has counted a new generation already; that is taken back.
         if generation > 1 {
             metadata.insert("generation".into(), (generation - 1).into());
         }
@@ -176,6 +187,8 @@ impl Strategy for Definitions {
         uid: Option<&str>,
         version: Option<&str>,
     ) -> Option<Status> {
+        // Checked here as well as in the generic registry because kube-apiserver does, in other words and with the
+        // UID first (`registry/customresourcedefinition/etcd.go`, `Delete`).
         let meta_version = meta::text(object, &["metadata", "resourceVersion"]);
         let asked = [("UID", uid, meta::uid(object)), ("ResourceVersion", version, meta_version)];
         let (what, asked, found) = asked.into_iter().find_map(|(what, asked, found)| {
@@ -198,7 +211,7 @@ impl Strategy for Definitions {
     }
 
     fn cells(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), object["metadata"]["creationTimestamp"].clone()]
+        vec![printers::name(object), object["metadata"]["creationTimestamp"].clone()]
     }
 }
 
@@ -211,7 +224,7 @@ fn storage_version(definition: &Value) -> Option<&str> {
 fn schema_warnings(definition: &Value) -> Vec<String> {
     let (mut unknown, mut sets) = (Vec::new(), BTreeSet::new());
     for version in meta::list(definition, &["spec", "versions"]) {
-        openapi::walk(&version["schema"]["openAPIV3Schema"], &mut |schema| {
+        schema_validation::walk(&version["schema"]["openAPIV3Schema"], &mut |schema| {
             let format = meta::text(schema, &["format"]);
             let known = match meta::text(schema, &["type"]) {
                 "" | "string" => formats::is_string_format(format),
@@ -251,7 +264,7 @@ impl<'a> Condition<'a> {
     }
 }
 
-/// Sets a condition; its time changes only with its status.
+/// Sets a condition; its time changes only with its status (`SetCRDCondition` in `pkg/apihelpers/helpers.go`).
 fn set_condition(status: &mut Map<String, Value>, condition: Condition<'_>, now: Timestamp) {
     if !status.get("conditions").is_some_and(Value::is_array) {
         status.insert("conditions".into(), json!([]));
@@ -289,6 +302,7 @@ pub fn naming_conditions<'a>(
         }
         claim(other, &mut resources, &mut kinds);
     }
+    // Its own names are taken, too; `accept_names` lets a definition keep what it has, but not have a name twice.
     claim(definition, &mut resources, &mut kinds);
     let requested = &definition["spec"]["names"];
     let accepted = &definition["status"]["acceptedNames"];
@@ -303,6 +317,8 @@ pub fn naming_conditions<'a>(
     match conflict {
         Some((reason, message)) => {
             set_condition(members, Condition::new("NamesAccepted", false, reason, message), now);
+            // Established is never taken back: there may be objects, and their kind is served under the names it
+            // has.
             if !established {
                 let refused =
                     Condition::new("Established", false, "NotAccepted", "not all names are accepted");
@@ -316,6 +332,8 @@ pub fn naming_conditions<'a>(
                 now,
             );
             if !established {
+                // kube-apiserver has a second controller do this (`pkg/controller/establish`), after a pause in
+                // which other replicas learn of the names. Here both conditions are set in one write.
                 let message = "the initial names have been accepted";
                 let done = Condition::new("Established", true, "InitialNamesAccepted", message);
                 set_condition(members, done, now);
@@ -325,6 +343,7 @@ pub fn naming_conditions<'a>(
     (status != old).then_some(status)
 }
 
+/// Adds the names that a definition has been granted.
 fn claim(definition: &Value, resources: &mut BTreeSet<String>, kinds: &mut BTreeSet<String>) {
     let names = &definition["status"]["acceptedNames"];
     let text = |field: &str| names[field].as_str().unwrap_or_default().to_string();
@@ -338,7 +357,8 @@ fn short_names(names: &Value) -> Vec<String> {
     list.into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
 }
 
-/// The names that are granted now, and the last conflict, if any.
+/// The names that are granted now, and the conflict to report, if any (`calculateNamesAndConditions` in
+/// `pkg/controller/status/naming_controller.go`). Names without a conflict are granted whatever the others do.
 fn accept_names(
     requested: &Value,
     accepted: &Value,
@@ -370,6 +390,7 @@ fn accept_names(
         [] => {
             names.insert("shortNames".into(), wanted.into());
         }
+        // One error is printed bare and several in brackets, as Go's `utilerrors.NewAggregate` does.
         [one] => short_conflict = Some(("ShortNamesConflict", one.clone())),
         many => short_conflict = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
     }
@@ -386,11 +407,13 @@ fn accept_names(
         Some(categories) => names.insert("categories".into(), categories.clone()),
         None => names.remove("categories"),
     };
+    // `plural` and `kind` are printed even when empty; these two have omitempty in Go.
     for field in ["singular", "listKind"] {
         if names.get(field).is_some_and(|n| n == "") {
             names.remove(field);
         }
     }
+    // In Go each conflict overwrites the one before it: plural, singular, short names, kind, listKind.
     (names.into(), kind_conflict.or(short_conflict).or(conflict))
 }
 

@@ -1,7 +1,8 @@
 //! Custom resources: the row that a CustomResourceDefinition adds to the table of kinds, and the rules of its
 //! objects (`apiextensions-apiserver/pkg/registry/customresource`, `pkg/apiserver/customresource_handler.go`).
 
-use super::{SUBRESOURCE_VERBS, table};
+use super::printers;
+use super::stored::SUBRESOURCE_VERBS;
 use crate::strategy::{
     Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
 };
@@ -30,16 +31,22 @@ pub(crate) struct CustomKind {
     plural: String,
     kind: String,
     storage_version: String,
+    /// Whether the definition is being deleted.
     terminating: bool,
     versions: BTreeMap<String, CustomVersion>,
 }
 
+/// One version of a custom kind, compiled once when its definition changes.
 struct CustomVersion {
     schema: Arc<Schema>,
+    /// The CEL rules of the schema; `None` if it has none.
     rules: Option<Rules>,
+    /// Whether it has the subresource `status`.
     status: bool,
     scale: Option<ScalePaths>,
+    /// The columns beside the name: where the value is, and its type.
     columns: Vec<(JsonPath, String)>,
+    /// The fields that a selector may name, with the paths to their values.
     selectable: Vec<(String, JsonPath)>,
 }
 
@@ -53,12 +60,17 @@ pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
         return Ok(None);
     }
     let versions = meta::list(definition, &["spec", "versions"]);
+    // A single version needs no conversion, so a webhook that is never called does no harm. With several, objects
+    // would be shown in versions that nobody converted them to: such a definition is stored, and its kind is not
+    // served.
     if versions.len() > 1 && meta::text(definition, &["spec", "conversion", "strategy"]) == "Webhook" {
         return Err("conversion webhooks are not supported".into());
     }
     let Some(storage) = versions.iter().find(|v| v["storage"] == true) else {
         return Err("no version is marked as storage version".into());
     };
+    // Not `spec.names`: only names that were accepted are served (`customresource_handler.go`), or two definitions
+    // could claim the same path.
     let names = |field: &str| meta::text(definition, &["status", "acceptedNames", field]).to_string();
     let texts = |field: &str| -> Vec<String> {
         let list = meta::list(definition, &["status", "acceptedNames", field]);
@@ -71,12 +83,15 @@ pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
         kind: names("kind"),
         storage_version: meta::text(storage, &["name"]).into(),
         terminating: has_condition(definition, "Terminating"),
+        // Every version, served or not: an object may be stored in one that is not served any more, and is still
+        // read by its schema.
         versions: versions.iter().map(|v| (meta::text(v, &["name"]).to_string(), version_rules(v))).collect(),
     });
     let mut served: Vec<&Value> = versions.iter().filter(|v| v["served"] == true).collect();
     served.sort_by(|a, b| compare_versions(meta::text(b, &["name"]), meta::text(a, &["name"])));
     let mut selectable: Vec<String> =
         kind.versions.values().flat_map(|v| v.selectable.iter().map(|(label, _)| label.clone())).collect();
+    // The row has one list for all versions; `is_selectable` says which of them the version of a request has.
     selectable.sort();
     selectable.dedup();
     Ok(Some(Resource {
@@ -97,6 +112,7 @@ pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
         delete_returns_object: false,
         view: None,
         custom: true,
+        // Filled in by `definitions`, which knows since when the schemas are as they are.
         uniform_since: 0,
     }))
 }
@@ -112,6 +128,8 @@ fn version_rules(version: &Value) -> CustomVersion {
         .iter()
         .filter_map(|c| {
             let path = JsonPath::parse(meta::text(c, &["jsonPath"])).ok()?;
+            // `printer_columns` has ended the list before the first path that cannot be parsed, so no column is
+            // lost here.
             Some((path, meta::text(c, &["type"]).to_string()))
         })
         .collect();
@@ -138,7 +156,8 @@ fn version_rules(version: &Value) -> CustomVersion {
     }
 }
 
-/// The columns beside the name; if there is one that cannot be read, there are none, as in kube-apiserver.
+/// The columns beside the name, up to the first whose path cannot be parsed: kube-apiserver goes on with what its converter
+/// had when it failed (`registry/customresource/tableconvertor/tableconvertor.go`).
 fn printer_columns(version: &Value) -> Vec<Value> {
     let columns = meta::list(version, &["additionalPrinterColumns"]);
     if columns.is_empty() {
@@ -197,11 +216,13 @@ fn default_deprecation(definition: &Value, name: &str) -> String {
 
 fn subresources(kind: &Arc<CustomKind>, served: &[&Value]) -> Vec<Subresource> {
     let names = |has: &dyn Fn(&CustomVersion) -> bool| -> Vec<String> {
+        // By version, because each version of a definition says for itself which subresources it has.
         let served = served.iter().map(|v| meta::text(v, &["name"]).to_string());
         served.filter(|name| kind.versions.get(name).is_some_and(has)).collect()
     };
     let mut out = Vec::new();
     let mut scales: Vec<&ScalePaths> = Vec::new();
+    // Versions with the same paths share one subresource; there is one for each different set of paths.
     for scale in kind.versions.values().filter_map(|v| v.scale.as_ref()) {
         if !scales.contains(&scale) {
             scales.push(scale);
@@ -238,6 +259,7 @@ pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
         (Some(a), Some(b)) => a.cmp(&b),
         (Some(_), None) => Ordering::Greater,
         (None, Some(_)) => Ordering::Less,
+        // Names that are no versions go by the alphabet; the first one is the best.
         (None, None) => Reverse(a).cmp(&Reverse(b)),
     }
 }
@@ -247,6 +269,7 @@ fn stability(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (major, tail) = rest.split_at(digits);
+    // Rust's `parse` takes a leading `+`, which is no version to Kubernetes.
     let number = |text: &str| -> Option<u64> { text.parse().ok().filter(|_| !text.starts_with(['0', '+'])) };
     let major = number(major)?;
     if tail.is_empty() {
@@ -274,6 +297,8 @@ impl CustomKind {
         }
         if let (Some(members), Some(asked)) = (object.as_object_mut(), self.versions.get(version)) {
             let api_version = format!("{}/{version}", self.group);
+            // Conversion with the strategy None changes `apiVersion` and prunes by the other schema. Within a
+            // version, the refresh above has done all there is to do.
             if members.get("apiVersion").and_then(Value::as_str) != Some(&api_version) {
                 members.insert("apiVersion".into(), api_version.into());
                 custom_resource::convert(object, &asked.schema);
@@ -308,6 +333,9 @@ impl Objects {
 
     fn validate_new(&self, version: &CustomVersion, object: &Value) -> ErrorList {
         let root = Path::default();
+        // The order of `customResourceStrategy.Validate` (`registry/customresource/strategy.go`). It is the order
+        // of the causes in the answer, and the rules come last because they are asked only about values of the
+        // right types and sizes.
         let mut errors = validation::validate(&root, &version.schema, object);
         validate_scale(version, object, false, &mut errors);
         errors.extend(objectmeta::validate_embedded(object, &version.schema));
@@ -319,6 +347,8 @@ impl Objects {
     fn validate_changed(&self, version: &CustomVersion, new: &Value, old: &Value) -> ErrorList {
         let root = Path::default();
         let mut errors = ErrorList::new();
+        // On `/status` the schema is asked about the status alone (`status_strategy.go`): where the spec became
+        // invalid under a newer schema, controllers can still report so.
         if self.status {
             if let (Some(status), Some(schema)) = (new.get("status"), version.schema.properties.get("status"))
             {
@@ -332,7 +362,7 @@ impl Objects {
         if !self.status {
             errors.extend(objectmeta::validate_embedded(new, &version.schema));
         }
-        // Who has duplicates already may keep them.
+        // Ratcheting: an object that had duplicates before its list became a set can still be changed otherwise.
         if listtype::validate(&root, &version.schema, old).is_empty() {
             errors.extend(listtype::validate(&root, &version.schema, new));
         }
@@ -343,12 +373,16 @@ impl Objects {
 
 impl Strategy for Objects {
     fn default(&self, object: &mut Value) {
+        // The version that the object names, which on a write is that of the path: `validate_type` refuses any
+        // other.
         if let Some(version) = self.kind.version_of(object) {
             defaulting::default(object, &version.schema);
         }
     }
 
     fn admit(&self, _ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        // New objects could keep the cleanup from ever ending. Changes stay allowed: controllers have to take their
+        // finalizers off.
         if old.is_none() && self.kind.terminating {
             let resource = GroupResource { group: &self.kind.group, resource: &self.kind.plural };
             let why = "create not allowed while custom resource definition is terminating";
@@ -368,6 +402,8 @@ impl Strategy for Objects {
 
     fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
         if self.status {
+            // A write to `/status` changes the status and the record of who owns which field; all other metadata
+            // stays as it was (`statusStrategy.PrepareForUpdate`).
             let mut kept = old.clone();
             for (field, in_metadata) in [("status", false), ("managedFields", true)] {
                 let given = if in_metadata { new["metadata"].get(field) } else { new.get(field) };
@@ -381,6 +417,8 @@ impl Strategy for Objects {
             *new = kept;
             return;
         }
+        // With the subresource, only `/status` writes the status; without it, the status is a field like any other,
+        // also for the generation.
         if self.rules(ctx).is_some_and(|v| v.status) {
             meta::keep(new, old, "status");
         }
@@ -392,6 +430,7 @@ impl Strategy for Objects {
     }
 
     fn validate(&self, ctx: &Context<'_>, object: &Value) -> ErrorList {
+        // Of another kind or version the schema would only find errors that say nothing to the client.
         let errors = self.kind.validate_type(ctx, object);
         match self.rules(ctx) {
             Some(version) if errors.is_empty() => self.validate_new(version, object),
@@ -450,11 +489,12 @@ impl Strategy for Objects {
         let Some(version) = self.kind.version_of(object) else { return String::new() };
         let path = version.selectable.iter().find(|(l, _)| l == label).map(|(_, path)| path);
         let found = path.and_then(|path| path.find(object).into_iter().next());
+        // Absent, null and empty are all the empty string: a field selector cannot tell them apart.
         found.filter(|v| !v.is_null()).map(jsonpath::print).unwrap_or_default()
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let mut cells = vec![table::name(object)];
+        let mut cells = vec![printers::name(object)];
         if let Some(version) = self.kind.version_of(object) {
             cells.extend(version.columns.iter().map(|(path, kind)| cell(path, kind, object, now)));
         }
@@ -462,7 +502,8 @@ impl Strategy for Objects {
     }
 }
 
-/// The rules of the schema; they are not asked about values whose types or sizes are wrong.
+/// The CEL rules of the schema. They are not run on values whose types or sizes are wrong (`hasBlockingErr`): they could not
+/// be evaluated, or would cost more than was estimated.
 fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     let Some(rules) = &version.rules else { return };
     if validation::blocks_rules(errors) {
@@ -474,7 +515,7 @@ fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, err
     }
 }
 
-/// Whether anything but the metadata differs.
+/// Whether anything but the metadata differs, which is what makes a new generation.
 fn differs(new: &Value, old: &Value) -> bool {
     let rest = |object: &Value| {
         let mut object = object.clone();
@@ -484,21 +525,23 @@ fn differs(new: &Value, old: &Value) -> bool {
     rest(new) != rest(old)
 }
 
+/// The cell of a column: null where the value is absent or of another type than the column (`cellForJSONValue`).
 fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
     let Some(value) = path.find(object).into_iter().next() else { return Value::Null };
     match kind {
         "string" => jsonpath::print(value).into(),
         "integer" => match (value.as_i64(), value.as_f64()) {
             (Some(int), _) => int.into(),
+            // Truncated, as Go's conversion does.
             (None, Some(float)) => (float as i64).into(),
             _ => Value::Null,
         },
         "number" if value.is_number() => value.clone(),
         "boolean" if value.is_boolean() => value.clone(),
         "date" => match value.as_str() {
-            Some("") => table::UNKNOWN.into(),
+            Some("") => printers::UNKNOWN.into(),
             Some(text) => match text.parse::<Timestamp>() {
-                Ok(time) => table::since(Some(time), now).into(),
+                Ok(time) => printers::since(Some(time), now).into(),
                 Err(_) => "<invalid>".into(),
             },
             None => Value::Null,
@@ -507,6 +550,7 @@ fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
     }
 }
 
+/// Why a finalizer is badly named (`validateKubeFinalizerName`). Warnings, because custom resources with such finalizers exist.
 fn finalizer_warnings(finalizer: &str) -> Vec<String> {
     let at = format!("metadata.finalizers: {}", fleetpass_apimachinery::field::go_quote(finalizer));
     let mut warnings: Vec<String> =
@@ -521,7 +565,7 @@ fn finalizer_warnings(finalizer: &str) -> Vec<String> {
     warnings
 }
 
-/// The numbers and the selector that the scale subresource shows.
+/// The errors of the numbers and of the selector that the scale subresource shows; absent ones are fine.
 fn validate_scale(version: &CustomVersion, object: &Value, status_only: bool, errors: &mut ErrorList) {
     let Some(scale) = &version.scale else { return };
     if !status_only {
@@ -529,7 +573,7 @@ fn validate_scale(version: &CustomVersion, object: &Value, status_only: bool, er
     }
     validate_replicas(&scale.status_replicas, object, errors);
     if let Some(path) = scale.label_selector.as_deref().filter(|p| !p.is_empty())
-        && let Some(value) = simple(object, path).filter(|v| !v.is_string())
+        && let Some(value) = at_simple_path(object, path).filter(|v| !v.is_string())
     {
         let why = wrong_type(path, value, "string");
         errors.push(Error::invalid(&Path::new(path), "", why));
@@ -538,7 +582,7 @@ fn validate_scale(version: &CustomVersion, object: &Value, status_only: bool, er
 
 fn validate_replicas(path: &str, object: &Value, errors: &mut ErrorList) {
     let at = Path::new(path);
-    let Some(value) = simple(object, path) else { return };
+    let Some(value) = at_simple_path(object, path) else { return };
     match value.as_i64() {
         None => errors.push(Error::invalid(&at, 0, wrong_type(path, value, "int64"))),
         Some(count) if count < 0 => {
@@ -552,6 +596,8 @@ fn validate_replicas(path: &str, object: &Value, errors: &mut ErrorList) {
     }
 }
 
+/// What `unstructured.NestedInt64` and its relatives say of a value of another type
+/// (`k8s.io/apimachinery/pkg/apis/meta/v1/unstructured/helpers.go`).
 fn wrong_type(path: &str, value: &Value, expected: &str) -> String {
     let (shown, found) = match value {
         Value::Null => ("<nil>".into(), "<nil>"),
@@ -564,12 +610,12 @@ fn wrong_type(path: &str, value: &Value, expected: &str) -> String {
     format!("{path} accessor error: {shown} is of the type {found}, expected {expected}")
 }
 
-/// The value at a path of plain names (`.spec.replicas`).
-pub fn simple<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+/// The value at a "simple JSON path", as kube-apiserver calls a path of plain names: `.spec.replicas`.
+pub fn at_simple_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.trim_start_matches('.').split('.').try_fold(object, |value, name| value.get(name))
 }
 
-/// Whether a field of that schema may be selected by.
+/// Whether a field selector may name a field with that schema.
 pub(super) fn is_selectable_type(schema: &Schema) -> bool {
     !schema.int_or_string && matches!(schema.kind, Some(Type::String | Type::Boolean | Type::Integer))
 }

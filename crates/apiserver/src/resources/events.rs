@@ -2,7 +2,8 @@
 //! rules for new events are stricter (`pkg/registry/core/event`, `pkg/apis/core/validation/events.go`,
 //! `pkg/apis/events/v1/conversion.go`).
 
-use super::{Stored, stored, table};
+use super::printers;
+use super::stored::{self, StoredKind};
 use crate::strategy::{Column, Context, Resource, Strategy, View};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
@@ -28,15 +29,15 @@ const NOTE: usize = 1024;
 
 /// The row of core/v1 Events.
 pub(crate) fn resource() -> Resource {
-    let facts = facts("", "io.k8s.api.core.v1.Event", CORE_LABELS);
-    stored(facts, Arc::new(Events { strict: false }))
+    let kind = stored_kind("", "io.k8s.api.core.v1.Event", CORE_LABELS);
+    stored::resource(kind, Arc::new(Events { strict: false }))
 }
 
 /// The row of events.k8s.io/v1 Events: another view of the same objects. Its strategy, too, works on the stored
 /// form, that of core/v1.
 pub(crate) fn events_group_resource() -> Resource {
-    let facts = facts("events.k8s.io", "io.k8s.api.events.v1.Event", EVENTS_LABELS);
-    let mut resource = stored(facts, Arc::new(Events { strict: true }));
+    let kind = stored_kind("events.k8s.io", "io.k8s.api.events.v1.Event", EVENTS_LABELS);
+    let mut resource = stored::resource(kind, Arc::new(Events { strict: true }));
     resource.view = Some(Arc::new(EventsGroup));
     resource
 }
@@ -68,11 +69,11 @@ const EVENTS_LABELS: &[&str] = &[
     "type",
 ];
 
-fn facts(group: &'static str, definition: &'static str, labels: &'static [&'static str]) -> Stored {
+fn stored_kind(group: &'static str, definition: &'static str, labels: &'static [&'static str]) -> StoredKind {
     let column = |name, description, priority| Column::new(name, "string", "", description, priority);
     let mut name = Column::name();
     name.priority = 1;
-    Stored {
+    StoredKind {
         group,
         version: "v1",
         kind: "Event",
@@ -163,16 +164,16 @@ impl Strategy for Events {
             source.push_str(&format!(", {instance}"));
         }
         vec![
-            table::since(last_seen, now).into(),
+            printers::since(last_seen, now).into(),
             text(&["type"]).into(),
             text(&["reason"]).into(),
             target.into(),
             text(&["involvedObject", "fieldPath"]).into(),
             source.into(),
             text(&["message"]).trim().into(),
-            table::since(first_seen, now).into(),
+            printers::since(first_seen, now).into(),
             count.into(),
-            table::name(object),
+            printers::name(object),
         ]
     }
 }

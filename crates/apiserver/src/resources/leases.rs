@@ -1,7 +1,8 @@
 //! Leases: who holds what, for how long (`pkg/registry/coordination/lease`,
 //! `pkg/apis/coordination/validation/validation.go`).
 
-use super::{Stored, stored, table};
+use super::printers;
+use super::stored::{self, StoredKind};
 use crate::strategy::{Column, Context, Resource, Strategy};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 /// The row of Leases.
 pub(crate) fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: "coordination.k8s.io",
         version: "v1",
         kind: "Lease",
@@ -27,7 +28,7 @@ pub(crate) fn resource() -> Resource {
             Column::age(),
         ],
     };
-    stored(facts, Arc::new(Leases))
+    stored::resource(kind, Arc::new(Leases))
 }
 
 struct Leases;
@@ -74,7 +75,7 @@ impl Strategy for Leases {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let holder = meta::text(object, &["spec", "holderIdentity"]).into();
-        vec![table::name(object), holder, table::age(object, now)]
+        vec![printers::name(object), holder, printers::age(object, now)]
     }
 }
 

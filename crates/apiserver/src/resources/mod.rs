@@ -14,70 +14,19 @@ pub(crate) mod namespaces;
 pub(crate) mod nodes;
 mod pem;
 pub(crate) mod pods;
+mod printers;
 mod rbac;
 pub(crate) mod rolebindings;
 pub(crate) mod roles;
 pub(crate) mod secrets;
+pub(crate) mod self_subject_review;
 pub(crate) mod selfsubjectaccessreviews;
 pub(crate) mod selfsubjectrulesreviews;
 pub(crate) mod serviceaccounts;
+mod stored;
 pub(crate) mod subjectaccessreviews;
-pub(crate) mod table;
-
-use crate::strategy::{Backing, Column, Resource, Strategy, Version};
-use fleetpass_schema::openapi::builtin;
-use std::sync::Arc;
-
-/// The verbs of a stored kind, in discovery's order.
-pub(crate) const ALL_VERBS: &[&str] =
-    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-
-/// The verbs of a subresource that shows and changes its parent.
-pub(crate) const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
-
-/// What tells one stored built-in kind from another, for [`stored`].
-struct Stored {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-    /// The name of the kind's schema in the OpenAPI document.
-    definition: &'static str,
-    namespaced: bool,
-    short_names: &'static [&'static str],
-    selectable_fields: &'static [&'static str],
-    columns: Vec<Column>,
-}
-
-/// A row with what most stored built-in kinds have in common; the rest is for the kind to set.
-fn stored(facts: Stored, strategy: Arc<dyn Strategy>) -> Resource {
-    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    Resource {
-        group: facts.group.into(),
-        plural: facts.plural.into(),
-        singular: facts.kind.to_lowercase(),
-        kind: facts.kind.into(),
-        list_kind: format!("{}List", facts.kind),
-        short_names: owned(facts.short_names),
-        categories: Vec::new(),
-        namespaced: facts.namespaced,
-        verbs: owned(ALL_VERBS),
-        versions: vec![Version {
-            name: facts.version.into(),
-            schema: builtin(facts.definition),
-            columns: Arc::new(facts.columns),
-            deprecation: None,
-        }],
-        storage_version: facts.version.into(),
-        selectable_fields: owned(facts.selectable_fields),
-        backing: Backing::Stored(strategy),
-        subresources: Vec::new(),
-        delete_returns_object: false,
-        view: None,
-        custom: false,
-        uniform_since: 0,
-    }
-}
+pub(crate) mod token_request;
+pub(crate) mod token_review;
 
 #[cfg(test)]
 mod testing {
@@ -181,6 +130,3 @@ mod testing {
         errors.iter().map(ToString::to_string).collect()
     }
 }
-pub(crate) mod self_subject_review;
-pub(crate) mod token_request;
-pub(crate) mod token_review;

@@ -2,7 +2,8 @@
 //! name, and what a namespace says to requests inside it (`pkg/registry/core/namespace`,
 //! `k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle`).
 
-use super::{SUBRESOURCE_VERBS, Stored, stored, table};
+use super::printers;
+use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
@@ -23,7 +24,7 @@ const STANDARD_FINALIZERS: [&str; 3] = [FINALIZER, "orphan", "foregroundDeletion
 
 /// The row of Namespaces.
 pub(crate) fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: "",
         version: "v1",
         kind: "Namespace",
@@ -38,7 +39,7 @@ pub(crate) fn resource() -> Resource {
             Column::age(),
         ],
     };
-    let mut resource = stored(facts, Arc::new(Namespaces(Part::Main)));
+    let mut resource = stored::resource(kind, Arc::new(Namespaces(Part::Main)));
     resource.verbs.retain(|verb| verb != "deletecollection");
     resource.delete_returns_object = true;
     let part = |name, verbs, part| Subresource {
@@ -206,7 +207,11 @@ impl Strategy for Namespaces {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), meta::text(object, &["status", "phase"]).into(), table::age(object, now)]
+        vec![
+            printers::name(object),
+            meta::text(object, &["status", "phase"]).into(),
+            printers::age(object, now),
+        ]
     }
 }
 

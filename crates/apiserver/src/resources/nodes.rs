@@ -2,7 +2,8 @@
 //! (`pkg/registry/core/node`, `plugin/pkg/admission/nodetaint`, `ValidateNode` in
 //! `pkg/apis/core/validation/validation.go`).
 
-use super::{SUBRESOURCE_VERBS, Stored, stored, table};
+use super::printers;
+use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
 use crate::strategy::{Column, Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
@@ -22,7 +23,7 @@ const ROLE_LABEL: &str = "kubernetes.io/role";
 /// The row of Nodes.
 pub(crate) fn resource() -> Resource {
     let wide = |name, description| Column::new(name, "string", "", description, 1);
-    let facts = Stored {
+    let kind = StoredKind {
         group: "",
         version: "v1",
         kind: "Node",
@@ -44,7 +45,7 @@ pub(crate) fn resource() -> Resource {
             wide("Container-Runtime", "What runs its containers."),
         ],
     };
-    let mut resource = stored(facts, Arc::new(Nodes { status: false }));
+    let mut resource = stored::resource(kind, Arc::new(Nodes { status: false }));
     resource.subresources = vec![Subresource {
         name: "status",
         body: None,
@@ -140,16 +141,17 @@ impl Strategy for Nodes {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let info = |name| meta::text(object, &["status", "nodeInfo", name]);
-        let known = |text: &str| if text.is_empty() { table::UNKNOWN.to_string() } else { text.to_string() };
+        let known =
+            |text: &str| if text.is_empty() { printers::UNKNOWN.to_string() } else { text.to_string() };
         let mut kernel = known(info("kernelVersion"));
         if !info("architecture").is_empty() {
             kernel.push_str(&format!(" ({})", info("architecture")));
         }
         vec![
-            table::name(object),
+            printers::name(object),
             readiness(object).into(),
             roles(object).into(),
-            table::age(object, now),
+            printers::age(object, now),
             info("kubeletVersion").into(),
             address(object, "InternalIP").into(),
             address(object, "ExternalIP").into(),

@@ -3,10 +3,12 @@
 
 mod admission;
 mod cells;
+mod containers;
 mod defaults;
 mod validation;
 
-use super::{SUBRESOURCE_VERBS, Stored, stored};
+use self::containers::{CONTAINER_LISTS, containers};
+use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
 use crate::strategy::{Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_apimachinery::field::ErrorList;
 use fleetpass_apimachinery::meta;
@@ -15,12 +17,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The lists of containers in a pod's spec.
-const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
-
 /// The row of Pods.
 pub(crate) fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: "",
         version: "v1",
         kind: "Pod",
@@ -42,7 +41,7 @@ pub(crate) fn resource() -> Resource {
         ],
         columns: cells::columns(),
     };
-    let mut resource = stored(facts, Arc::new(Pods { status: false }));
+    let mut resource = stored::resource(kind, Arc::new(Pods { status: false }));
     resource.categories = vec!["all".into()];
     resource.delete_returns_object = true;
     resource.subresources = vec![Subresource {
@@ -148,11 +147,6 @@ impl Strategy for Pods {
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         cells::cells(object, now)
     }
-}
-
-/// All containers of the given lists.
-fn containers<'a>(object: &'a Value, lists: &[&str]) -> impl Iterator<Item = &'a Value> {
-    lists.iter().flat_map(|list| meta::list(object, &["spec", list])).collect::<Vec<_>>().into_iter()
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort` (`pkg/apis/core/v1/helper/qos`), container by container.

@@ -1,7 +1,8 @@
 //! What Roles, ClusterRoles and their bindings share (`pkg/apis/rbac/validation/validation.go`,
 //! `pkg/apis/rbac/v1/defaults.go`).
 
-use super::{Stored, stored, table};
+use super::printers;
+use super::stored::{self, StoredKind};
 use crate::strategy::{Column, Context, Resource, Strategy};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
@@ -13,29 +14,29 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// One of the four kinds.
-struct Facts {
+/// What tells one of the four kinds from the others.
+struct RbacKind {
     kind: &'static str,
     plural: &'static str,
     definition: &'static str,
     namespaced: bool,
 }
 
-const ROLE: Facts =
-    Facts { kind: "Role", plural: "roles", definition: "io.k8s.api.rbac.v1.Role", namespaced: true };
-const CLUSTER_ROLE: Facts = Facts {
+const ROLE: RbacKind =
+    RbacKind { kind: "Role", plural: "roles", definition: "io.k8s.api.rbac.v1.Role", namespaced: true };
+const CLUSTER_ROLE: RbacKind = RbacKind {
     kind: "ClusterRole",
     plural: "clusterroles",
     definition: "io.k8s.api.rbac.v1.ClusterRole",
     namespaced: false,
 };
-const ROLE_BINDING: Facts = Facts {
+const ROLE_BINDING: RbacKind = RbacKind {
     kind: "RoleBinding",
     plural: "rolebindings",
     definition: "io.k8s.api.rbac.v1.RoleBinding",
     namespaced: true,
 };
-const CLUSTER_ROLE_BINDING: Facts = Facts {
+const CLUSTER_ROLE_BINDING: RbacKind = RbacKind {
     kind: "ClusterRoleBinding",
     plural: "clusterrolebindings",
     definition: "io.k8s.api.rbac.v1.ClusterRoleBinding",
@@ -44,15 +45,15 @@ const CLUSTER_ROLE_BINDING: Facts = Facts {
 
 /// The row of Roles (`namespaced`) or of ClusterRoles.
 pub(super) fn roles(namespaced: bool) -> Resource {
-    let facts = if namespaced { ROLE } else { CLUSTER_ROLE };
+    let kind = if namespaced { ROLE } else { CLUSTER_ROLE };
     let columns =
         vec![Column::name(), Column::new("Created At", "date", "", "When the object was created.", 0)];
-    row(&facts, columns, Arc::new(Roles { plural: facts.plural, namespaced }))
+    row(&kind, columns, Arc::new(Roles { plural: kind.plural, namespaced }))
 }
 
 /// The row of RoleBindings (`namespaced`) or of ClusterRoleBindings.
 pub(super) fn bindings(namespaced: bool) -> Resource {
-    let facts = if namespaced { ROLE_BINDING } else { CLUSTER_ROLE_BINDING };
+    let kind = if namespaced { ROLE_BINDING } else { CLUSTER_ROLE_BINDING };
     let columns = vec![
         Column::name(),
         Column::new("Role", "string", "", "The role that is granted.", 0),
@@ -61,22 +62,22 @@ pub(super) fn bindings(namespaced: bool) -> Resource {
         Column::new("Groups", "string", "", "The groups to whom the role is granted.", 1),
         Column::new("ServiceAccounts", "string", "", "The service accounts to whom the role is granted.", 1),
     ];
-    row(&facts, columns, Arc::new(Bindings { plural: facts.plural, namespaced }))
+    row(&kind, columns, Arc::new(Bindings { plural: kind.plural, namespaced }))
 }
 
-fn row(facts: &Facts, columns: Vec<Column>, strategy: Arc<dyn Strategy>) -> Resource {
-    let facts = Stored {
+fn row(kind: &RbacKind, columns: Vec<Column>, strategy: Arc<dyn Strategy>) -> Resource {
+    let kind = StoredKind {
         group: GROUP,
         version: "v1",
-        kind: facts.kind,
-        plural: facts.plural,
-        definition: facts.definition,
-        namespaced: facts.namespaced,
+        kind: kind.kind,
+        plural: kind.plural,
+        definition: kind.definition,
+        namespaced: kind.namespaced,
         short_names: &[],
         selectable_fields: &[],
         columns,
     };
-    stored(facts, strategy)
+    stored::resource(kind, strategy)
 }
 
 struct Roles {
@@ -123,7 +124,7 @@ impl Strategy for Roles {
     }
 
     fn cells(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), meta::text(object, &["metadata", "creationTimestamp"]).into()]
+        vec![printers::name(object), meta::text(object, &["metadata", "creationTimestamp"]).into()]
     }
 }
 
@@ -251,7 +252,7 @@ impl Strategy for Bindings {
             names.collect::<Vec<_>>().join(", ").into()
         };
         let [users, groups, accounts] = ["User", "Group", "ServiceAccount"].map(subjects);
-        vec![table::name(object), role.into(), table::age(object, now), users, groups, accounts]
+        vec![printers::name(object), role.into(), printers::age(object, now), users, groups, accounts]
     }
 }
 
@@ -416,6 +417,6 @@ mod tests {
             {"kind": "ServiceAccount", "name": "a", "namespace": "ns"}]});
         let cells = Bindings { plural: "rolebindings", namespaced: true }
             .cells(&binding, "2026-01-02T03:04:05Z".parse().unwrap());
-        assert_eq!(cells, ["b", "Role/r", table::UNKNOWN, "u, v", "g", "ns/a"]);
+        assert_eq!(cells, ["b", "Role/r", printers::UNKNOWN, "u, v", "g", "ns/a"]);
     }
 }

@@ -3,7 +3,8 @@
 //! an error.
 
 use super::configmaps::{MAX_SIZE, count_keys, decoded_len, validate_key, validate_still_immutable};
-use super::{Stored, pem, stored, table};
+use super::stored::{self, StoredKind};
+use super::{pem, printers};
 use crate::strategy::{Column, Context, Resource, Strategy};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +20,7 @@ const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 
 /// The row of Secrets.
 pub(crate) fn resource() -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: "",
         version: "v1",
         kind: "Secret",
@@ -35,7 +36,7 @@ pub(crate) fn resource() -> Resource {
             Column::age(),
         ],
     };
-    stored(facts, Arc::new(Secrets))
+    stored::resource(kind, Arc::new(Secrets))
 }
 
 struct Secrets;
@@ -94,7 +95,7 @@ impl Strategy for Secrets {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let kind = meta::text(object, &["type"]).into();
-        vec![table::name(object), kind, count_keys(object, "data").into(), table::age(object, now)]
+        vec![printers::name(object), kind, count_keys(object, "data").into(), printers::age(object, now)]
     }
 }
 

@@ -1,7 +1,8 @@
 //! ServiceAccounts: references to secrets are names only; mounting rules by annotation are on their way out
 //! (`pkg/registry/core/serviceaccount/strategy.go`).
 
-use super::{Stored, stored, table};
+use super::printers;
+use super::stored::{self, StoredKind};
 use crate::strategy::{Action, Column, Context, Handler, Resource, Strategy, Subresource};
 use fleetpass_apimachinery::field::ErrorList;
 use fleetpass_apimachinery::meta;
@@ -15,7 +16,7 @@ const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 /// The row of ServiceAccounts; `token` answers `TokenRequest`s.
 pub(crate) fn resource(token: Arc<dyn Action>) -> Resource {
-    let facts = Stored {
+    let kind = StoredKind {
         group: "",
         version: "v1",
         kind: "ServiceAccount",
@@ -26,7 +27,7 @@ pub(crate) fn resource(token: Arc<dyn Action>) -> Resource {
         selectable_fields: &[],
         columns: vec![Column::name(), Column::age()],
     };
-    let mut resource = stored(facts, Arc::new(ServiceAccounts));
+    let mut resource = stored::resource(kind, Arc::new(ServiceAccounts));
     resource.delete_returns_object = true;
     resource.subresources = vec![Subresource {
         name: "token",
@@ -67,7 +68,7 @@ impl Strategy for ServiceAccounts {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), table::age(object, now)]
+        vec![printers::name(object), printers::age(object, now)]
     }
 }
 

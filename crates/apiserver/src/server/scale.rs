@@ -5,7 +5,7 @@ use super::render;
 use super::reply::Reply;
 use super::resource_request::{ResourceRequest, write_options};
 use crate::registry::patch_status;
-use crate::resources::customresources::simple;
+use crate::resources::customresources::at_simple_path;
 use crate::strategy::{ScalePaths, WriteOptions};
 use bytes::Bytes;
 use fleetpass_apimachinery::field::{Error, Path};
@@ -85,7 +85,7 @@ fn wanted(
         .map_err(|why| malformed(why.to_string()))?;
     let body = Body { value: &document, duplicates: &[], validated: true };
     let mut scale = to_scale(object, paths);
-    if simple(object, &paths.spec_replicas).is_none() {
+    if at_simple_path(object, &paths.spec_replicas).is_none() {
         scale["spec"]["replicas"] = UNSET.into();
     }
     Ok(patch(kind, &scale, &body, &schema).map_err(patch_status)?.object)
@@ -93,7 +93,7 @@ fn wanted(
 
 /// The Scale of an object that says how many replicas it wants.
 fn shown(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
-    if simple(object, &paths.spec_replicas).is_none() {
+    if at_simple_path(object, &paths.spec_replicas).is_none() {
         let why = format!("the spec replicas field {} does not exist", quoted(&paths.spec_replicas));
         return Err(Status::internal(why));
     }
@@ -101,7 +101,7 @@ fn shown(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
 }
 
 fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
-    let replicas = |path: &str| simple(object, path).and_then(Value::as_i64).unwrap_or(0);
+    let replicas = |path: &str| at_simple_path(object, path).and_then(Value::as_i64).unwrap_or(0);
     let metadata = object.get("metadata").and_then(Value::as_object);
     let kept = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
     let metadata: serde_json::Map<String, Value> =
@@ -112,7 +112,7 @@ fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
     if wanted != 0 {
         scale["spec"]["replicas"] = wanted.into();
     }
-    if let Some(selector) = paths.label_selector.as_deref().and_then(|path| simple(object, path))
+    if let Some(selector) = paths.label_selector.as_deref().and_then(|path| at_simple_path(object, path))
         && let Some(text) = selector.as_str().filter(|text| !text.is_empty())
     {
         scale["status"]["selector"] = text.into();

@@ -1,7 +1,8 @@
 //! What a certificate signing request may say (`pkg/apis/certificates/validation/validation.go`). What an older
 //! server let in is let be.
 
-use super::{bytes, conditions, pkcs10};
+use super::fields::{bytes, conditions};
+use super::pkcs10;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path, go_quote};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::validation::names;

@@ -4,12 +4,13 @@
 use fleetpass_apimachinery::field::{Error, ErrorType, Path};
 use serde_json::{Map, Value};
 
-/// `field: Invalid value: RAW: detail`, with the value already printed.
+/// `field: Invalid value: RAW: detail`, with the value already printed. It becomes a part of the detail, because an error's
+/// own value is printed by our order of members.
 pub(super) fn invalid(field: &Path, raw: &str, detail: &str) -> Error {
     Error { kind: ErrorType::Invalid, field: field.clone(), value: None, detail: format!("{raw}: {detail}") }
 }
 
-/// JSON as Go writes it: `<`, `>` and `&` are escaped.
+/// JSON as Go's encoder writes it unless told otherwise: `<`, `>` and `&` are escaped, for HTML's sake.
 pub(super) fn escape(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
@@ -18,7 +19,7 @@ fn json(value: Option<&Value>) -> String {
     escape(&value.unwrap_or(&Value::Null).to_string())
 }
 
-/// Members of an internal struct: its Go name, the name in the API, and how it is printed.
+/// How a member of an internal struct is printed. The internal types have no omitempty: what is missing is printed, too.
 enum Print {
     /// As it is; null if missing.
     Nullable,
@@ -26,14 +27,21 @@ enum Print {
     Text,
     /// As it is; false if missing.
     Flag,
+    /// A schema, or null.
     Schema,
+    /// A list of schemas.
     Schemas,
+    /// Schemas by name.
     SchemaMap,
+    /// `JSONSchemaPropsOrBool`: in the API a schema or a boolean, in Go a struct of both.
     SchemaOrBool,
+    /// `JSONSchemaPropsOrArray`: in the API a schema or a list of them, in Go a struct of both.
     Items,
+    /// `x-kubernetes-validations`.
     Rules,
 }
 
+/// `JSONSchemaProps`, in the order of its declaration: name in Go, name in the API, form.
 const SCHEMA: &[(&str, &str, Print)] = &[
     ("ID", "id", Print::Text),
     ("Schema", "$schema", Print::Text),
@@ -142,7 +150,7 @@ pub(super) fn rule(value: &Value) -> String {
     )
 }
 
-/// A `CustomResourceDefinitionVersion`, without what was hoisted to the spec.
+/// A `CustomResourceDefinitionVersion`, without what was hoisted to the spec: conversion has cleared that here.
 pub(super) fn version(value: &Value, hoisted: &super::hoisted::Hoisted<'_>) -> String {
     let flag = |field: &str| value[field].as_bool().unwrap_or_default();
     let own = |field: &str, is_hoisted: bool| value.get(field).filter(|v| !is_hoisted && !v.is_null());

@@ -6,6 +6,7 @@ use fleetpass_schema::{Pattern, Schema, crd, go, objectmeta, pruning, validation
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
+/// Where a node of a schema stands; the root has rules of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Root,
@@ -49,6 +50,7 @@ pub(super) fn unsupported(schema: &Value) -> Option<String> {
             _ => true,
         });
         if given {
+            // Go prints `$schema` without its dollar sign, and `$ref` with it.
             let field = field.strip_prefix("$s").map_or(field, |_| "schema");
             return Some(format!("OpenAPIV3Schema '{field}' is not supported"));
         }
@@ -74,10 +76,12 @@ pub(super) fn validate_structural(path: &Path, schema: &Value) -> ErrorList {
         invariants(props, Level::Root, path, &mut errors);
         value_completeness(props, Some(props), path, path, &mut errors);
     }
+    // Go sorts them by their text because its maps have no order; so the order is part of the answer.
     errors.sort_by_key(ToString::to_string);
     errors
 }
 
+/// What holds at every node outside of junctors (`validateStructuralInvariants`).
 fn invariants(props: &Props, level: Level, path: &Path, errors: &mut ErrorList) {
     let kind = text(props, "type");
     let embedded = flag(props, "x-kubernetes-embedded-resource");
@@ -113,6 +117,8 @@ fn invariants(props: &Props, level: Level, path: &Path, errors: &mut ErrorList) 
             errors.push(Error::invalid(&path.child(field), true, detail));
         }
     }
+    // The one junctor that may speak of types: what int-or-string means, spelled out alone or as the first of
+    // `allOf` (`isIntOrStringAnyOfPattern`, `isIntOrStringAllOfPattern`).
     let either = json!([{"type": "integer"}, {"type": "string"}]);
     let skip_any_of = props.get("anyOf") == Some(&either);
     let skip_first = props.get("allOf").and_then(|a| a.get(0)?.get("anyOf")) == Some(&either);
@@ -143,7 +149,8 @@ fn invariants(props: &Props, level: Level, path: &Path, errors: &mut ErrorList) 
     }
 }
 
-/// `apiVersion`, `kind` and `metadata` are implied: little can be said about them.
+/// `apiVersion`, `kind` and `metadata` are implied in every resource, so a schema may restate their types and little else
+/// (`validateMetadata…` rules of `schema/validation.go`).
 fn meta_fields(props: &Props, level: Level, check: bool, path: &Path, errors: &mut ErrorList) {
     let Some(properties) = child(props, "properties") else { return };
     let at = path.child("properties");
@@ -160,6 +167,7 @@ fn meta_fields(props: &Props, level: Level, check: bool, path: &Path, errors: &m
     if check && text(metadata, "type") != "object" {
         errors.push(Error::invalid(&at.child("type"), text(metadata, "type"), "must be object"));
     }
+    // Metadata is validated by the server for all kinds; only names may be limited further.
     if level == Level::Root {
         let mut rest = metadata.clone();
         rest.remove("type");
@@ -176,6 +184,8 @@ fn meta_fields(props: &Props, level: Level, check: bool, path: &Path, errors: &m
     }
 }
 
+/// The junctors and the pattern of a node (`validateValueValidation`). The two flags leave out the junctor that only says what
+/// int-or-string means.
 fn value_validation(props: &Props, skip_any_of: bool, skip_first: bool, path: &Path, errors: &mut ErrorList) {
     if !skip_any_of {
         for (index, nested) in listed(props, "anyOf") {
@@ -199,7 +209,8 @@ fn value_validation(props: &Props, skip_any_of: bool, skip_first: bool, path: &P
     }
 }
 
-/// Below a junctor only values may be spoken about, not structure.
+/// Below a logical junctor (`allOf`, `anyOf`, `oneOf`, `not`) a schema may limit values, not declare structure
+/// (`validateNestedValueValidation`): pruning and defaulting look at the structure outside of junctors only.
 fn nested_validation(props: &Props, skip_any_of: bool, path: &Path, errors: &mut ErrorList) {
     value_validation(props, skip_any_of, false, path, errors);
     if let Some(items) = child(props, "items") {
@@ -209,6 +220,7 @@ fn nested_validation(props: &Props, skip_any_of: bool, path: &Path, errors: &mut
         nested_validation(property, false, &path.child("properties").key(name), errors);
     }
     let mut forbid = |field: &str, detail: &str| errors.push(Error::forbidden(&path.child(field), detail));
+    // Set, as Go sees it: its zero values count as absent.
     let given = |field: &str| match props.get(field) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => !text.is_empty(),
@@ -259,7 +271,8 @@ fn nested_validation(props: &Props, skip_any_of: bool, path: &Path, errors: &mut
     }
 }
 
-/// Whatever a junctor speaks about must be declared outside of it.
+/// Every field that is named below a junctor must be declared outside of it as well (`validateValueValidationCompleteness`):
+/// it would be pruned before the junctor could see it.
 fn value_completeness(
     props: &Props,
     structure: Option<&Props>,
@@ -277,6 +290,7 @@ fn value_completeness(
     }
 }
 
+/// One schema of a junctor; `structure` is what is declared at the same place outside of it.
 fn nested_completeness(
     props: &Props,
     structure: Option<&Props>,
@@ -306,7 +320,7 @@ fn nested_completeness(
     }
 }
 
-/// Where a default stands in the object around it.
+/// A step from a resource down to where a default stands.
 #[derive(Clone)]
 enum Around {
     Member(String),
@@ -318,6 +332,7 @@ pub(super) fn validate_defaults(path: &Path, schema: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(props) = schema.as_object() {
         let mut root = props.clone();
+        // The root is a resource like an embedded one, with metadata that defaults may touch.
         root.insert("x-kubernetes-embedded-resource".into(), true.into());
         let place = Place {
             root: Arc::new(crd::schema(&root.clone().into())),
@@ -329,11 +344,14 @@ pub(super) fn validate_defaults(path: &Path, schema: &Value) -> ErrorList {
     errors
 }
 
-/// The resource that a default lies in.
+/// The resource that a default lies in, and the way to it.
 struct Place {
     /// Shared: there is a place for each node of the schema.
     root: Arc<Schema>,
+    /// The steps from the root of that resource. Copied at each node, so a schema costs nodes times depth; the depth of
+    /// bodies is limited (`json::MAX_KEPT_DEPTH`).
     around: Vec<Around>,
+    /// Whether it lies in `metadata`, `apiVersion` or `kind`, where it must result in valid metadata.
     inside_meta: bool,
 }
 
@@ -355,6 +373,7 @@ impl Place {
             if depth == 0
                 && let Some(root) = out.as_object_mut()
             {
+                // Any kind will do, only the metadata is looked at.
                 root.entry("apiVersion").or_insert_with(|| "validation/v1".into());
                 root.entry("kind").or_insert_with(|| "Validation".into());
             }
@@ -363,10 +382,13 @@ impl Place {
     }
 }
 
+/// Looks at the defaults of a node and of all below it, except in maps and junctors, where Go looks for none either.
 fn defaults(path: &Path, props: &Props, place: &Place, errors: &mut ErrorList) {
     let embedded = flag(props, "x-kubernetes-embedded-resource");
     let own;
     let place = if embedded {
+        // An embedded resource has metadata of its own: defaults below it are completed to that resource, not to
+        // the one around it.
         own = Place {
             root: Arc::new(crd::schema(&props.clone().into())),
             around: Vec::new(),
@@ -389,9 +411,11 @@ fn defaults(path: &Path, props: &Props, place: &Place, errors: &mut ErrorList) {
     }
 }
 
+/// Whether one default survives what is done to every object: pruning, coercion of metadata, validation.
 fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> ErrorList {
     let schema = crd::schema(&props.clone().into());
     if place.inside_meta {
+        // A default for a label is no object by itself; so the smallest resource around it is made and checked.
         let mut whole = place.surround(default);
         let invalid = |why: String| {
             vec![Error::invalid(at, default.clone(), format!("must result in valid metadata: {why}"))]
@@ -407,6 +431,7 @@ fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> E
     }
     let mut errors = ErrorList::new();
     let mut pruned = default.clone();
+    // Defaults are filled in after pruning: what pruning would remove from one would get into the store.
     pruning::prune(&mut pruned, &schema, schema.embedded_resource);
     if pruned != *default {
         errors.push(Error::invalid(at, default.clone(), "must not have unknown fields"));

@@ -4,7 +4,7 @@
 
 use super::go_json;
 use super::hoisted::{Hoisted, is_empty};
-use super::openapi;
+use super::schema_validation;
 use crate::resources::customresources::is_selectable_type;
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
@@ -40,6 +40,8 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> ErrorList {
     let established = meta::list(old, &["status", "conditions"])
         .iter()
         .any(|c| c["type"] == "Established" && c["status"] == "True");
+    // Scope and kind decide where objects are stored and what they are; they may change as long as there cannot be
+    // any. Group and plural are the definition's own name.
     let stored: &[&[&str]] = &[&["scope"], &["names", "kind"]];
     let always: &[&[&str]] = &[&["group"], &["names", "plural"]];
     for path in stored.iter().filter(|_| established).chain(always) {
@@ -60,11 +62,13 @@ pub(super) fn validate_status(object: &Value) -> ErrorList {
     errors
 }
 
+/// What is the same for new and for changed definitions, beside the spec; `old` is there on updates.
 fn validate_rest(object: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = validate_status(object);
     errors.extend(validate_stored_versions(object));
     errors.extend(validate_approval(object, old));
     let preserves = |o: &Value| o["spec"]["preserveUnknownFields"] == true;
+    // v1 knows the field only to refuse it; definitions that were made through v1beta1 may keep it.
     if preserves(object) && !old.is_some_and(preserves) {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in \
                       spec.versions[*].schema instead";
@@ -77,6 +81,7 @@ fn validate_stored_versions(object: &Value) -> ErrorList {
     let at = Path::new("status.storedVersions");
     let stored = meta::list(object, &["status", "storedVersions"]);
     let mut errors = ErrorList::new();
+    // Go returns here: of an empty list nothing else is worth saying.
     if stored.is_empty() {
         let value = object["status"]["storedVersions"].clone();
         errors.push(Error::invalid(&at, value, "must have at least one stored version"));
@@ -103,7 +108,7 @@ fn validate_stored_versions(object: &Value) -> ErrorList {
     errors
 }
 
-/// Groups of the Kubernetes project need an approval.
+/// Groups of the Kubernetes project need an approval (`GetAPIApprovalState` in `pkg/apihelpers/helpers.go`).
 fn validate_approval(object: &Value, old: Option<&Value>) -> Option<Error> {
     let group = meta::text(object, &["spec", "group"]);
     let protected = ["k8s.io", "kubernetes.io"]
@@ -126,6 +131,7 @@ fn validate_approval(object: &Value, old: Option<&Value>) -> Option<Error> {
         _ => State::Invalid,
     };
     let now = state(object);
+    // Ratcheting: a definition from before this rule may be changed as long as its state stays the same.
     if old.is_some_and(|old| state(old) == now) {
         return None;
     }
@@ -175,6 +181,8 @@ fn validate_spec(spec: &Value) -> ErrorList {
     }
     one_of(&at.child("scope"), meta::text(spec, &["scope"]), &["Cluster", "Namespaced"], &mut errors);
     let versions = meta::list(spec, &["versions"]);
+    // From here on: what was hoisted is validated once, at the spec, and skipped in the versions. The versions come
+    // first, as in Go.
     let hoisted = Hoisted::new(versions);
     let has_schema = |v: &Value| v["schema"]["openAPIV3Schema"].is_object();
     if !hoisted.schema.is_some_and(|s| s["openAPIV3Schema"].is_object()) {
@@ -201,8 +209,9 @@ fn validate_spec(spec: &Value) -> ErrorList {
     }
     validate_names(&spec["names"], &at.child("names"), &mut errors);
     if let Some(schema) = hoisted.schema {
+        // A hoisted schema is that of all versions, so one of them with a status is enough.
         let status = versions.iter().any(has_status);
-        errors.extend(openapi::validate(&at.child("validation"), schema, status));
+        errors.extend(schema_validation::validate(&at.child("validation"), schema, status));
     }
     if let Some(subresources) = hoisted.subresources {
         validate_subresources(&at.child("subresources"), subresources, &mut errors);
@@ -236,7 +245,7 @@ fn one_of(at: &Path, value: &str, allowed: &[&str], errors: &mut ErrorList) {
 
 fn has_defaults(version: &Value) -> bool {
     let mut found = false;
-    openapi::walk(&version["schema"]["openAPIV3Schema"], &mut |schema| {
+    schema_validation::walk(&version["schema"]["openAPIV3Schema"], &mut |schema| {
         found |= schema.get("default").is_some_and(|d| !d.is_null());
     });
     found
@@ -251,9 +260,10 @@ fn validate_version(at: &Path, version: &Value, hoisted: &Hoisted<'_>, errors: &
         let warning = version["deprecationWarning"].clone();
         errors.push(Error::invalid(&at.child("deprecationWarning"), warning, detail));
     }
+    // Whatever was hoisted is not here any more, for Go.
     let own_schema = version.get("schema").filter(|_| hoisted.schema.is_none());
     if let Some(schema) = own_schema {
-        errors.extend(openapi::validate(&at.child("schema"), schema, has_status(version)));
+        errors.extend(schema_validation::validate(&at.child("schema"), schema, has_status(version)));
     }
     if let Some(subresources) = version.get("subresources").filter(|_| hoisted.subresources.is_none()) {
         validate_subresources(&at.child("subresources"), subresources, errors);
@@ -267,7 +277,8 @@ fn validate_version(at: &Path, version: &Value, hoisted: &Hoisted<'_>, errors: &
     if let Some(fields) = fields {
         match own_schema.map(|s| &s["openAPIV3Schema"]).filter(|s| s.is_object()) {
             Some(schema) => validate_selectable(at, fields, schema, errors),
-            // The schema was hoisted away from here; kube-apiserver looks no further.
+            // The schema was hoisted while these fields were not. kube-apiserver does not look for it at the spec, and its
+            // message says the opposite of what it means.
             None => {
                 let detail = "may only be set when `version.schema.openAPIV3Schema` is not included";
                 errors.push(Error::invalid(&at.child("selectableFields"), "", detail));
@@ -296,6 +307,7 @@ fn deprecation_errors(version: &Value) -> Vec<String> {
     errors
 }
 
+/// What holds of the versions together: names, and exactly one to store. The errors print all versions as Go would.
 fn validate_version_set(
     at: &Path,
     spec: &Value,
@@ -319,6 +331,8 @@ fn validate_version_set(
         let detail = "must have exactly one version marked as storage version";
         errors.push(go_json::invalid(&at_versions, &printed(), detail));
     }
+    // Go's conversion sets the deprecated `spec.version` to the first version's name. So a bad first name is
+    // reported twice.
     let first = versions.first().map_or("", |v| meta::text(v, &["name"]));
     if !first.is_empty() {
         label_errors(&at.child("version"), first, errors);
@@ -353,6 +367,8 @@ fn validate_names(names: &Value, at: &Path, errors: &mut ErrorList) {
     list("categories", errors);
 }
 
+/// The error of a path that does not begin with a dot. Nothing more is checked, as in kube-apiserver: a path that cannot be
+/// parsed is found out when the definition is served.
 fn simple_json_path(at: &Path, path: &str) -> Option<Error> {
     (!path.starts_with('.')).then(|| Error::invalid(at, path, "must be a simple json path starting with ."))
 }
@@ -403,6 +419,7 @@ fn validate_columns(at: &Path, columns: Option<&Value>, errors: &mut ErrorList) 
             let detail = format!("must be one of {}", COLUMN_FORMATS.join(","));
             errors.push(Error::invalid(&at.child("format"), format, detail));
         }
+        // Spelled so in the internal type.
         let at = at.child("JSONPath");
         match text("jsonPath") {
             "" => errors.push(Error::required(&at, "")),
@@ -442,6 +459,7 @@ fn validate_selectable(at: &Path, fields: &Value, schema: &Value, errors: &mut E
             errors.push(Error::duplicate(&at, path));
         }
     }
+    // Counted without duplicates, which have an error of their own.
     if seen.len() > MAX_SELECTABLE {
         errors.push(Error::too_many(&at, seen.len(), MAX_SELECTABLE));
     }
@@ -454,6 +472,7 @@ fn validate_conversion(at: &Path, conversion: &Value, errors: &mut ErrorList) {
     let webhook = conversion.get("webhook").cloned().unwrap_or_default();
     let client = webhook.get("clientConfig").filter(|c| c.is_object());
     let versions = webhook.get("conversionReviewVersions").and_then(Value::as_array);
+    // The paths of the internal type; in v1 both fields are below `conversion.webhook`.
     let (at_client, at_versions) = (at.child("webhookClientConfig"), at.child("conversionReviewVersions"));
     if strategy != "Webhook" {
         let detail = "should not be set when strategy is not set to Webhook";
@@ -474,9 +493,10 @@ fn validate_conversion(at: &Path, conversion: &Value, errors: &mut ErrorList) {
         errors.push(Error::required(&at_versions, ""));
         return;
     }
+    let mut seen = BTreeSet::new();
     for (index, version) in versions.iter().enumerate() {
         let at = at_versions.index(index);
-        if versions[..index].contains(version) {
+        if !seen.insert(version) {
             errors.push(Error::invalid(&at, *version, "duplicate version"));
             continue;
         }
@@ -504,6 +524,8 @@ fn validate_client(at: &Path, client: &Value, errors: &mut ErrorList) {
 /// `ValidateWebhookURL` of `k8s.io/apiserver/pkg/util/webhook/validation.go`.
 fn validate_webhook_url(at: &Path, url: &str, errors: &mut ErrorList) {
     const FORM: &str = "; desired format: https://host[/path]";
+    // Taken apart by hand as Go's `url.Parse` does: what is between the marks is printed, so it must be the same
+    // text.
     let (url, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (url, query) = url.split_once('?').unwrap_or((url, ""));
     let (scheme, rest) = match url.split_once(':') {

@@ -1,7 +1,8 @@
 //! What the plugins that kube-apiserver runs by default do to a pod: ServiceAccount, Priority and
 //! DefaultTolerationSeconds (`plugin/pkg/admission/{serviceaccount,priority,defaulttolerationseconds}`).
 
-use super::{CONTAINER_LISTS, containers, defaults};
+use super::containers::{CONTAINER_LISTS, containers};
+use super::defaults;
 use crate::strategy::Context;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
@@ -15,7 +16,7 @@ const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_VOLUME: &str = "kube-api-access-";
 /// An hour and a sign: tokens of this age stem from pods that never asked for one.
-const TOKEN_SECONDS: i64 = 3607;
+const TOKEN_EXPIRATION_SECONDS: i64 = 3607;
 const PRIORITY_CLASSES: [(&str, i64); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
@@ -24,10 +25,10 @@ pub(super) fn admit_new(ctx: &Context<'_>, object: &mut Value) -> Result<(), Sta
     if meta::annotation(object, MIRROR).is_some() {
         refuse_in_mirror_pods(object)?;
     } else {
-        give_account(ctx, object)?;
+        apply_service_account(ctx, object)?;
     }
-    give_priority(object)?;
-    give_tolerations(object);
+    apply_priority(object)?;
+    add_default_tolerations(object);
     Ok(())
 }
 
@@ -40,7 +41,7 @@ pub(super) fn admit_change(object: &mut Value, old: &Value) {
             spec_mut(object).insert(name.into(), value.clone());
         }
     }
-    give_tolerations(object);
+    add_default_tolerations(object);
 }
 
 fn forbidden(object: &Value, why: impl std::fmt::Display) -> Status {
@@ -70,12 +71,12 @@ fn refuse_in_mirror_pods(object: &Value) -> Result<(), Status> {
 }
 
 /// Names the account, mounts its token and lends its image pull secrets.
-fn give_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), Status> {
+fn apply_service_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     let spec = spec_mut(object);
     if spec.get("serviceAccountName").and_then(Value::as_str).is_none_or(str::is_empty) {
         spec.insert("serviceAccountName".into(), "default".into());
     }
-    defaults::name_the_account_twice(spec);
+    defaults::fill_both_account_fields(spec);
     let name = meta::text(object, &["spec", "serviceAccountName"]).to_string();
     let Some(account) = ctx.lister.get("", "serviceaccounts", ctx.namespace, &name) else {
         let missing = Status::not_found(GroupResource { group: "", resource: "serviceaccount" }, &name);
@@ -98,7 +99,7 @@ fn give_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), Status> {
         meta::annotation(&account, ENFORCE_MOUNTABLE),
         Some("1" | "t" | "T" | "TRUE" | "true" | "True")
     ) {
-        limit_secrets(object, &account)?;
+        enforce_mountable_secrets(object, &account)?;
     }
     Ok(())
 }
@@ -139,7 +140,7 @@ fn mount_token(object: &mut Value, ctx: &Context<'_>) {
 
 fn token_volume(name: &str) -> Value {
     json!({"name": name, "projected": {"defaultMode": 420, "sources": [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_EXPIRATION_SECONDS}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace",
             "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
@@ -159,7 +160,7 @@ fn secrets_of(container: &Value) -> impl Iterator<Item = (String, &str)> {
 }
 
 /// Refuses secrets that an account with the (deprecated) annotation does not list.
-fn limit_secrets(object: &Value, account: &Value) -> Result<(), Status> {
+fn enforce_mountable_secrets(object: &Value, account: &Value) -> Result<(), Status> {
     let account_name = meta::name(account);
     let names_in = |list| -> BTreeSet<&str> {
         meta::list(account, &[list]).iter().map(|secret| meta::text(secret, &["name"])).collect()
@@ -201,7 +202,7 @@ fn limit_secrets(object: &Value, account: &Value) -> Result<(), Status> {
 }
 
 /// There are no PriorityClasses here but the two that Kubernetes always has.
-fn give_priority(object: &mut Value) -> Result<(), Status> {
+fn apply_priority(object: &mut Value) -> Result<(), Status> {
     let class = meta::text(object, &["spec", "priorityClassName"]);
     let known = PRIORITY_CLASSES.iter().find(|(name, _)| *name == class).map(|(_, value)| *value);
     let Some(priority) = known.or(class.is_empty().then_some(0)) else {
@@ -229,7 +230,7 @@ fn give_priority(object: &mut Value) -> Result<(), Status> {
 }
 
 /// Lets a pod stay five minutes on a node that fails.
-fn give_tolerations(object: &mut Value) {
+fn add_default_tolerations(object: &mut Value) {
     let tolerations = spec_mut(object).entry("tolerations").or_insert_with(|| json!([]));
     let Value::Array(tolerations) = tolerations else { return };
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
@@ -254,7 +255,7 @@ mod tests {
         let account = json!({"metadata": {"name": "a"}, "secrets": [{"name": "s"}]});
         let pod = |spec: Value| json!({"metadata": {"name": "p"}, "spec": spec});
         assert_eq!(
-            limit_secrets(
+            enforce_mountable_secrets(
                 &pod(json!({"volumes": [{"secret": {"secretName": "s"}}, {"name": "e"}]})),
                 &account
             ),
@@ -270,7 +271,7 @@ mod tests {
                 "imagePullSecrets[0].name=\"t\" is not allowed because service account a does not reference that imagePullSecret",
             ),
         ] {
-            let refusal = limit_secrets(&pod(spec), &account).unwrap_err();
+            let refusal = enforce_mountable_secrets(&pod(spec), &account).unwrap_err();
             assert_eq!(refusal.message, format!("pods \"p\" is forbidden: {why}"));
         }
     }
@@ -278,11 +279,11 @@ mod tests {
     #[test]
     fn priority_comes_from_the_class() {
         let mut pod = json!({"metadata": {"generateName": "p-"}, "spec": {"priorityClassName": "system-node-critical"}});
-        give_priority(&mut pod).unwrap();
+        apply_priority(&mut pod).unwrap();
         assert_eq!(pod["spec"]["priority"], 2_000_001_000);
         let mut unknown = json!({"metadata": {"generateName": "p-"}, "spec": {"priorityClassName": "x"}});
         assert_eq!(
-            give_priority(&mut unknown).unwrap_err().message,
+            apply_priority(&mut unknown).unwrap_err().message,
             "pods \"p-\" is forbidden: no PriorityClass with name x was found"
         );
     }

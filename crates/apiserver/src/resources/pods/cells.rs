@@ -1,6 +1,6 @@
 //! The Table of pods (`printPod` in `pkg/printers/internalversion/printers.go`).
 
-use super::super::table;
+use super::super::printers;
 use crate::strategy::Column;
 use fleetpass_apimachinery::meta;
 use jiff::Timestamp;
@@ -27,18 +27,18 @@ pub(super) fn columns() -> Vec<Column> {
 
 /// The cells of a pod.
 pub(super) fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
-    let seen = Seen::of(object);
+    let summary = ContainerSummary::of(object);
     let or_none = |text: &str| if text.is_empty() { NONE.to_string() } else { text.to_string() };
-    let mut restarts = seen.restarts.to_string();
-    if seen.restarts != 0 && seen.last_restart.is_some() {
-        restarts = format!("{restarts} ({} ago)", table::since(seen.last_restart, now));
+    let mut restarts = summary.restarts.to_string();
+    if summary.restarts != 0 && summary.last_restart.is_some() {
+        restarts = format!("{restarts} ({} ago)", printers::since(summary.last_restart, now));
     }
     vec![
-        table::name(object),
-        format!("{}/{}", seen.ready, seen.total).into(),
-        seen.reason.into(),
+        printers::name(object),
+        format!("{}/{}", summary.ready, summary.total).into(),
+        summary.reason.into(),
         restarts.into(),
-        table::age(object, now),
+        printers::age(object, now),
         or_none(address(object)).into(),
         or_none(meta::text(object, &["spec", "nodeName"])).into(),
         or_none(meta::text(object, &["status", "nominatedNodeName"])).into(),
@@ -72,7 +72,7 @@ fn has_condition(object: &Value, kind: &str) -> bool {
 }
 
 /// What the statuses of a pod's containers add up to.
-struct Seen {
+struct ContainerSummary {
     total: usize,
     ready: usize,
     restarts: i64,
@@ -80,13 +80,13 @@ struct Seen {
     reason: String,
 }
 
-impl Seen {
+impl ContainerSummary {
     fn of(object: &Value) -> Self {
         let phase = meta::text(object, &["status", "phase"]);
         let own_reason = meta::text(object, &["status", "reason"]);
         let sidecars =
             meta::list(object, &["spec", "initContainers"]).iter().filter(|c| is_sidecar(c)).count();
-        let mut seen = Self {
+        let mut summary = Self {
             total: meta::list(object, &["spec", "containers"]).len() + sidecars,
             ready: 0,
             restarts: 0,
@@ -97,20 +97,20 @@ impl Seen {
             meta::text(c, &["type"]) == "PodScheduled" && meta::text(c, &["reason"]) == "SchedulingGated"
         };
         if meta::list(object, &["status", "conditions"]).iter().any(gated) {
-            seen.reason = "SchedulingGated".into();
+            summary.reason = "SchedulingGated".into();
         }
-        let initializing = seen.look_at_init_containers(object);
+        let initializing = summary.look_at_init_containers(object);
         if !initializing || has_condition(object, "Initialized") {
-            seen.look_at_containers(object);
+            summary.look_at_containers(object);
         }
         if meta::is_being_deleted(object) {
             if own_reason == "NodeLost" {
-                seen.reason = "Unknown".into();
+                summary.reason = "Unknown".into();
             } else if phase != "Failed" && phase != "Succeeded" {
-                seen.reason = "Terminating".into();
+                summary.reason = "Terminating".into();
             }
         }
-        seen
+        summary
     }
 
     fn count_restarts(&mut self, status: &Value) {

@@ -1,6 +1,6 @@
 //! The defaults of a pod (`pkg/apis/core/v1/defaults.go`).
 
-use super::CONTAINER_LISTS;
+use super::containers::CONTAINER_LISTS;
 use fleetpass_apimachinery::meta;
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,7 @@ pub(super) fn apply(object: &mut Value) {
     ] {
         set_default(spec, name, value);
     }
-    name_the_account_twice(spec);
+    fill_both_account_fields(spec);
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for list in CONTAINER_LISTS {
         for container in objects_mut(spec, list) {
@@ -33,7 +33,7 @@ pub(super) fn apply(object: &mut Value) {
 }
 
 /// `serviceAccount` is an old name of `serviceAccountName`; both are printed.
-pub(super) fn name_the_account_twice(spec: &mut Map<String, Value>) {
+pub(super) fn fill_both_account_fields(spec: &mut Map<String, Value>) {
     let text = |name: &str| spec.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
     if let Some(name) = text("serviceAccountName").or_else(|| text("serviceAccount")).map(str::to_string) {
         spec.insert("serviceAccountName".into(), name.clone().into());

@@ -7,13 +7,16 @@ use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_schema::fieldpath::field_path;
 use fleetpass_schema::{cel, crd};
 use serde_json::{Map, Value};
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] =
     ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 const META: [&str; 3] = ["metadata", "kind", "apiVersion"];
 
-/// What the root of a schema may say if `status` is validated apart from it.
+/// What the root of a schema may say if `status` is validated apart from it, by the names in Go, which the message lists
+/// (`allowedFieldsAtRootSchema`).
 const AT_ROOT: [&str; 22] = [
     "Description",
     "Type",
@@ -71,6 +74,8 @@ pub(super) fn validate(path: &Path, validation: &Value, status_enabled: bool) ->
     if schema["nullable"] == true {
         errors.push(Error::forbidden(&at.child("nullable"), "nullable cannot be true at the root"));
     }
+    // Go's order: is there a structural form at all, is it well-formed, do its defaults fit. Each question makes
+    // sense only if the one before it was answered with yes, so at most one of them has errors.
     let unsupported = structural::unsupported(schema);
     // Rules are compiled only for schemas that are sound otherwise.
     let mut sound = unsupported.is_none();
@@ -88,12 +93,14 @@ pub(super) fn validate(path: &Path, validation: &Value, status_enabled: bool) ->
     walker.total(&at);
     errors.extend(walker.schema_errors);
     errors.extend(walker.rule_errors);
+    // The walk reports the same things with better paths; this is for what it does not know.
     if let Some(why) = unsupported.filter(|_| errors.is_empty()) {
         errors.push(Error::invalid(&at, "", why));
     }
     errors
 }
 
+/// The first member that the root may not have (`validateCustomResourceDefinitionValidation`).
 fn root_errors(at: &Path, schema: &Value) -> Option<Error> {
     for (go, api) in go_json::set_members(schema.as_object()?) {
         if api == "type" {
@@ -124,7 +131,8 @@ enum Cardinality {
     Unbounded,
 }
 
-/// The most that one rule may cost by estimate, and all rules of a schema together.
+/// The most that one rule may cost by estimate, and all rules of a schema together (`StaticEstimatedCostLimit`,
+/// `StaticEstimatedCRDCostLimit`).
 const RULE_LIMIT: u64 = 10_000_000;
 const SCHEMA_LIMIT: u64 = 100_000_000;
 
@@ -144,7 +152,7 @@ impl Setting {
     fn below(&self) -> Self {
         Self { root: false, ..self.clone() }
     }
-    /// Inside of a junctor.
+    /// Inside of a junctor, where rules are not allowed; structural validation has said so already.
     fn nested(&self) -> Self {
         Self { rules: Cardinality::NoRules, ..self.below() }
     }
@@ -154,9 +162,11 @@ impl Setting {
     }
 }
 
+/// Visits the nodes of a schema in Go's order and collects what is wrong.
 #[derive(Default)]
 struct Walker {
     schema_errors: ErrorList,
+    /// Apart from the others, because Go reports them after all of those (`OpenAPISchemaErrorList`).
     rule_errors: ErrorList,
     /// What all rules may cost, and the most expensive of them.
     cost: u64,
@@ -170,12 +180,15 @@ impl Walker {
 
     fn node(&mut self, path: &Path, schema: &Value, setting: &Setting) {
         let Some(props) = schema.as_object() else { return };
+        // Rules are compiled only where the node and all below it are sound: the compiler would stumble over the
+        // same errors.
         let errors_before = self.schema_errors.len();
         self.standard(path, props, setting);
         if props.get("uniqueItems") == Some(&Value::Bool(true)) {
             let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             self.push(Error::forbidden(&path.child("uniqueItems"), detail));
         }
+        // Between the node's own checks, as in Go: the order of errors is part of the answer.
         self.children(path, props, setting);
         if props.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
             let at = path.child("x-kubernetes-preserve-unknown-fields");
@@ -200,6 +213,8 @@ impl Walker {
         {
             let at = path.child("x-kubernetes-validations").index(index);
             let at_rule = at.child("rule");
+            // Without a bound on the way down, the estimate of how many such values fit into a request takes its
+            // place.
             let times = match setting.rules {
                 Cardinality::AtMost(times) => times,
                 _ => report.cardinality,
@@ -240,13 +255,14 @@ impl Walker {
     fn spend(&mut self, at: &Path, cost: u64) {
         self.cost = self.cost.saturating_add(cost);
         if cost >= SCHEMA_LIMIT / 100 {
+            // Four at most are kept, so this costs the same for each rule.
             self.expensive.push((at.clone(), cost));
             self.expensive.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
             self.expensive.truncate(4);
         }
     }
 
-    /// The errors of all rules together.
+    /// The error of rules that are affordable one by one and too expensive together.
     fn total(&mut self, at: &Path) {
         if self.cost <= SCHEMA_LIMIT {
             return;
@@ -262,6 +278,7 @@ impl Walker {
 
     fn children(&mut self, path: &Path, props: &Map<String, Value>, setting: &Setting) {
         let properties = props.get("properties").and_then(Value::as_object);
+        // A bound of this node counts for all below it.
         let below = &Setting { rules: cardinality_below(setting.rules, props), ..setting.clone() };
         let setting = below;
         if let Some(additional) = props.get("additionalProperties") {
@@ -278,6 +295,7 @@ impl Walker {
         let embedded = props.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true));
         for (name, property) in properties.into_iter().flatten() {
             let mut below = setting.below();
+            // An atomic object is replaced as a whole; its old members are not the old values of its new ones.
             if text(props, "x-kubernetes-map-type") == "atomic" {
                 below = setting.uncorrelatable_below(path);
             }
@@ -301,7 +319,8 @@ impl Walker {
         for (name, schema) in props.get("definitions").and_then(Value::as_object).into_iter().flatten() {
             self.node(&path.child("definitions").key(name), schema, &setting.nested());
         }
-        // Only elements of maps can be found again.
+        // Elements of a list of type map are told by their keys. In any other list nobody can say which old element
+        // became which new one, so `oldSelf` means nothing there.
         let below = match text(props, "x-kubernetes-list-type") {
             "map" => setting.below(),
             _ => setting.uncorrelatable_below(path),
@@ -328,6 +347,8 @@ impl Walker {
         {
             self.push(Error::forbidden(&path.child("default"), format!("must not be set {why}")));
         }
+        // Go asks whether some of these are empty and whether others are nil; of the latter an empty value is an
+        // error, too.
         for (field, empty_is_fine) in [
             ("id", true),
             ("additionalItems", false),
@@ -393,6 +414,7 @@ impl Walker {
                 "array" if !inner.is_null() && inner != "atomic" => {
                     self.push(Error::invalid(&at.child("x-kubernetes-list-type"), inner, detail));
                 }
+                // The list type is printed here as well, as kube-apiserver does.
                 "object" if text(items, "x-kubernetes-map-type") != "atomic" => {
                     self.push(Error::invalid(&at.child("x-kubernetes-map-type"), inner, detail));
                 }
@@ -453,11 +475,13 @@ impl Walker {
     fn map_keys(&mut self, path: &Path, items: &Map<String, Value>, keys: &[&str]) {
         let at = path.child("x-kubernetes-list-map-keys");
         let all = || Value::from(keys.to_vec());
-        for (index, key) in keys.iter().enumerate() {
+        let mut seen = BTreeSet::new();
+        for key in keys {
             match items.get("properties").and_then(|p| p.get(key)) {
                 Some(property) if matches!(property["type"].as_str(), Some("array" | "object")) => {
                     let at = path.child("items").child("properties").key(key).child("type");
                     let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                    // kube-apiserver prints the type of the elements, not that of the key.
                     self.push(Error::invalid(&at, text(items, "type"), detail));
                 }
                 Some(_) => {}
@@ -465,7 +489,7 @@ impl Walker {
                     self.push(Error::invalid(&at, all(), "entries must all be names of item properties"));
                 }
             }
-            if keys[..index].contains(key) {
+            if !seen.insert(key) {
                 self.push(Error::invalid(&at, all(), "must not contain duplicate entries"));
             }
         }
@@ -500,6 +524,8 @@ impl Walker {
     /// The fields of rules, other than their expressions.
     fn rule_fields(&mut self, path: &Path, schema: &Value, props: &Map<String, Value>) {
         let rules = props.get("x-kubernetes-validations").and_then(Value::as_array);
+        // Once for the node and not for each rule: a client could send a large schema with many rules at its root.
+        let parsed = LazyCell::new(|| structural::unsupported(schema).is_none().then(|| crd::schema(schema)));
         for (index, rule) in rules.into_iter().flatten().enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
             let get = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -536,8 +562,8 @@ impl Walker {
             if lines(field) {
                 self.push(Error::invalid(&at, field, "must not contain line breaks"));
             }
-            if structural::unsupported(schema).is_none()
-                && field_path(field, &crd::schema(schema), true).is_err()
+            if let Some(parsed) = &*parsed
+                && field_path(field, parsed, true).is_err()
             {
                 self.push(Error::invalid(&at, field, "must be a valid path"));
             }
@@ -558,6 +584,7 @@ fn cardinality_below(here: Cardinality, props: &Map<String, Value>) -> Cardinali
     most.map_or(Cardinality::Unbounded, |most| Cardinality::AtMost(times.saturating_mul(most)))
 }
 
+/// Go's words for a cost beyond the limit, with the factor as `%f` and `%.1f` print it.
 fn too_expensive(what: &str, cost: u64, limit: u64) -> String {
     let factor = cost as f64 / limit as f64;
     let factor = match factor {

@@ -2,7 +2,7 @@
 //! (`plugin/pkg/auth/authorizer/rbac/bootstrappolicy`, `pkg/registry/rbac/reconciliation`).
 
 use super::PolicyRule;
-use super::escalation::uncovered;
+use super::coverage::uncovered;
 use super::rbac::GROUP;
 use fleetpass_apimachinery::meta;
 use serde_json::{Map, Value};

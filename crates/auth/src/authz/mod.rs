@@ -7,6 +7,7 @@
 mod attributes;
 mod authorizer;
 pub mod bootstrap;
+mod coverage;
 pub mod escalation;
 pub mod impersonation;
 mod messages;

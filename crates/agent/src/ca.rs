@@ -36,7 +36,8 @@ impl CaBundle {
         Self { source, known: Mutex::default() }
     }
 
-    /// The bundle. Many reconciles that ask at once cause one read. A failure is not kept: the next who asks tries again.
+    /// The bundle. Many reconciles that ask at once cause one read. A failure is not kept: the next who asks tries
+    /// again.
     ///
     /// Cancel safety: a read that is dropped leaves what was known.
     pub(crate) async fn read(&self, calls: &Calls) -> Result<Vec<u8>, CallError> {

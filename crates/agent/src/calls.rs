@@ -103,6 +103,7 @@ impl Calls {
         let call = "GET ManagedServiceAccount";
         match self.send::<ManagedServiceAccount>(Side::Hub, call, request, Sensitive::No, Some(name)).await {
             Ok(account) => Ok(Some(account.into())),
+            // Only this is "gone", on which deletions follow; every other failure is "not known".
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -178,6 +179,7 @@ impl Calls {
         );
         let call = "POST ServiceAccount/token";
         let answer: TokenRequest = self.send(Side::Cluster, call, request, Sensitive::No, None).await?;
+        // Not `status.expirationTimestamp`: the token's own claims say when it ends, also after a restart.
         let token = answer.status.and_then(|status| status.token).filter(|token| !token.is_empty());
         token.map(Token::new).ok_or(CallError {
             side: Side::Cluster,
@@ -186,8 +188,8 @@ impl Calls {
         })
     }
 
-    /// Whether the cluster takes the token for the ServiceAccount `name`. A token that is good, but of somebody else, is
-    /// not: it would give the hub's users the rights of another account.
+    /// Whether the cluster takes the token for the ServiceAccount `name`. A token that is good, but of somebody else,
+    /// is not: it would give the hub's users the rights of another account.
     pub(crate) async fn review(
         &self,
         name: &str,
@@ -203,6 +205,7 @@ impl Calls {
         let call = "POST TokenReview";
         let answer: TokenReview = self.send(Side::Cluster, call, request, Sensitive::Yes, None).await?;
         let status = answer.status.unwrap_or_default();
+        // `authenticated` says that the token is good; whose it is has to be compared.
         let user = status.user.and_then(|user| user.username);
         let expected = names::service_account_user(&self.agent_namespace, name);
         Ok(status.authenticated == Some(true) && user == Some(expected))
@@ -306,12 +309,14 @@ fn classify(error: kube::Error, sensitive: Sensitive, object: Option<&str>) -> C
         }
         error => return CallErrorKind::Unavailable(root_cause(&error)),
     };
+    // A path that the server does not know is a 404 without details: the kind is missing, not the object.
     let named = status.details.as_ref().map(|details| details.name.as_str());
     let missing = status.code == 404 && (object.is_none() || object == named);
     let Status { code, message, reason, .. } = *status;
     let message = if sensitive == Sensitive::No { message } else { String::new() };
     match code {
         _ if missing => CallErrorKind::NotFound(message),
+        // AlreadyExists is a 409 too, and means the same here: look again.
         409 => CallErrorKind::Conflict,
         429 | 500..=599 => CallErrorKind::Unavailable(format!("HTTP {code}")),
         code => CallErrorKind::Refused { code, reason, message },
@@ -329,6 +334,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 /// A deletion of the object with this UID, and of no other that took its name meanwhile.
 fn only(uid: &str) -> DeleteParams {
+    // An empty precondition would fit no object. A server that gives no UIDs is no Kubernetes; the name has to do
+    // there.
     let uid = (!uid.is_empty()).then(|| uid.to_owned());
     DeleteParams::default().preconditions(Preconditions { uid, resource_version: None })
 }

@@ -81,6 +81,8 @@ impl Health {
 
     /// Whether the agent has seen all of its objects once: what `/readyz` says.
     pub fn is_ready(&self) -> bool {
+        // Never false again: while a side is away the agent is still as ready as it can be, and a restart would not
+        // help.
         Kind::ALL.iter().all(|kind| self.listed.load(Ordering::Relaxed) & (1 << *kind as u8) != 0)
     }
 }

@@ -23,6 +23,7 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(crate) async fn keep(client: Client, namespace: String, clock: SharedClock, health: Arc<Health>) {
     let leases = Api::<Lease>::namespaced(client, &namespace);
     loop {
+        // One that is not ready lets its Lease run out: the hub shall see that it does not do its work.
         let renewed = health.is_ready() && renew(&leases, &clock).await;
         let wait = if renewed { Duration::from_secs(LEASE_SECONDS as u64) } else { RETRY };
         tokio::time::sleep(wait).await;

@@ -28,6 +28,7 @@
 //! ```
 //! use fleetpass_agent::{Agent, CaSource, Options};
 //! use serde_json::{Value, json};
+//! use std::time::Duration;
 //! use tokio_util::sync::CancellationToken;
 //! # use fleetpass_api::clock::{Clock, SharedClock};
 //! # use kube::{Client, client::Body};
@@ -71,7 +72,8 @@
 //! # /// An unsigned service-account token of the next hour: to the agent a token is opaque but for its claims.
 //! # fn token() -> String {
 //! #     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-//! #     let payload = json!({"iat": 1_800_000_000, "exp": 1_800_003_600, "kubernetes.io": {"serviceaccount": {"uid": "u1"}},
+//! #     let payload = json!({"iat": 1_800_000_000, "exp": 1_800_003_600,
+//! #         "kubernetes.io": {"serviceaccount": {"uid": "u1"}},
 //! #         "sub": "system:serviceaccount:open-cluster-management-agent-addon:robot"});
 //! #     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload.to_string()))
 //! # }
@@ -104,7 +106,13 @@
 //! });
 //!
 //! # let clock: SharedClock = Arc::new(Standing);
-//! let options = Options { ca: CaSource::Pem(b"PEM".to_vec()), ..Options::new("cluster1", clock) };
+//! let options = Options {
+//!     ca: CaSource::Pem(b"PEM".to_vec()),
+//!     concurrency: 8,
+//!     review_interval: Duration::from_secs(300),
+//!     shutdown_grace: Duration::ZERO,
+//!     ..Options::new("cluster1", clock)
+//! };
 //! let (agent, handle) = Agent::new(hub, cluster, options).unwrap();
 //! let stop = CancellationToken::new();
 //! let running = tokio::spawn(agent.run(stop.clone()));

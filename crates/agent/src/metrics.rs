@@ -85,6 +85,7 @@ impl Collector for Scraped {
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?;
+        // Computed when it is asked for: no timer has to move a gauge every second.
         for (account, expires_at) in self.lock().iter() {
             let gauge = ConstGauge::new(expires_at.as_second() - now.as_second());
             gauge.encode(family.encode_family(&[("account", account.as_str())])?)?;

@@ -102,13 +102,13 @@ struct Entry {
     /// `None` while a reconcile runs, which has it then, and before the first. In a box, so that it moves between here
     /// and there as a pointer.
     memory: Option<Box<Memory>>,
-    /// What the last reconcile left behind. `None` before the first, and after one to which the hub did not answer: then
-    /// every change is news.
+    /// What the last reconcile left behind. `None` before the first, and after one to which the hub did not answer:
+    /// then every change is news.
     settled: Option<Versions>,
     /// What happened since the last reconcile began: of each kind the latest change, which stands for those before it.
     news: HashMap<Kind, Change>,
-    /// Between [`News::begin`] and [`News::end`]. What happens meanwhile is weighed at the end, when it is known what the
-    /// reconcile wrote itself.
+    /// Between [`News::begin`] and [`News::end`]. What happens meanwhile is weighed at the end, when it is known what
+    /// the reconcile wrote itself.
     running: bool,
 }
 
@@ -136,8 +136,8 @@ impl News {
         !entry.running && entry.has_news()
     }
 
-    /// All objects of a kind were listed: those not in the list are gone. Gives the accounts whose turn it is. This is how
-    /// deletions are noticed that happened while a watch was broken; those from before the agent started show as a
+    /// All objects of a kind were listed: those not in the list are gone. Gives the accounts whose turn it is. This is
+    /// how deletions are noticed that happened while a watch was broken; those from before the agent started show as a
     /// ServiceAccount or a Secret with our label and without an account. Takes time linear in the number of accounts.
     #[must_use]
     pub(crate) fn listed(&mut self, kind: Kind, names: &HashSet<Name>) -> Vec<Name> {

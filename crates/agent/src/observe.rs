@@ -110,6 +110,7 @@ fn has_our_label(metadata: &ObjectMeta) -> bool {
 
 /// Whether this reference names the ManagedServiceAccount `name`, in whatever version, whatever its UID.
 pub(crate) fn refers_to(owner: &OwnerReference, name: &str) -> bool {
+    // Without the version: references stay as they were written when the hub begins to serve another one.
     let group = owner.api_version.split_once('/').map(|(group, _)| group);
     owner.kind == names::KIND && owner.name == name && group == Some(names::GROUP)
 }
@@ -142,12 +143,14 @@ impl From<v1::Secret> for Secret {
         let mut data = secret.data.unwrap_or_default();
         let token = data.remove(names::SECRET_KEY_TOKEN).and_then(|bytes| String::from_utf8(bytes.0).ok());
         let ca = data.remove(names::SECRET_KEY_CA).map(|bytes| bytes.0);
+        // The type cannot be changed after creation, and others (`kubernetes.io/tls`) have validation of their own.
         let opaque = secret.type_.as_deref() == Some(names::SECRET_TYPE_OPAQUE);
         Self {
             managed: has_our_label(&secret.metadata) && opaque,
             immutable: secret.immutable == Some(true),
             token: token.filter(|text| !text.is_empty()).map(Token::new),
             ca,
+            // Ours were taken out above.
             extra_keys: !data.is_empty(),
             metadata: secret.metadata,
         }
@@ -182,6 +185,8 @@ impl Secret {
     /// Whether exactly this ManagedServiceAccount owns it, and no earlier one of its name.
     pub(crate) fn owned_by(&self, name: &str, uid: &str) -> bool {
         let mut ours = self.owners().iter().filter(|owner| refers_to(owner, name)).peekable();
+        // All of them: beside a reference to an earlier account, the garbage collector would keep asking for one that
+        // is gone.
         ours.peek().is_some() && ours.all(|owner| owner.uid == uid)
     }
 }

@@ -38,8 +38,8 @@ impl Context {
         let mut looks = 1;
         let result = loop {
             match self.pass(name, memory, looks == MOST_LOOKS).await {
-                // Somebody else wrote first: no failure, and no reason to wait. But bounded, because a writer that never
-                // rests would keep this worker for ever.
+                // Somebody else wrote first: no failure, and no reason to wait. But bounded, because a writer that
+                // never rests would keep this worker for ever.
                 Err((error, _)) if changed_meanwhile(&error) && looks < MOST_LOOKS => looks += 1,
                 result => break result,
             }
@@ -61,8 +61,8 @@ impl Context {
         last: bool,
     ) -> Result<Outcome, (CallError, Option<Versions>)> {
         // Together, for the sake of time; so they are not of one moment. That is safe, because no write trusts them: a
-        // Secret is replaced, and a status patched, at the version that was read, deletions name the UID, creations fail
-        // on what exists, and a token that was issued is checked for the UID.
+        // Secret is replaced, and a status patched, at the version that was read, deletions name the UID, creations
+        // fail on what exists, and a token that was issued is checked for the UID.
         let (account, secret, service_account, ca) = tokio::join!(
             self.calls.account(name),
             self.calls.secret(name),

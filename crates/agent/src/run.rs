@@ -199,6 +199,7 @@ impl Agent {
         self.context.clone()
     }
 
+    /// Starts everything that runs beside the work, as tasks of `helpers`; gives what the watches tell.
     fn start_watches(&self, helpers: &mut JoinSet<()>) -> mpsc::Receiver<Signal> {
         let (send, receive) = mpsc::channel(SIGNALS);
         let Calls { hub, spoke, cluster, agent_namespace, .. } = &self.context.calls;
@@ -245,6 +246,7 @@ impl Dispatcher {
                     self.queue.add(name);
                 }
             }
+            // The objects of the list came before it, one by one: this is about those that it lacks.
             Signal::Listed(kind, names) => {
                 self.news().listed(kind, &names).into_iter().for_each(|name| self.queue.add(name));
             }

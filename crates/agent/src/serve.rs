@@ -62,6 +62,7 @@ pub async fn serve(
         let Some((stream, slot)) = accepted else { continue };
         let observed = observed.clone();
         connections.spawn(async move {
+            // The answer is made before the future, so nothing of the request has to outlive the call.
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = answer(endpoint, request.method(), request.uri().path(), &observed);
                 async move { Ok::<_, Infallible>(answer) }
@@ -108,6 +109,7 @@ fn answer(
         (&Method::GET | &Method::HEAD, Endpoint::Metrics, "/metrics") => {
             (StatusCode::OK, OPEN_METRICS, observed.metrics())
         }
+        // That it answers is the answer: a side that is away must not get the agent restarted.
         (&Method::GET | &Method::HEAD, Endpoint::Probes, "/healthz" | "/livez") => {
             (StatusCode::OK, PLAIN, "ok".to_owned())
         }

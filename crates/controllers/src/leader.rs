@@ -1,10 +1,10 @@
 //! One of several candidates does the work: whoever holds a Lease.
 //!
 //! # Flow
-//! Every candidate tries to take the Lease once per retry period of its [`Timing`]; whoever has it renews it as often. It is free when
-//! nobody holds it, or when it was not renewed for its duration as this candidate saw it: times of other machines'
-//! clocks are never compared. (`client-go/tools/leaderelection`.) Those who wait also watch it, so that one that is
-//! given up is taken at once.
+//! Every candidate tries to take the Lease once per retry period of its [`Timing`]; whoever has it renews it as often.
+//! It is free when nobody holds it, or when it was not renewed for its duration as this candidate saw it: times of
+//! other machines' clocks are never compared. (`client-go/tools/leaderelection`.) Those who wait also watch it, so that
+//! one that is given up is taken at once.
 //!
 //! # Guarantees
 //! A leader that could not renew until its renew deadline stops working before another candidate can take the Lease,
@@ -224,8 +224,8 @@ impl Candidate {
 
     /// Takes or renews the Lease; false if someone else holds it.
     ///
-    /// Cancel safety: dropped during the write, it may be carried out or not. Who does not know leads not; a Lease that was
-    /// taken unknowingly is seen as its own at the next attempt, or runs out.
+    /// Cancel safety: dropped during the write, it may be carried out or not. Who does not know leads not; a Lease that
+    /// was taken unknowingly is seen as its own at the next attempt, or runs out.
     async fn hold(&mut self) -> Result<bool, Error> {
         let Identity { lease: name, candidate, .. } = &self.election.identity;
         let found = self.leases.get_opt(name).await?;
@@ -237,8 +237,8 @@ impl Candidate {
         let holds = self.election.timing.lease_seconds();
         let claim = claim(spec, candidate, holds, unchanged.unwrap_or_default(), self.clock.now());
         let Some(spec) = claim else { return Ok(false) };
-        // The replacement carries the version that was read, and a creation fails on what exists: of two candidates that see
-        // a free Lease at once, one gets it.
+        // The replacement carries the version that was read, and a creation fails on what exists: of two candidates
+        // that see a free Lease at once, one gets it.
         let written = match found {
             Some(lease) => {
                 let lease = Lease { spec: Some(spec), ..lease };
@@ -353,7 +353,8 @@ pub async fn run<Term>(
     while candidate.campaign(&stop).await {
         tracing::info!(lease = candidate.lease(), "leading");
         candidate.standing.send_replace(Standing::Leading);
-        // Joined, so that the next campaign begins only after the term has come to its end: one process must not work twice.
+        // Joined, so that the next campaign begins only after the term has come to its end: one process must not work
+        // twice.
         let ends = stop.child_token();
         tokio::join!(term(ends.clone()), async {
             candidate.lead(&stop).await;
@@ -362,8 +363,8 @@ pub async fn run<Term>(
         candidate.standing.send_replace(Standing::Unknown);
         tracing::info!(lease = candidate.lease(), "no longer leading");
     }
-    // After the term has ended: whoever takes the Lease now finds nobody at work. If the release fails, others wait until it
-    // runs out.
+    // After the term has ended: whoever takes the Lease now finds nobody at work. If the release fails, others wait
+    // until it runs out.
     match tokio::time::timeout(RELEASE_WITHIN, candidate.release()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(lease = candidate.lease(), %error, "the lease was not given up"),

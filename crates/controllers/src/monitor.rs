@@ -98,8 +98,8 @@ pub(crate) async fn run(
     let mut unlisted: Option<HashSet<(String, String)>> = None;
     let mut due = Due::default();
     loop {
-        // `Due::wait` and `recv` lose nothing when the other branch is taken. Discovery is a handler, not a branch: it is
-        // awaited to its end, within PATIENCE, and events wait in the channel meanwhile.
+        // `Due::wait` and `recv` lose nothing when the other branch is taken. Discovery is a handler, not a branch: it
+        // is awaited to its end, within PATIENCE, and events wait in the channel meanwhile.
         tokio::select! {
             () = stop.cancelled() => break,
             () = due.wait() => match tokio::time::timeout(PATIENCE, discover(&client)).await {
@@ -113,8 +113,8 @@ pub(crate) async fn run(
                 }
                 Ok(Ok(discovered)) => {
                     due.succeeded(discovered.failed.is_empty());
-                    // The observers are told first. An event of an ended watch that waits in the channel comes after that;
-                    // whoever acts on it asks the server first.
+                    // The observers are told first. An event of an ended watch that waits in the channel comes after
+                    // that; whoever acts on it asks the server first.
                     for gone in watches.follow(&discovered) {
                         unlisted.as_mut().map(|unlisted| unlisted.remove(&key(&gone)));
                         observers.iter().for_each(|observer| observer.forget(&gone));
@@ -239,7 +239,8 @@ impl Default for Due {
 }
 
 impl Due {
-    /// Waits for the next planned time, and takes it off the plan. Cancel safety: dropped before, the plan is as it was.
+    /// Waits for the next planned time, and takes it off the plan. Cancel safety: dropped before, the plan is as it
+    /// was.
     async fn wait(&mut self) {
         let next = self.planned.iter().min().copied();
         let next = next.unwrap_or_else(|| tokio::time::Instant::now() + REDISCOVER);
@@ -266,8 +267,8 @@ impl Due {
 
     /// Something changed that may change what the server has: runs at each of [`AFTER_CHANGE`] from now.
     fn changed(&mut self) {
-        // Definitions often change in rows: the runs after the change before are replaced, so that ten changes cost three
-        // runs, not thirty.
+        // Definitions often change in rows: the runs after the change before are replaced, so that ten changes cost
+        // three runs, not thirty.
         let now = tokio::time::Instant::now();
         self.planned.retain(|planned| *planned > now + AFTER_CHANGE[2]);
         AFTER_CHANGE.iter().for_each(|delay| self.plan(*delay));

@@ -18,8 +18,9 @@ fn pause(now: Timestamp, due: Option<Timestamp>, longest: SignedDuration) -> Dur
     until.min(longest).max(PAUSE).unsigned_abs()
 }
 
-/// Makes passes until `stop`, which may come in the middle of one: a pass that is dropped is one that ended early. A pass is given the time, removes what is due, and gives the time at which the next of
-/// what it left will be due. `longest` is the shortest life of what it looks for.
+/// Makes passes until `stop`, which may come in the middle of one: a pass that is dropped is one that ended early. A
+/// pass is given the time, removes what is due, and gives the time at which the next of what it left will be due.
+/// `longest` is the shortest life of what it looks for.
 pub(crate) async fn sweep<Pass>(
     name: &'static str,
     clock: SharedClock,

@@ -40,7 +40,8 @@ const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 /// The annotation that tells the account's UID.
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
-/// Signs the tokens that live in Secrets. A trait, because keys belong to the server, which the controllers do not know.
+/// Signs the tokens that live in Secrets. A trait, because keys belong to the server, which the controllers do not
+/// know.
 pub trait TokenIssuer: Send + Sync + 'static {
     /// The signed token that says `claims`. Called where blocking is allowed.
     ///
@@ -207,8 +208,8 @@ impl Keeper {
         let Some(account_name) = annotation(&secret.metadata, ACCOUNT_NAME) else { return Ok(()) };
         let account = live::metadata(&api(&self.client, &accounts(), Some(namespace)), account_name).await?;
         let Some(account) = account.filter(|account| names(&secret.metadata, account)) else {
-            // The account was asked for just now, and not found, or is another. The UID as precondition: whatever else of
-            // the Secret changed meanwhile, it names an account that is gone.
+            // The account was asked for just now, and not found, or is another. The UID as precondition: whatever else
+            // of the Secret changed meanwhile, it names an account that is gone.
             let uid = Preconditions { uid: secret.metadata.uid.clone(), resource_version: None };
             return match live::delete(&objects, name, &DeleteParams::default().preconditions(uid)).await {
                 // Another Secret of this name was made meanwhile, and comes by itself.
@@ -263,8 +264,8 @@ impl Keeper {
         };
         let claims = LegacyClaims::new(&account, secret);
         let issuer = self.issuer.clone();
-        // A signature with RSA takes about a millisecond, during which nothing else of this thread would go on. If this is
-        // dropped meanwhile, the token is signed and thrown away.
+        // A signature with RSA takes about a millisecond, during which nothing else of this thread would go on. If this
+        // is dropped meanwhile, the token is signed and thrown away.
         let token = tokio::task::spawn_blocking(move || issuer.issue(&claims)).await;
         let token =
             token.map_err(|error| Error::Incomplete(format!("signing a token ended early: {error}")))?;

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// objects that are due run at once.
 ///
 /// The watch fills a store, and a change puts a reference to the object into a work queue; what runs is given the
-/// object as the store has it then, which may be newer than the change, and older than the server's. Labels, annotations and managed fields are not kept: of a whole fleet, they would
-/// be most of the memory.
+/// object as the store has it then, which may be newer than the change, and older than the server's. Labels,
+/// annotations and managed fields are not kept: of a whole fleet, they would be most of the memory.
 pub(crate) async fn control<K, F>(
     api: Api<K>,
     select: watcher::Config,
@@ -57,7 +57,8 @@ pub(crate) async fn control<K, F>(
             failed(key, error);
         }
     };
-    // What is due at once is few, and a deletion is one request: a limit would only make one slow object wait for another.
+    // What is due at once is few, and a deletion is one request: a limit would only make one slow object wait for
+    // another.
     let work = backlog.work(Options::workers(usize::MAX), shutdown, reconcile, failed);
     // Both are dropped where they are. A reconcile is repeatable, and the next start begins with a list.
     tokio::select! {

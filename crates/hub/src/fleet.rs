@@ -1,7 +1,7 @@
 //! What there is to know about the fleet as a whole, for Prometheus: accounts, clusters, the state of their tokens.
 //!
-//! All of it is in the accounts and their status, so one watch of them suffices and no token is read. Of an account only
-//! a few bytes are kept, whatever it carries.
+//! All of it is in the accounts and their status, so one watch of them suffices and no token is read. Of an account
+//! only a few bytes are kept, whatever it carries.
 
 use fleetpass_api::{ManagedServiceAccount, account::Status, clock::SharedClock, names};
 use futures::StreamExt as _;
@@ -61,6 +61,7 @@ struct Token {
 impl Token {
     fn of(status: Option<&Status>) -> Self {
         let reported = status.and_then(|status| status.condition(names::CONDITION_TOKEN_REPORTED));
+        // The reason too: while the token is good, an agent that cannot renew it says True with another reason.
         let well = |condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
             condition.status == "True" && condition.reason == names::REASON_TOKEN_REPORTED
         };
@@ -73,6 +74,7 @@ impl Token {
     fn state(self, now: Timestamp) -> TokenState {
         match self.expires {
             None => TokenState::Missing,
+            // Before the trouble: an expired token is out of use, whatever its agent says.
             Some(expires) if expires <= now => TokenState::Expired,
             Some(_) if self.trouble => TokenState::Failing,
             Some(_) => TokenState::Valid,
@@ -83,8 +85,8 @@ impl Token {
 /// Namespace and name.
 type Key = (String, String);
 
-/// The fleet as it is now: a collector of metrics. It has something to say only while it is [kept](Fleet::keep), so that
-/// of several processes one speaks.
+/// The fleet as it is now: a collector of metrics. It has something to say only while it is [kept](Fleet::keep), so
+/// that of several processes one speaks.
 pub(crate) struct Fleet {
     clock: SharedClock,
     /// `None` before the accounts were listed once: half a fleet would look like one that lost the other half. A std
@@ -192,6 +194,7 @@ impl Count {
 
 impl Collector for Shared {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        // No series instead of zeros: an alert on "no accounts" must not go off in a process that only waits.
         let Some(count) = self.0.count() else { return Ok(()) };
         let mut one = |name, help, value: i64| {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

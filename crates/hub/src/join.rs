@@ -103,12 +103,14 @@ pub async fn join(client: &Client, cluster: &str) -> Result<Joined, Error> {
 pub async fn ensure(client: &Client, manifests: &[Value]) -> Result<(), Error> {
     for manifest in manifests {
         let text = |value: &Value, what| value.as_str().map(str::to_owned).ok_or(Error::Manifest(what));
+        // Missing members are errors of the caller's manifest, and are told before the server is asked.
         let api_version = text(&manifest["apiVersion"], "apiVersion")?;
         let kind = text(&manifest["kind"], "kind")?;
         let name = text(&manifest["metadata"]["name"], "metadata.name")?;
         // The core group has none in its `apiVersion`.
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-        // The plural is guessed from the kind, without discovery; that is right for all kinds that are put in place here.
+        // The plural is guessed from the kind, without discovery; that is right for all kinds that are put in place
+        // here.
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
         let api: Api<DynamicObject> = match manifest["metadata"]["namespace"].as_str() {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),

@@ -40,8 +40,8 @@ impl Manager<'_> {
     ///
     /// - everywhere, ManagedServiceAccounts: list, watch, get, and delete if accounts have a time to live
     ///   ([`FeatureGates::ephemeral_identity`])
-    /// - everywhere, Secrets: list, watch, delete. It reads their metadata only, but a right to list is a right to read:
-    ///   RBAC knows no smaller one
+    /// - everywhere, Secrets: list, watch, delete. It reads their metadata only, but a right to list is a right to
+    ///   read: RBAC knows no smaller one
     /// - in its own namespace, the Lease of its election: list, watch, get, update; Leases: create
     pub fn manifests(&self) -> Vec<Value> {
         let mut account_verbs = vec!["get", "list", "watch"];

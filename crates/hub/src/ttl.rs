@@ -68,8 +68,8 @@ async fn reconcile(account: Arc<ManagedServiceAccount>, context: Arc<Context>) -
     }
     let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
     let api = Api::<ManagedServiceAccount>::namespaced(context.client.clone(), &namespace);
-    // The UID only, as upstream: the agent writes the status often, and an account whose status changed in this moment is
-    // over all the same.
+    // The UID only, as upstream: the agent writes the status often, and an account whose status changed in this moment
+    // is over all the same.
     let only = Preconditions { uid: account.meta().uid.clone(), resource_version: None };
     match api.delete(&name, &DeleteParams::default().preconditions(only)).await {
         Ok(_) => {

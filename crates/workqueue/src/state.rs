@@ -114,6 +114,7 @@ impl<K: Clone + Eq + Hash> State<K> {
         if delay.is_zero() {
             return self.add(key);
         }
+        // Instant panics on overflow, and delays come from reconcilers that compute them.
         let at = now + delay.min(NEVER);
         let entry = self.entries.entry(key.clone()).or_default();
         if matches!(entry.place, Place::Ready | Place::Running { again: true }) {
@@ -125,6 +126,7 @@ impl<K: Clone + Eq + Hash> State<K> {
             }
             self.delayed.remove(&earlier);
         }
+        // 64 bits do not run out: at a million delays a second they last half a million years.
         self.last_number += 1;
         let wake_up = (at, self.last_number);
         entry.wake_up = Some(wake_up);
@@ -161,6 +163,7 @@ impl<K: Clone + Eq + Hash> State<K> {
     /// The run of `key` went well: its failures are forgotten. Nothing happens if it is not running.
     pub fn succeeded(&mut self, key: &K) {
         let Some(entry) = self.stopped(key) else { return };
+        // Kept are only keys that are somewhere: the queue must not grow with every key that ever was.
         entry.failures = 0;
         if entry.place == Place::Away && entry.wake_up.is_none() {
             self.entries.remove(key);
@@ -196,6 +199,7 @@ impl<K: Clone + Eq + Hash> State<K> {
     /// Takes `key` out of those that are running.
     fn stopped(&mut self, key: &K) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(key)?;
+        // A run that is reported twice, or was never started, must not disturb a key that waits.
         let Place::Running { again } = entry.place else { return None };
         entry.place = if again { Place::Ready } else { Place::Away };
         // At the end of the line: a key that is added all the time must not run before others that wait.

@@ -121,6 +121,7 @@ impl<K> Drop for Backlog<K> {
 impl<K: Clone + Eq + Hash> Queue<K> {
     /// Adds `key`, to run as soon as a worker is free; if it is running, again after that run.
     pub fn add(&self, key: K) {
+        // The state first: a loop that is woken before would find nothing, and sleep again.
         self.0.with(|state| state.add(key));
         self.0.added.notify_one();
     }
@@ -188,6 +189,7 @@ impl<K: Clone + Eq + Hash> Backlog<K> {
 
     /// Notes how a run of `key` ended; `result` is `None` if it took too long.
     fn ended<E>(&self, key: &K, result: Option<Result<Next, E>>, options: &Options<K>) -> Option<Failure<E>> {
+        // One lock for the whole of it: between "succeeded" and "again after" nobody may see the key as forgotten.
         let now = Instant::now();
         let failure = |cause, retry: Retry| Failure { cause, failures: retry.failures, delay: retry.delay };
         let noted = self.0.with(|state| match result {

@@ -1,8 +1,8 @@
 //! A certificate authority that signs what CertificateSigningRequests ask for.
 //!
 //! A certificate carries the subject, the public key and the alternative names of the request as they are, byte for
-//! byte: groups are organizations, and a name may hold any number of them. All else is decided here, as kube-controller-
-//! manager decides it (`pkg/controller/certificates/authority`).
+//! byte: groups are organizations, and a name may hold any number of them. All else is decided here, as
+//! kube-controller-manager decides it (`pkg/controller/certificates/authority`).
 
 use jiff::{SignedDuration, Timestamp};
 use pem::{EncodeConfig, LineEnding, Pem};
@@ -115,7 +115,8 @@ impl Request {
         if !rest.is_empty() {
             return Err("bytes follow the request".into());
         }
-        // Proof of possession: otherwise anybody could have somebody else's public key certified under a name of theirs.
+        // Proof of possession: otherwise anybody could have somebody else's public key certified under a name of
+        // theirs.
         request.verify_signature().map_err(|_| "the signature of the request does not fit its key")?;
         let info = &request.certification_request_info;
         let extensions = info.iter_attributes().filter_map(|attribute| match attribute.parsed_attribute() {

@@ -61,7 +61,8 @@ async fn pass(requests: &Api<CertificateSigningRequest>, now: Timestamp) -> Resu
                 continue;
             }
             let name = request.metadata.name.as_deref().unwrap_or_default();
-            // The version too: a request that was approved in this moment is no longer an old one that nobody cared for.
+            // The version too: a request that was approved in this moment is no longer an old one that nobody cared
+            // for.
             let preconditions = Preconditions {
                 uid: request.metadata.uid.clone(),
                 resource_version: request.metadata.resource_version.clone(),

@@ -100,9 +100,9 @@ pub(crate) struct View {
 /// The graph.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    /// Existing objects of each watched group and kind, with a digest of namespace and name: a reference is right only if
-    /// both fit. The digest of another name may be the same, one time in 2^64; then an object that lost its owner is not
-    /// looked at before something of it changes.
+    /// Existing objects of each watched group and kind, with a digest of namespace and name: a reference is right only
+    /// if both fit. The digest of another name may be the same, one time in 2^64; then an object that lost its owner is
+    /// not looked at before something of it changes.
     alive: HashMap<(String, String), HashMap<Uid, u64>>,
     /// What a list under way has shown so far.
     listing: HashMap<(String, String), HashMap<Uid, u64>>,

@@ -3,8 +3,8 @@
 //! # Flow
 //! The metadata of every object passes through the [`graph`], which tells what should be looked at; for that the server
 //! is asked again, and [`rules`] say what is to be done. Background deletion is what happens to the dependents of an
-//! object that is gone; with the finalizer `foregroundDeletion` an object waits for those dependents that block it; with
-//! `orphan` its dependents forget it first. (The behaviour of `pkg/controller/garbagecollector` in Kubernetes.)
+//! object that is gone; with the finalizer `foregroundDeletion` an object waits for those dependents that block it;
+//! with `orphan` its dependents forget it first. (The behaviour of `pkg/controller/garbagecollector` in Kubernetes.)
 //!
 //! # Guarantees
 //! - Nothing is deleted because of what a watch said or did not say: the object and each of its owners are read first,
@@ -49,8 +49,8 @@ const WORKERS: usize = 16;
 struct Shared(Arc<Mutex<Graph>>);
 
 impl Shared {
-    /// A panic elsewhere may leave the graph incomplete. It is only ever asked where to look: what is deleted is decided
-    /// on what the server says.
+    /// A panic elsewhere may leave the graph incomplete. It is only ever asked where to look: what is deleted is
+    /// decided on what the server says.
     fn lock(&self) -> MutexGuard<'_, Graph> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,8 +157,8 @@ impl Collector {
         }
         let Some(latest) = self.latest(uid, &view.place).await? else { return Ok(()) };
         if view.foreground {
-            // Those that wait for their own dependents are under way. The others are looked at: they may not know yet that
-            // their owner waits.
+            // Those that wait for their own dependents are under way. The others are looked at: they may not know yet
+            // that their owner waits.
             for (dependent, waits) in &view.blocking {
                 if !waits {
                     self.queue.add(Work::Check(*dependent));
@@ -288,8 +288,8 @@ impl Collector {
                 self.release(&dependent, &meta, &[owner.to_owned()]).await?;
             }
         }
-        // Last: a crash before this leaves the owner waiting, and the next start does what is left. The other way round,
-        // the dependents would be garbage.
+        // Last: a crash before this leaves the owner waiting, and the next start does what is left. The other way
+        // round, the dependents would be garbage.
         self.unfinalize(&place, &latest, ORPHAN).await
     }
 }

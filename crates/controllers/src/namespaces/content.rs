@@ -40,8 +40,8 @@ const UNWATCHED: Duration = Duration::from_secs(30);
 /// How long to wait for further deletions when one was seen.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// The namespaces that have content left, so that the deletion of an object is of interest only there. A std mutex: it is
-/// held for one operation of the set, on the path of every deletion on the server.
+/// The namespaces that have content left, so that the deletion of an object is of interest only there. A std mutex: it
+/// is held for one operation of the set, on the path of every deletion on the server.
 type Held = Arc<Mutex<HashSet<String>>>;
 
 struct Listener {
@@ -252,8 +252,8 @@ impl Deleter {
         outcome.discovery = discovered.failure().map(|why| {
             format!("Discovery failed for some groups, {} failing: {why}", discovered.failed.len())
         });
-        // Pods first, as upstream (`OrderedNamespaceDeletion`): what guards them, such as a NetworkPolicy, must not go before
-        // they do.
+        // Pods first, as upstream (`OrderedNamespaceDeletion`): what guards them, such as a NetworkPolicy, must not go
+        // before they do.
         let (pods, others) = deletable(&discovered);
         for resource in pods {
             self.delete(resource, namespace, &mut outcome).await;

@@ -140,6 +140,7 @@ impl Serialize for ManagedServiceAccount {
         object.serialize_field("kind", names::KIND)?;
         object.serialize_field("metadata", &self.metadata)?;
         object.serialize_field("spec", &self.spec)?;
+        // Left out rather than null: an account that is created has no status.
         match &self.status {
             Some(status) => object.serialize_field("status", status)?,
             None => object.skip_field("status")?,

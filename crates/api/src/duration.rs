@@ -139,6 +139,7 @@ fn fraction_nanos(digits: &str, unit: u64) -> u64 {
     let mut value: u64 = 0;
     let mut scale = 1.0_f64;
     for digit in digits.bytes() {
+        // Go checks for overflow in these two places too (`leadingFraction` in `time/format.go`).
         if value > (LIMIT - 1) / 10 {
             break;
         }

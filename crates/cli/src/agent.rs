@@ -45,6 +45,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let mut options = Options::new(args.cluster_name, clock::system());
     options.agent_namespace = match args.namespace.filter(|namespace| !namespace.is_empty()) {
         Some(namespace) => namespace,
+        // In a pod its namespace, which is where its rights are.
         None if spoke == Source::InCluster => spoke.load().await?.config.default_namespace,
         None => names::DEFAULT_AGENT_NAMESPACE.to_owned(),
     };
@@ -89,6 +90,7 @@ impl AgentJob {
         loop {
             match listen(&self.endpoints).await {
                 Ok(listeners) => return listeners,
+                // The next life is told to stop at once; it needs no listeners for that.
                 Err(_) if stop.is_cancelled() => return Vec::new(),
                 Err(error) => {
                     tracing::warn!("{error:#}");

@@ -13,7 +13,7 @@ use std::time::Duration;
 static ACTIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Does something to the terminal while no spinner is on it.
-pub(crate) fn aside<T>(action: impl FnOnce() -> T) -> T {
+pub(crate) fn without_spinner<T>(action: impl FnOnce() -> T) -> T {
     // Cloned, so that the lock is not held while something is written.
     let active = ACTIVE.lock().clone();
     match active {
@@ -44,7 +44,7 @@ impl Console {
 
     /// Writes a line. That nobody reads any more is no reason to stop.
     pub(crate) fn line(&self, text: &str) {
-        aside(|| {
+        without_spinner(|| {
             let _ = writeln!(io::stdout().lock(), "{text}");
         });
     }

@@ -100,6 +100,7 @@ impl ControlPlane {
         };
         let now = clock.now();
         let signs = own.tokens.ring.signer(now).map(|key| key.public().id().to_string()).unwrap_or_default();
+        // Before anything is served: a replica with other keys would hand out what the others refuse.
         opened.agree(&own.authority, &signs, |id| own.tokens.ring.verifies(id, now)).await?;
         // Where verifiers of tokens find our keys. Bound to all addresses, the machine's name says more than loopback.
         let external = match (bound.ip().is_unspecified(), net::hostname()) {
@@ -118,8 +119,10 @@ impl ControlPlane {
         .await?;
         let signer =
             own.authority.certificate_signer().context("the certificate authority cannot sign requests")?;
+        // The server first: the controllers' client is answered by it, in this process.
         let mut servers = JoinSet::new();
         servers.spawn(server.serve(listener, own.tls));
+        // Only on etcd are there replicas; the lock on a data directory admits one process.
         let elected = matches!(settings.storage, Storage::Etcd(_)).then(candidate).transpose()?;
         let options =
             ControllerOptions { role: settings.role, trust: own.trust.clone(), authority: signer, elected };
@@ -173,6 +176,7 @@ impl ControlPlane {
         if tokio::time::timeout(GRACE, self.server.flush_audit_log()).await.is_err() {
             tracing::warn!(plane = self.name, "the audit log could not be written in time");
         }
+        // Last, and always: nothing writes any more, and the lock on the directory is let go.
         self.store.close().await;
     }
 }

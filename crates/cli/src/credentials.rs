@@ -1,8 +1,8 @@
 //! The certificates, keys and kubeconfig with which a control plane serves, and what keeps them fresh.
 
 use crate::files::{self, Fault};
-use crate::keep::Ensure;
-use crate::kubeconfig::{Wanted, administrator};
+use crate::keep::Renewal;
+use crate::kubeconfig::{KubeconfigFile, administrator};
 use crate::net;
 use crate::operator_files::OperatorFiles;
 use crate::pki::{Authority, Identity, Serving, open_signing_key, serving_names};
@@ -29,7 +29,7 @@ pub(crate) struct Credentials {
     /// The keys and users that tokens are checked with.
     pub(crate) tokens: TokenOptions,
     /// What has to be renewed while the control plane runs.
-    pub(crate) keep: Vec<Ensure>,
+    pub(crate) keep: Vec<Renewal>,
 }
 
 impl Credentials {
@@ -49,7 +49,8 @@ impl Credentials {
         let directory = settings.directory.join("pki");
         files::create_directory(&directory)?;
         let authority = Arc::new(Authority::open(&directory, &settings.name, now)?);
-        let mut keep: Vec<Ensure> = Vec::new();
+        let mut keep: Vec<Renewal> = Vec::new();
+        // The certificate that was given, which is followed, or one of our own, which is renewed. Clients trust accordingly.
         let (serving, trust) = match (&given.certificate, &settings.certificate) {
             (Some(identity), Some(files)) => {
                 let serving = ServingCertificate::new(identity.chain().to_vec(), identity.key()?)?;
@@ -70,7 +71,7 @@ impl Credentials {
             None => Some(open_signing_key(&directory)?),
         };
         let ring = key_ring(settings, &given, signing_key.as_deref().map(Vec::as_slice))?;
-        let kubeconfig = Wanted {
+        let kubeconfig = KubeconfigFile {
             path: settings.kubeconfig.clone(),
             cluster: settings.name.clone(),
             server: url,
@@ -78,6 +79,7 @@ impl Credentials {
             subject: administrator(),
             authority: authority.clone(),
         };
+        // Now and not only by the renewal: it has to be there when the start is reported.
         kubeconfig.ensure(now)?;
         keep.push(Box::new(move |now| Ok(kubeconfig.ensure(now)?)));
         // Our own authority always, as agents and administrators have their certificates from it.
@@ -126,7 +128,7 @@ fn trust_of(identity: &Identity) -> String {
     if issuers.is_empty() { leaf.to_owned() } else { issuers }
 }
 
-fn renew(own: Serving, authority: Arc<Authority>, serving: Arc<ServingCertificate>) -> Ensure {
+fn renew(own: Serving, authority: Arc<Authority>, serving: Arc<ServingCertificate>) -> Renewal {
     // The certificate that is served. The first call sets it again, which changes nothing.
     let mut shown: Option<Vec<CertificateDer<'static>>> = None;
     Box::new(move |now| {
@@ -143,8 +145,10 @@ fn follow_files(
     files: CertificateFiles,
     serving: Arc<ServingCertificate>,
     mut shown: Vec<CertificateDer<'static>>,
-) -> Ensure {
+) -> Renewal {
     Box::new(move |now| {
+        // While the two files are replaced one after the other they do not fit, which is an error here: what is served
+        // stays, and the next look comes in a minute.
         let identity = files.read()?;
         if shown != identity.chain() {
             serving.replace(identity.chain().to_vec(), identity.key()?)?;

@@ -34,6 +34,7 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
         // Piped into kubectl, the comment in the YAML is seen by nobody.
         let _ = writeln!(std::io::stderr(), "note: {remark}");
     }
+    // Flushed here, so that a full disk or a closed pipe is an error and not lost at exit.
     let mut output = std::io::stdout().lock();
     output.write_all(printed.yaml.as_bytes()).and_then(|()| output.flush()).context("standard output")
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Sees to it that something is fresh at the given moment, and says when to look again. Does blocking I/O.
-pub(crate) type Ensure = Box<dyn FnMut(Timestamp) -> anyhow::Result<Timestamp> + Send>;
+pub(crate) type Renewal = Box<dyn FnMut(Timestamp) -> anyhow::Result<Timestamp> + Send>;
 
 /// However far away the next renewal is: the clock may be set, the machine may sleep.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -14,9 +14,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const SHORTEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Calls every item when its time has come, until stopped. A failure is logged, and tried again after a minute.
-pub(crate) async fn keep_fresh(items: Vec<Ensure>, clock: SharedClock, stop: CancellationToken) {
+pub(crate) async fn keep_fresh(items: Vec<Renewal>, clock: SharedClock, stop: CancellationToken) {
     // All are due at once: the first round finds out when each has to be looked at.
-    let mut items: Vec<(Ensure, Timestamp)> = items.into_iter().map(|item| (item, Timestamp::MIN)).collect();
+    let mut items: Vec<(Renewal, Timestamp)> = items.into_iter().map(|item| (item, Timestamp::MIN)).collect();
     loop {
         let now = clock.now();
         // The items move to the blocking thread and back. If one panics they are gone, which is logged; what they look after
@@ -88,12 +88,12 @@ mod tests {
         let clock = Arc::new(Manual(AtomicI64::new(0)));
         let calls = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
         let counted = calls.clone();
-        let failing: Ensure = Box::new(move |_| {
+        let failing: Renewal = Box::new(move |_| {
             counted[0].fetch_add(1, Ordering::Relaxed);
             anyhow::bail!("no")
         });
         let counted = calls.clone();
-        let fresh: Ensure = Box::new(move |now| {
+        let fresh: Renewal = Box::new(move |now| {
             counted[1].fetch_add(1, Ordering::Relaxed);
             Ok(now + jiff::SignedDuration::from_secs(150))
         });

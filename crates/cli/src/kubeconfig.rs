@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 /// A kubeconfig that is to be on disk, and who issues the certificate in it.
 #[derive(Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct KubeconfigFile {
     /// Where.
     pub(crate) path: PathBuf,
     /// The name of cluster and context.
@@ -29,7 +29,7 @@ pub(crate) struct Wanted {
     pub(crate) authority: Arc<Authority>,
 }
 
-impl Wanted {
+impl KubeconfigFile {
     /// Sees to it that the file is there, and says when to look again. A file that says the same, with a fresh
     /// certificate, is left alone, with whatever else its user put into it; otherwise it is written anew, mode 0600.
     ///
@@ -37,6 +37,7 @@ impl Wanted {
     ///
     /// [`Fault`]: the file is there and is no kubeconfig, or cannot be read or written. Nothing was changed.
     pub(crate) fn ensure(&self, now: Timestamp) -> Result<Timestamp, Fault> {
+        // OwnerOnly: it holds a key that we made, so a file that others may read is refused rather than used.
         if let Some(text) = files::read(&self.path, Access::OwnerOnly)?
             && let Some(renew_at) = self.standing(&text, now)?
         {
@@ -124,9 +125,9 @@ mod tests {
         "2026-01-01T00:00:00Z".parse().unwrap()
     }
 
-    fn wanted(directory: &std::path::Path) -> Wanted {
+    fn wanted(directory: &std::path::Path) -> KubeconfigFile {
         let authority = Arc::new(Authority::open(directory, "hub", start()).unwrap());
-        Wanted {
+        KubeconfigFile {
             path: directory.join("admin.kubeconfig"),
             cluster: "hub".into(),
             server: "https://127.0.0.1:6443".into(),
@@ -176,10 +177,10 @@ mod tests {
         assert_eq!(first.ensure(start()), Ok(renew_at));
         assert_eq!(text(), edited);
 
-        let moved = Wanted { server: "https://127.0.0.1:7443".into(), ..first.clone() };
+        let moved = KubeconfigFile { server: "https://127.0.0.1:7443".into(), ..first.clone() };
         moved.ensure(start()).unwrap();
         assert!(text().contains(":7443"));
-        let other = Wanted { trust: "other".into(), ..first.clone() };
+        let other = KubeconfigFile { trust: "other".into(), ..first.clone() };
         other.ensure(start()).unwrap();
         assert!(text().contains(&STANDARD.encode("other")));
         first.ensure(start()).unwrap();

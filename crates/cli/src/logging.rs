@@ -66,7 +66,7 @@ impl<'a> MakeWriter<'a> for StandardError {
 
 impl io::Write for StandardError {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        console::aside(|| io::stderr().lock().write(bytes))
+        console::without_spinner(|| io::stderr().lock().write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

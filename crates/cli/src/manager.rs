@@ -36,6 +36,7 @@ pub(crate) async fn run(args: ManagerArgs) -> anyhow::Result<()> {
     let election = args.leader_elect.then(|| election(&args, &hub)).transpose()?;
     let endpoints =
         [(Endpoint::Metrics, args.metrics_bind_address), (Endpoint::Probes, args.health_probe_bind_address)];
+    // Bound once: other than an agent, the manager serves the same view through all its lives.
     let listeners = listen(&endpoints).await?;
     let clock = clock::system();
     let service = Service {

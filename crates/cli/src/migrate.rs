@@ -47,6 +47,7 @@ pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         )
         .into());
     }
+    // Before any store is opened or made: without the keys nothing can be copied.
     let key_file = key_file(&args)?;
     let source = open(&args, &args.from, key_file.as_deref()).await.context("--from")?;
     // May be dropped anywhere: once something was written, the mark in the target says that it is not complete.
@@ -73,7 +74,7 @@ async fn to_target(args: &MigrateArgs, source: &dyn Target, key_file: Option<&Pa
             Location::Etcd(_) => QUIET,
         },
     };
-    let mut shown = Shown { console, step: Some(console.step("reading the source")) };
+    let mut shown = ProgressDisplay { console, step: Some(console.step("reading the source")) };
     let result =
         migrate::migrate(source, &*target.store, options, &mut |progress| shown.progress(progress)).await;
     drop(shown.step.take());
@@ -172,6 +173,7 @@ async fn open(args: &MigrateArgs, location: &Location, key_file: Option<&Path>) 
 async fn leave_authority(from: &Location, notes: &EtcdStore) -> anyhow::Result<()> {
     let Location::Embedded(directory) = from else { return Ok(()) };
     let pki = directory.join("pki");
+    // Only an authority that is there: opening a missing one would make it.
     if pki.join("ca.key").exists() {
         let authority = Authority::open(&pki, "hub", clock::system().now())?;
         notes.set_note(AUTHORITY, &authority.key_id()).await.context("--to")?;
@@ -195,12 +197,12 @@ fn explained(error: &MigrateError, args: &MigrateArgs) -> anyhow::Error {
 }
 
 /// What the user sees.
-struct Shown {
+struct ProgressDisplay {
     console: Console,
     step: Option<Step>,
 }
 
-impl Shown {
+impl ProgressDisplay {
     fn progress(&mut self, progress: Progress) {
         match progress {
             Progress::Read { entries, revision } => {

@@ -35,6 +35,7 @@ pub(crate) async fn bind_row(
 ) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::with_capacity(count.into());
     for i in 0..count {
+        // With 0 the system chooses each time.
         let port = match first {
             0 => 0,
             first => first.checked_add(i).with_context(|| {

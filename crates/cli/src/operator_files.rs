@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 /// What the operator gave in files of his own; read before anything is written.
 pub(crate) struct OperatorFiles {
+    // Empty or None where the settings name nothing.
     pub(crate) certificate: Option<Identity>,
     pub(crate) client_cas: Vec<CertificateDer<'static>>,
     pub(crate) users: TokenFile,

@@ -83,6 +83,7 @@ async fn attempt(hub: &Client, target: &Target, account: &str) -> anyhow::Result
     let secrets: Api<Secret> = Api::namespaced(hub.clone(), &target.cluster);
     let secret = secrets.get(account).await.context("the Secret cannot be read")?;
     let user = who_am_i(&target.url, &secret).await.context("the cluster does not know the token")?;
+    // The account's own user, and not just any that the cluster knows.
     let expected = names::service_account_user(names::DEFAULT_AGENT_NAMESPACE, account);
     ensure!(user == expected, "the token is that of {user}, not of {expected}");
     Ok(Proof { cluster: target.cluster.clone(), user, expires })

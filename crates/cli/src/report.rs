@@ -4,6 +4,7 @@
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
+        // Messages of libraries may have line breaks; a log line and a terminal's last line have one line.
         let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if text.is_empty() || line.contains(&text) {
             continue;

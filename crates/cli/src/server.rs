@@ -140,6 +140,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let mut options = fleetpass_controllers::Options::default();
         options.root_ca = Some(given.trust);
+        // Not through the API: a TokenRequest cannot ask for the tokens without end that Secrets hold.
         options.token_issuer =
             Some(Arc::new(Issuer { accounts: self.0.accounts().clone(), clock: clock.clone() }));
         options.client_authority = Some(Arc::new(given.authority));

@@ -35,6 +35,7 @@ pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Opened> {
     match &settings.storage {
         Storage::Embedded => {
             let directory = settings.directory.join("store");
+            // Asked before the store is opened, which makes it.
             let continued = directory.exists();
             let store = open_embedded(settings, &directory, &key_file).await?;
             Ok(Opened { store: Arc::new(store), continued, notes: None })
@@ -64,6 +65,7 @@ async fn open_etcd(settings: &Settings, servers: &EtcdServers, key_file: &Path) 
             directory = settings.directory.display(),
         );
     }
+    // The directory has the keys even though the objects are elsewhere.
     files::create_directory(&settings.directory)?;
     let keys = match key_file.exists() || settings.encrypt_secrets {
         true => Some(load_keys(key_file)?),

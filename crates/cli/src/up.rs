@@ -5,8 +5,8 @@ use crate::args::{DEFAULT_ISSUER, UpArgs};
 use crate::clients::Source;
 use crate::console::Console;
 use crate::control_plane::{self, ControlPlane};
-use crate::keep::{Ensure, keep_fresh};
-use crate::kubeconfig::Wanted;
+use crate::keep::{Renewal, keep_fresh};
+use crate::kubeconfig::KubeconfigFile;
 use crate::net;
 use crate::pki::ClientSubject;
 use crate::proof::{Proof, Target, prove};
@@ -102,6 +102,7 @@ async fn prove_and_wait(
     if args.exit_when_ready {
         return Ok(());
     }
+    // From here on a part that ends is a fault, whichever it is.
     let failures = control_planes.iter_mut().map(|control_plane| Box::pin(control_plane.failed()));
     tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -133,6 +134,7 @@ async fn start_control_planes(
                 .await
                 .with_context(|| format!("{name} cannot start"))
         });
+        // All are waited for, also when one fails: those that started have to be stopped in order.
         let started = futures::future::join_all(starting).await;
         drop(step);
         let mut failure = None;
@@ -229,7 +231,7 @@ async fn join_cluster(
     crate::files::create_directory(&directory)?;
     let mut side =
         |file: &str, control_plane: &ControlPlane, groups: Vec<String>| -> anyhow::Result<PathBuf> {
-            let wanted = Wanted {
+            let wanted = KubeconfigFile {
                 path: directory.join(file),
                 cluster: control_plane.name.clone(),
                 server: control_plane.url.clone(),
@@ -255,6 +257,7 @@ async fn create_sample(hub: &Client, cluster: &str) -> anyhow::Result<()> {
     let accounts: Api<ManagedServiceAccount> = Api::namespaced(hub.clone(), cluster);
     match accounts.create(&PostParams::default(), &ManagedServiceAccount::new(cluster, SAMPLE)).await {
         Ok(_) => Ok(()),
+        // From an earlier `up`, and perhaps changed by the user since: left as it is.
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         Err(error) => Err(error).with_context(|| format!("the ManagedServiceAccount {cluster}/{SAMPLE}")),
     }
@@ -272,7 +275,7 @@ impl Agents {
         self.tasks.spawn(job.run(self.stop.clone()));
     }
 
-    fn keep(&mut self, item: Ensure, clock: &SharedClock) {
+    fn keep(&mut self, item: Renewal, clock: &SharedClock) {
         let keeping = keep_fresh(vec![item], clock.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             keeping.await;
@@ -286,6 +289,7 @@ impl Agents {
             Some(Ok(Err(error))) => error.context("an agent ended"),
             Some(Ok(Ok(()))) => anyhow::anyhow!("an agent ended unexpectedly"),
             Some(Err(error)) => anyhow::Error::new(error).context("an agent ended"),
+            // No agents, no failures.
             None => std::future::pending().await,
         }
     }

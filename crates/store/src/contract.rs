@@ -197,11 +197,14 @@ impl Change {
     }
 }
 
+// Shared: an event has the values of its entries, and every watcher of the API server gets each.
 /// Events in order, each shared by all its watchers.
 ///
 /// The stream ends after an error, and when the store was closed, after the last event.
 pub type EventStream = BoxStream<'static, Result<Arc<Event>>>;
 
+// A trait object, and hence boxed futures: the API server is compiled once for all engines, and next to a commit, or a
+// request to etcd, an allocation does not count.
 /// A revisioned key-value store.
 ///
 /// What was answered holds: a read that starts after a commit was answered sees it, in every engine.

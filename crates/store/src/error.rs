@@ -93,6 +93,7 @@ impl Error {
     /// Whether the same call, made again, may succeed although nobody intervened and the caller
     /// looked at nothing first.
     pub fn retry_can_help(&self) -> bool {
+        // No wildcard: whoever adds an error has to decide.
         match self {
             Error::Unavailable { .. } => true,
             Error::Conflict { .. }

@@ -95,6 +95,7 @@ impl Events {
         for event in events {
             recent.push(event);
         }
+        // Woken after the lock is free: watchers take it first thing.
         drop(recent);
         self.wake.send_replace(());
     }
@@ -134,6 +135,7 @@ impl Recent {
         debug_assert!(self.events.back().map_or(self.floor, |last| last.revision) < event.revision);
         self.bytes += size(&event);
         self.events.push_back(event);
+        // Each event is pushed and dropped once: constant work per commit, however many watchers there are.
         while self.events.len() > 1
             && (self.events.len() > self.window.events || self.bytes > self.window.bytes)
         {

@@ -61,6 +61,7 @@ impl KeyRing {
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             loaded => return loaded,
         }
+        // Written without replacing, then read: of two processes that start at once both use the key of the first.
         let row = KeyRow::generate()?;
         let file = KeyFile { version: VERSION, keys: vec![row] };
         match file.write(path, Existing::Keep) {

@@ -75,6 +75,7 @@ impl Store for MemoryStore {
     async fn list(&self, prefix: &str) -> Result<Listing> {
         self.events.check()?;
         let state = self.state.lock();
+        // A range, not a scan: a list costs what it returns.
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let under = state.entries.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix));
         Ok(Listing { revision: state.revision, entries: under.map(|(_, e)| e.clone()).collect() })

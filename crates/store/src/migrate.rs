@@ -285,6 +285,7 @@ async fn discard(
     mark: Revision,
 ) -> Result<(), MigrateError> {
     let keys: Vec<_> = present.keys().collect();
+    // The mark stays until the end: interrupted here, the target still is a target.
     for batch in keys.chunks(BATCH_OPS) {
         let deletes = batch.iter().fold(marked(mark), |txn, key| txn.and(Txn::remove(Arc::clone(key))));
         target.commit(deletes).await.map_err(MigrateError::Target)?;
@@ -308,6 +309,7 @@ async fn raise(
             return Ok(());
         }
         progress(Progress::Raising { now, to });
+        // In steps, so that the user sees that something happens: on etcd each revision is a write.
         target.raise(to.min(now.saturating_add(RAISE_STEP))).await.map_err(MigrateError::Target)?;
     }
 }
@@ -358,6 +360,7 @@ async fn compare(wanted: &Mark, target: &dyn Target) -> Result<(), MigrateError>
             target_digest: sha256,
         });
     }
+    // Who read an object of the source must not find an older revision here; the digest does not tell.
     match copied.iter().find(|entry| entry.create_revision <= wanted.source_revision) {
         Some(entry) => Err(MigrateError::Foreign { key: entry.key.clone() }),
         None => Ok(()),

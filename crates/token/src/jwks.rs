@@ -52,6 +52,7 @@ impl<'a> Jwk<'a> {
             n: None,
             e: None,
         };
+        // Coordinates keep their leading zeros (RFC 7518, 6.2.1.2), RSA numbers have none (6.3.1.1).
         match key.numbers() {
             Numbers::Rsa { n, e } => {
                 jwk.kty = "RSA";

@@ -128,6 +128,7 @@ pub fn verify(
     else {
         return Err(VerifyError::NotOurs);
     };
+    // Signed is the text, not what it decodes to.
     let signed = &token[..header.len() + 1 + payload.len()];
     let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::NotOurs);
     // The issuer first: a token that is not ours (an OIDC provider's, say) has to cost little and be left to others,

@@ -33,6 +33,7 @@ pub(super) fn issuer(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("must not be empty".into());
     }
+    // An issuer without a colon is any text, as it was before issuers were URLs.
     if text.contains(':') && text.parse::<http::Uri>().is_err() {
         return Err("contains a ':' but is not a valid URL".into());
     }
@@ -69,6 +70,7 @@ pub(super) fn request_timeout(text: &str) -> Result<Duration, String> {
 
 pub(super) fn no_election(text: &str) -> Result<bool, String> {
     match text {
+        // Accepted and without effect, so that the upstream agent's manifests work as they are.
         "false" => Ok(false),
         _ => Err("leader election is not supported: run one agent for each cluster".into()),
     }

@@ -101,12 +101,14 @@ impl Authority {
                 return Err(Fault::new(&path, "is not the certificate of an authority", remedy));
             }
             match standing(facts.validity, now) {
+                // Any other standing: it is made again below, with the same key.
                 Standing::Fresh(_) => return Self::assemble(&path, chain[0].clone(), facts, pair),
                 standing => {
                     tracing::info!(file = %path.display(), ?standing, "renewing the authority's certificate")
                 }
             }
         }
+        // The subject and the key stay as they were, so certificates of before chain to the new one too.
         let (der, facts) = self_signed(name, &pair, now).map_err(|error| cannot_make(&path, &error))?;
         files::write(&path, encode_certificate(&der).as_bytes())?;
         Self::assemble(&path, der, facts, pair)

@@ -46,6 +46,7 @@ impl Validity {
 /// How a certificate of this validity stands at `now`.
 pub(crate) fn standing(validity: Validity, now: Timestamp) -> Standing {
     let renew_at = validity.renew_at();
+    // Expired before everything else: of a validity that ends before it begins nothing may be fresh.
     if now > validity.not_after {
         Standing::Expired
     } else if now < validity.not_before {

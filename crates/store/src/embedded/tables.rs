@@ -59,6 +59,7 @@ pub(super) struct CommitFailed {
 /// Opens an existing database file after checking all of it: what the check finds damaged is
 /// refused here, and not met by a reader later.
 pub(super) fn open_database(file: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
+    // Unwind safety is asserted: a builder is made for this call, and whatever panicked is dropped with it.
     let builder = builder(cache_bytes);
     // A damaged file may trip an assertion of redb; that is an answer about the file, not a mistake here.
     catch_unwind(AssertUnwindSafe(|| builder.open(file)))
@@ -236,6 +237,7 @@ impl Tables {
                 Outcome::Unchanged => Ok(revision),
                 Outcome::Conflict(key) => match self.entry(&rows.table, &key) {
                     Ok(current) => Err(Error::Conflict { key, current }),
+                    // Answered to this caller only; the rest of the group goes on.
                     Err(unreadable) => Err(unreadable),
                 },
             };

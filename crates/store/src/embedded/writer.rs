@@ -33,10 +33,12 @@ pub(super) struct Shared {
 
 /// Runs until all senders are gone and every waiting commit is answered, or until the database fails.
 fn run(shared: &Shared, mut queue: mpsc::Receiver<Request>) {
+    // If a bug here panics, watchers and later callers are told that the store stopped.
     let _guard = StopOnPanic(shared);
     while let Some(first) = queue.blocking_recv() {
         let group = gather(first, &mut queue);
         if let Err(end) = commit(shared, group) {
+            // Again, for the end that `commit` has not told; the first reason stays.
             shared.events.end(end.clone());
             // What still waits was not begun.
             queue.close();

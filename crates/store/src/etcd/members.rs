@@ -155,6 +155,7 @@ impl Members {
             if Instant::now() >= deadline {
                 return Err(Failure::NotDone(format!("etcd member {url}: {reason}")));
             }
+            // Constant and short: the next attempt goes to another member, and all attempts together have an end.
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -25,6 +25,7 @@ pub(super) async fn raise(shared: &Shared, to: Revision) -> Result<(), Failure> 
         // The number of writes is an estimate: others may write too. The loop asks again.
         let writes = stream::iter(0..(to - now).min(HISTORY)).map(|_| write(shared));
         let reached = writes.buffer_unordered(AT_ONCE).try_fold(0, async |a, b| Ok(a.max(b))).await?;
+        // Every HISTORY revisions: etcd keeps each one until then, and has a quota for its database.
         if reached / HISTORY > now / HISTORY {
             compact(shared, reached).await?;
         }

@@ -120,6 +120,7 @@ impl Watcher {
                 stream.next_progress = stream.next_progress.min(Instant::now() + AWAITED_PROGRESS_INTERVAL);
                 return Ok(open);
             }
+            // Nothing came, not even an answer to the requests of the last seconds.
             Input::ProgressDue if stream.last_message.elapsed() > MAX_SILENCE => self.abandon("it is silent"),
             Input::ProgressDue => {
                 stream.next_progress =
@@ -148,6 +149,7 @@ impl Watcher {
             start_revision: etcd_revision(self.position.saturating_add(1)),
             prev_kv: true,
         };
+        // A member that takes the request and never answers it would hold the watcher up: the timeout covers both.
         let begun = tokio::time::timeout(CREATE_TIMEOUT, client.watch(create)).await;
         if let Ok(Ok(watch)) = begun {
             let now = Instant::now();

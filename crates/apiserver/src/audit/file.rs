@@ -51,7 +51,7 @@ impl RotatingFile {
     pub fn open(path: &Path, rotation: Rotation, clock: SharedClock) -> Result<Self, FileError> {
         let fault = |problem: String| FileError { file: path.to_owned(), problem };
         let irregular = || fault("is not a regular file; for standard output give -".into());
-        // Opening a pipe would wait for a reader, so look first.
+        // Opening a named pipe would block until somebody reads from it, so look first.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(irregular());
         }
@@ -98,7 +98,8 @@ impl RotatingFile {
         let written = self.file.write_all(&bytes);
         match &written {
             Ok(()) => self.size += bytes.len() as u64,
-            // Part of a line is no line. If the file was cut by somebody else, it must not grow.
+            // Cut off what was written of a line that did not fit: a half line would spoil the one after it. If somebody else
+            // has truncated the file, `set_len` must not make it longer.
             Err(_) => {
                 let length = self.file.metadata()?.len();
                 self.file.set_len(self.size.min(length))?;
@@ -108,6 +109,7 @@ impl RotatingFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        // Renaming keeps the open file valid: if the new one cannot be opened, the name is given back and `self.file` goes on.
         let backup = self.free_name()?;
         fs::rename(&self.path, &backup)?;
         match open(&self.path, true) {

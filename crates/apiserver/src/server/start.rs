@@ -1,4 +1,7 @@
 //! Starting: what every server has before it answers its first request.
+//!
+//! The order follows from what depends on what: the catalog of built-in kinds, then the cache, whose subscribers (RBAC, CRDs)
+//! see every object while it is being loaded, then the registry over both, and with it the objects that must exist.
 
 use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
@@ -104,10 +107,12 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
     let index = Arc::new(Index::new());
     let authorizer: Arc<dyn Authorizer> = Arc::new(Union::masters_and_rbac(index.clone()));
     let definitions = Definitions::new(catalog.clone());
+    // Given to the cache before it loads, so that they have seen every object when it is ready.
     let subscribers = vec![rbac_subscriber(index), definitions.subscriber()];
     let cache = Cache::start(options.store.clone(), subscribers, stop.clone()).await?;
     let registry =
         Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
+    // For the CRDs that are in the store already: a deletion of one may have been under way when the server stopped.
     tokio::spawn(definitions.clone().run(registry.clone(), stop.clone()));
     bootstrap_objects(&registry, &options.crds).await?;
     definitions.establish(&registry, &options.crds).await.map_err(|status| StartError::Refused {
@@ -164,7 +169,8 @@ fn builtin_rows(accounts: &Arc<ServiceAccounts>, authenticator: &Arc<Authenticat
     ]
 }
 
-/// Keeps the RBAC index up to date: a binding holds from the moment at which its creation is answered.
+/// Keeps the RBAC index up to date. As a subscriber of the cache it is done when a write is answered: a binding holds from then
+/// on, and one that was deleted holds no longer.
 fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
     Box::new(move |prefix: &str, event: &Event| {
         let resource = prefix.strip_prefix("/registry/").unwrap_or_default();
@@ -177,28 +183,32 @@ fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
     })
 }
 
-/// How often it is seen whether the store answers, and how long an answer may take.
-const STORE_CHECK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// How long to wait between two questions to the store.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an answer may take before the store counts as not answering.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the store answered when it was asked last.
+/// Whether the store has answered lately. A task asks it, because a health check must not wait for it.
 fn probe_store(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBool> {
     let answers = Arc::new(AtomicBool::new(true));
     let seen = answers.clone();
     tokio::spawn(async move {
-        let (pause, limit) = STORE_CHECK;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
                 () = stop.cancelled() => return,
             }
-            let answer = tokio::time::timeout(limit, store.revision()).await;
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, store.revision()).await;
             seen.store(matches!(answer, Ok(Ok(_))), Ordering::Relaxed);
         }
     });
     answers
 }
 
+/// The health checks. Liveness has none of its own: a restart cures neither a store that does not answer nor a cache that is
+/// loading, it would only make others wait too.
 fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
+    // Weak: the state owns both the checks and the registry, and a cycle would keep them for ever.
     let registry = Arc::downgrade(registry);
     let cache = move || match registry.upgrade() {
         Some(registry) if registry.cache().is_following() => Ok(()),
@@ -213,7 +223,8 @@ fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
     Health::new(Vec::new(), vec![store, Check { name: "watch-cache", check: Arc::new(cache) }])
 }
 
-/// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date.
+/// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date
+/// (`pkg/controlplane/controller/systemnamespaces`, `pkg/registry/rbac/rest/storage_rbac.go`).
 async fn bootstrap_objects(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), StartError> {
     let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
@@ -238,7 +249,7 @@ async fn bootstrap_objects(registry: &Arc<Registry>, crds: &[Value]) -> Result<(
     Ok(())
 }
 
-/// What is there stays.
+/// Creates what is missing; what is there stays as it is.
 fn create_only(existing: Option<&Value>, desired: &Value) -> Option<Value> {
     existing.is_none().then(|| desired.clone())
 }
@@ -265,7 +276,7 @@ async fn ensure(
         let written = registry.write_own(group, plural, wanted, how).await;
         match written {
             Ok(_) => return Ok(()),
-            // Another replica starts, too: what it wrote is looked at.
+            // Another replica is starting too. Look at what it wrote: mostly there is nothing left to do.
             Err(status) if status.code == 409 => registry.wait_until_fresh().await.map_err(refused)?,
             Err(status) => return Err(refused(status)),
         }

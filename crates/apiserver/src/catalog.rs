@@ -66,6 +66,7 @@ impl Row {
     /// `apiVersion` in the storage version.
     pub(crate) fn storage_api_version(&self) -> String {
         match &self.resource.view {
+            // The one view there is, `events.k8s.io/v1`, is stored as a core Event.
             Some(_) => "v1".into(),
             None => {
                 fleetpass_apimachinery::gvk::api_version(&self.resource.group, &self.resource.storage_version)

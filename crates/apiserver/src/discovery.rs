@@ -85,6 +85,7 @@ pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option
     }
     let resources: Vec<Value> = rows.iter().flat_map(|row| resources_of(row, version)).collect();
     let mut out = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources});
+    // The document of the core group was never given an `apiVersion`, and real servers still print it so.
     if !group.is_empty() {
         out["apiVersion"] = "v1".into();
     }

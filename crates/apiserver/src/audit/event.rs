@@ -185,6 +185,7 @@ impl AuditContext {
 
 /// The id that the client gave the request, if it is one that can be used: visible ASCII, cut to 64 characters.
 pub(crate) fn requested_id(headers: &HeaderMap) -> Option<String> {
+    // It is written into the log and into an answer header: no control characters, no line breaks.
     let text = headers.get("audit-id")?.to_str().ok()?;
     let id: String = text.chars().filter(char::is_ascii_graphic).take(MAX_ID).collect();
     (!id.is_empty()).then_some(id)
@@ -223,6 +224,7 @@ fn sources(headers: &HeaderMap, peer: Option<IpAddr>) -> Vec<IpAddr> {
         out.push(ip);
     }
     let peer = peer.map(|ip| ip.to_canonical());
+    // A proxy may have appended itself already.
     if peer.is_some() && out.last() != peer.as_ref() {
         out.extend(peer);
     }
@@ -232,6 +234,7 @@ fn sources(headers: &HeaderMap, peer: Option<IpAddr>) -> Vec<IpAddr> {
 fn user_agent(headers: &HeaderMap) -> String {
     let bytes = headers.get(header::USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
     match bytes.get(..MAX_USER_AGENT) {
+        // Cut at a byte, as Go does; a character that is cut in half becomes a replacement character.
         Some(start) if bytes.len() > MAX_USER_AGENT => {
             format!("{}...TRUNCATED", String::from_utf8_lossy(start))
         }
@@ -365,6 +368,7 @@ pub(crate) fn line(context: &AuditContext, stage: Stage, outcome: &Outcome, at: 
         audit_id: &context.id,
         stage,
         request_uri: &context.uri,
+        // A request that was refused before its path was understood has its method for a verb.
         verb: context.info.as_ref().map_or(&context.method, |info| &info.verb),
         user: context.user.as_deref().unwrap_or(&nobody).into(),
         impersonated_user: context.impersonated.as_ref().map(|(user, _)| (&**user).into()),

@@ -131,6 +131,7 @@ impl RotatingFile {
             if !path.try_exists()? {
                 return Ok(path);
             }
+            // The next free millisecond: names stay unique and in order.
             at = at.saturating_add(SignedDuration::from_millis(1)).map_err(io::Error::other)?;
         }
     }
@@ -139,6 +140,7 @@ impl RotatingFile {
     fn clean_up(&self) -> io::Result<()> {
         let Rotation { max_backups, max_age_days, .. } = self.rotation;
         let mut backups = self.backups()?;
+        // Newest first, so that the index says how many are newer.
         backups.sort_by(|(a, _), (b, _)| b.cmp(a));
         let kept_since = (max_age_days > 0).then(|| {
             let age = SignedDuration::from_hours(24 * i64::from(max_age_days));
@@ -165,6 +167,7 @@ impl RotatingFile {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let stamp =
                 name.strip_prefix(&stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(&extension));
+            // Parsed strictly: any other file in the directory is not ours to remove.
             if let Some(at) = stamp.and_then(parse_stamp) {
                 out.push((at, path));
             }

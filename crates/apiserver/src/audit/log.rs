@@ -257,6 +257,7 @@ impl<S: Sink> Writer<S> {
         let Written { lost, fault } = self.sink.write(lines);
         self.counters.lost(lost);
         match fault {
+            // A full disk fails for every batch: log the first failure and the recovery.
             Some(error) if !self.faulty => {
                 let lost = lost > 0;
                 tracing::error!(%error, lost, "the audit log cannot be written as it should be");
@@ -268,6 +269,7 @@ impl<S: Sink> Writer<S> {
             }
             _ => {}
         }
+        // Only when all is caught up, or a queue at its limit would log "full" and "has room" with every batch.
         if self.queue.is_empty() {
             if self.full.swap(false, Ordering::Relaxed) {
                 tracing::info!("the audit log's queue has room again");

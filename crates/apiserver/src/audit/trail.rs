@@ -91,6 +91,7 @@ impl Trail {
     /// last event is made when the trail is dropped. Cancel-safe: an event is either queued or left to `Drop`.
     pub(crate) async fn answered(&mut self, outcome: Outcome, streams: bool) {
         let Some(pending) = &mut self.0 else { return };
+        // The 401 is the answer; what kind of credentials failed says more, and must not be overwritten by it.
         if !matches!(pending.outcome, Outcome::Unauthenticated(_)) {
             pending.outcome = outcome;
         }
@@ -109,6 +110,7 @@ impl Pending {
             _ if self.ended => return None,
             Outcome::Unauthenticated(_) => Stage::ResponseStarted,
             Outcome::Panicked => Stage::Panic,
+            // Taken, so that it is made once; not the last one, so `ended` stays false.
             _ if std::mem::take(&mut self.starts) => return Some(Stage::ResponseStarted),
             _ if streams => return None,
             _ => Stage::ResponseComplete,
@@ -125,6 +127,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
+        // First the line that was being queued when the future was dropped, then those that were never made.
         self.waiting.take().into_iter().for_each(|line| self.log.put_detached(line));
         while let Some(stage) = self.next(false) {
             self.encode(stage);

@@ -128,6 +128,7 @@ impl Watchers {
     pub(super) fn remove(&mut self, namespace: &str, id: u64) {
         if let Some(watchers) = self.by_namespace.get_mut(namespace) {
             watchers.retain(|(i, _)| *i != id);
+            // Namespaces come and go: an empty entry for each that was ever watched would be a leak.
             if watchers.is_empty() {
                 self.by_namespace.remove(namespace);
             }
@@ -138,6 +139,7 @@ impl Watchers {
     /// which is gone, is removed: its queue closes, and it ends after the events that are in it.
     pub(super) fn send(&mut self, event: &Arc<Event>) {
         let namespace = event.object.namespace_and_name().0;
+        // A cluster-scoped object has the empty namespace, whose watchers must not get it twice.
         let all = (!namespace.is_empty()).then_some("");
         for scope in [Some(namespace), all].into_iter().flatten() {
             if let Some(watchers) = self.by_namespace.get_mut(scope) {
@@ -167,6 +169,7 @@ impl Watcher {
     /// The next event; `None` if the watch was ended, because it was too slow or because the cache was loaded again. Cancel-safe:
     /// an event leaves the queue only when it is returned.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
+        // All of the backlog is older than anything in the queue: it was taken under the lock that registered the watcher.
         match self.backlog.pop_front() {
             Some(event) => Some(event),
             None => self.events.recv().await,

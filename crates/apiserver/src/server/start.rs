@@ -86,6 +86,7 @@ impl From<NoIssuer> for StartError {
 
 pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<ServerState, StartError> {
     let api_audiences = if options.api_audiences.is_empty() {
+        // The default of `--api-audiences` (`pkg/kubeapiserver/options/authentication.go`).
         options.issuers.iter().take(1).cloned().collect()
     } else {
         options.api_audiences
@@ -97,6 +98,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
     };
     let oidc = config.issuers.first().and_then(|issuer| {
         Oidc::new(issuer, options.jwks_uri.as_deref(), &options.external_address)
+            // An issuer that is no https URL cannot have discovery; tokens work all the same.
             .map_err(|error| tracing::warn!(%error, "OIDC discovery is not served"))
             .ok()
     });
@@ -179,6 +181,7 @@ fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
         }
         let (_, (namespace, name)) = split_key(&event.object.key);
         let object = (event.kind != EventKind::Deleted).then(|| event.object.value());
+        // Decoding under the cache's lock is affordable here: RBAC objects are small and rarely written.
         index.apply(resource, namespace, name, object.as_ref());
     })
 }
@@ -266,6 +269,7 @@ async fn ensure(
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
     loop {
         let existing = Lister::get(&**registry, group, plural, "", &name);
+        // Compared before writing: a start of a server that is up to date writes nothing.
         let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
         let how = match &existing {
             None => OwnWrite::Create,

@@ -3,8 +3,8 @@
 //! The API document of Red Hat's multicluster engine prints paths below `/kubernetes/apis`, the spelling
 //! `/apis/multicluster.openshift.io/v1alpha1/ManagedServiceAccounts` for POST and
 //! `/cluster.open-cluster-management.io/v1alpha1/namespaces/{namespace}/managedserviceaccounts/{name}` for GET and
-//! DELETE, and sends bodies as `managedserviceaccount/yaml`. Whoever follows it to the letter shall succeed:
-//! here each is led to the path that it stands for. A real path is never changed.
+//! DELETE, and sends bodies as `managedserviceaccount/yaml`. A client that follows it to the letter should work, so
+//! each of these paths is mapped to the real one. A path that a real server has is never changed.
 
 /// The media type that the document gives to YAML bodies.
 pub const MEDIA_TYPE: &str = "managedserviceaccount/yaml";
@@ -22,7 +22,8 @@ const REAL: &str = "/apis/authentication.open-cluster-management.io/v1alpha1";
 pub enum Alias {
     /// To this path.
     Path(String),
-    /// To the collection of the namespace that the body names (POST without a namespace in the path).
+    /// To the collection of the namespace that the body names (POST without a namespace in the path): the path cannot be known
+    /// before the body is read.
     NamespaceInBody,
 }
 

@@ -1,4 +1,6 @@
 //! The table of kinds: built-in rows that never change, and rows that come and go with CRDs.
+//!
+//! It is the only place that knows which kinds there are: routing, discovery, OpenAPI and the registry all read it.
 
 use crate::strategy::{Resource, Strategy, Subresource, Version};
 use arc_swap::ArcSwap;
@@ -51,7 +53,7 @@ impl Row {
         GroupResource { group: &self.resource.group, resource: &self.resource.plural }
     }
 
-    /// Whether an object written at `revision` is stored in the form in which it is shown.
+    /// Whether an object written at `revision` is stored in the form in which it is shown, so that its bytes can be served.
     pub(crate) fn is_uniform(&self, revision: fleetpass_store::Revision) -> bool {
         revision >= self.resource.uniform_since
     }
@@ -64,6 +66,7 @@ impl Row {
     /// `apiVersion` in the storage version.
     pub(crate) fn storage_api_version(&self) -> String {
         match &self.resource.view {
+            // The one view there is, `events.k8s.io/v1`, is stored as a core Event.
             Some(_) => "v1".into(),
             None => {
                 fleetpass_apimachinery::gvk::api_version(&self.resource.group, &self.resource.storage_version)
@@ -75,6 +78,7 @@ impl Row {
 /// Where a resource is stored, as kube-apiserver lays out etcd (`/registry/...`): kinds of the groups that are
 /// compiled in lie directly below, custom kinds and CRDs below their group.
 pub(crate) fn storage_prefix(group: &str, plural: &str) -> String {
+    // The exceptions are those of `pkg/kubeapiserver/default_storage_factory_builder.go`, for the kinds that there are here.
     let by_group = group.contains('.') && (!group.ends_with(".k8s.io") || group == "apiextensions.k8s.io");
     match (by_group, plural) {
         (true, _) => format!("/registry/{group}/{plural}"),
@@ -92,7 +96,7 @@ pub(crate) struct Kinds {
 impl Kinds {
     /// The row of a resource.
     pub(crate) fn get(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
-        // Two lookups of short strings; a borrowed pair key is not worth its code.
+        // Two short allocations per request. Looking up with borrowed strings would need a key type of its own.
         self.rows.get(&(group.to_string(), plural.to_string()))
     }
 
@@ -112,7 +116,8 @@ impl Kinds {
     }
 }
 
-/// The table of kinds, for many readers; CRDs replace it as a whole.
+/// The table of kinds, for many readers. A change replaces it as a whole, so readers take no lock, and a request that holds a
+/// table sees one consistent state of it to its end.
 pub(crate) struct Catalog {
     builtin: Vec<Arc<Row>>,
     kinds: ArcSwap<Kinds>,
@@ -136,6 +141,7 @@ impl Catalog {
     /// Replaces the rows that come from CRDs. A CRD can never shadow a built-in kind.
     pub(crate) fn set_custom(&self, custom: Vec<Resource>) {
         let mut rows = BTreeMap::new();
+        // Built-in rows come last and overwrite: a CRD cannot take over `secrets`.
         let custom = custom.into_iter().map(|r| Arc::new(Row::new(r)));
         for row in custom.chain(self.builtin.iter().cloned()) {
             rows.insert((row.resource.group.clone(), row.resource.plural.clone()), row);

@@ -8,7 +8,9 @@ use fleetpass_apimachinery::gvk::api_version;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// The order in which compiled-in groups are listed; custom groups follow by name.
+/// The order in which built-in groups are listed: that of their priorities in a real server
+/// (`DefaultGenericAPIServicePriorities` in `pkg/controlplane/apiserver/aggregator.go`); custom groups follow by name. Clients see
+/// it: of two groups that have `events`, kubectl takes the first.
 const GROUP_ORDER: &[&str] = &[
     "",
     "events.k8s.io",
@@ -35,6 +37,7 @@ fn groups(kinds: &Kinds) -> Vec<(String, Vec<String>)> {
             }
         }
     }
+    // The first version is the preferred one: the most stable, then the highest.
     for (_, versions) in &mut groups {
         versions.sort_by(|a, b| compare_versions(b, a));
     }
@@ -82,6 +85,7 @@ pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option
     }
     let resources: Vec<Value> = rows.iter().flat_map(|row| resources_of(row, version)).collect();
     let mut out = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources});
+    // The document of the core group was never given an `apiVersion`, and real servers still print it so.
     if !group.is_empty() {
         out["apiVersion"] = "v1".into();
     }
@@ -99,6 +103,7 @@ fn resources_of(row: &Arc<Row>, version: &str) -> Vec<Value> {
         main["categories"] = resource.categories.clone().into();
     }
     if row.strategy().is_some() {
+        // Hashed with the group in which the objects are stored: the two Event kinds have the same hash.
         let stored = if resource.view.is_some() { "" } else { resource.group.as_str() };
         main["storageVersionHash"] =
             storage_version_hash(stored, &resource.storage_version, &resource.kind).into();

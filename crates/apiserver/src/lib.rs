@@ -5,7 +5,7 @@
 //! ```text
 //!                 server::listener, server::connection      TLS, HTTP/1.1 and HTTP/2, limits
 //!                                │
-//!                 server::handler                           alias → RequestInfo → who asks → audit → as whom → may they
+//!                 server::handler                           alias → RequestInfo → authn → audit → impersonation → authz
 //!                                │
 //!          ┌─────────────────────┼──────────────────────┐
 //!  server::nonresource    server::resource       server::documents
@@ -19,8 +19,8 @@
 //!                                       server::render      JSON, YAML, Table, PartialObjectMetadata, protobuf
 //! ```
 //!
-//! A kind is a row of the [`catalog`]: names, versions, schemas, columns and a [`strategy`]. Built-in kinds are the files of
-//! [`resources`]; [`definitions`] adds a row for each CRD while the server runs.
+//! A kind is a row of the `catalog`: names, versions, schemas, columns and a [`strategy`]. Built-in kinds are the files of
+//! [`resources`]; `definitions` adds a row for each CRD while the server runs.
 //!
 //! # What it does not do
 //!

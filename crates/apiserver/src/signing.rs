@@ -1,9 +1,9 @@
 //! Threads that make slow signatures.
 //!
-//! An RSA signature keeps a core busy for a part of a millisecond, which would stall the reactor if it were made there. As
-//! many threads as there are cores take the signatures that wait from one queue: under load they never sleep, so nothing is
-//! spent on waking them, and other requests stay quick, because the system shares the cores between these threads and the
-//! reactor's.
+//! An RSA signature keeps a core busy for up to a millisecond, which would stall all connections of the thread that makes it. As
+//! many threads as there are cores take waiting signatures from one queue. Under load they never sleep, so nothing is spent on
+//! waking them, and other requests stay quick, because the operating system shares the cores between these threads and those of
+//! connections. (`spawn_blocking` would start hundreds of threads under the same load.)
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,6 +14,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The threads; they start with the first job and end when this is dropped.
 #[derive(Default)]
 pub(crate) struct SigningThreads {
+    /// Set with the first job: a server whose keys are elliptic curves needs no threads.
     queue: OnceLock<Sender<Job>>,
 }
 
@@ -23,7 +24,8 @@ pub(crate) struct SigningThreads {
 pub(crate) struct Failed;
 
 impl SigningThreads {
-    /// Has a job done, unless nobody waits for it any longer when its turn comes.
+    /// Runs a job on one of the threads. If this future is dropped before the job's turn comes, the job is skipped: signatures for
+    /// clients that have gone must not delay those of others.
     ///
     /// # Errors
     /// [`Failed`].
@@ -34,7 +36,7 @@ impl SigningThreads {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
             if !reply.is_closed() {
-                // If nobody waits now, it was for nothing.
+                // An error means that the caller went away meanwhile.
                 let _ = reply.send(job());
             }
         });
@@ -58,10 +60,11 @@ fn start() -> Sender<Job> {
 
 fn work(jobs: &Mutex<Receiver<Job>>) {
     loop {
-        // The lock is held while one waits: the others wait for it instead of a job.
+        // std's receiver has one consumer, so the lock is held while waiting for a job: one thread waits for the queue, the
+        // others wait for the lock. It is free again before the job runs.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // What one breaks is its own answer; the thread goes on.
+        // A job that panics drops its reply, which its caller sees as `Failed`; the thread goes on.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
     }
 }

@@ -3,6 +3,21 @@
 //! The registry is one engine for all kinds. It decodes and defaults a body, calls the phases of the kind's
 //! [`Strategy`] in kube-apiserver's order (`k8s.io/apiserver/pkg/registry/rest/create.go`, `update.go`), and
 //! commits. Everything here is synchronous and works on memory: time, user and other objects are in [`Context`].
+//!
+//! | phase | create | update, patch, apply | delete |
+//! | --- | --- | --- | --- |
+//! | before the object is looked up | | | `admit_delete` |
+//! | decoded | `default` | `default` | |
+//! | may refuse, may change | `admit` | `admit` | |
+//! | what clients may not set | `prepare_for_create` | `prepare_for_update`, then generation | |
+//! | all errors at once | `validate_name`, `validate` | `validate_update` | `refuse_preconditions` |
+//! | may refuse only | `admit_final` | `admit_final` | |
+//! | | `warnings` | `warnings` | |
+//! | | `canonicalize` | `canonicalize` | `graceful_deletion`, `begin_deletion` |
+//! | gone or kept | | `is_held` | `is_held` |
+//!
+//! A phase may be called more than once for one request, since a write is tried again after a conflict, and its result may be
+//! thrown away (dry run). So a phase must not have effects.
 
 use async_trait::async_trait;
 use fleetpass_apimachinery::Lister;
@@ -31,7 +46,7 @@ pub struct Context<'a> {
     pub version: &'a str,
     /// `dryRun=All`: nothing will be stored.
     pub dry_run: bool,
-    /// The other objects.
+    /// The other objects, from the watch cache. Read without a lock: they may change before the commit, as in kube-apiserver.
     pub lister: &'a dyn Lister,
     /// For rules that depend on what the user may do (escalation, approval).
     pub authorizer: &'a dyn Authorizer,
@@ -197,13 +212,13 @@ impl Column {
 
 /// A request to an [`Action`].
 pub struct ActionRequest<'a> {
-    /// The request's facts.
+    /// User, time and place of the request.
     pub ctx: Context<'a>,
     /// The decoded and defaulted body.
     pub object: Value,
-    /// `metadata` and all else exactly as decoded.
+    /// dry run and field manager.
     pub options: &'a WriteOptions,
-    /// What the audit log should say besides.
+    /// What the action adds to the audit event, such as the id of the token that it has issued.
     pub notes: &'a crate::audit::event::Notes,
 }
 

@@ -1,4 +1,4 @@
-//! Who the server is when it writes by itself.
+//! The identity under which the server writes by itself, such as the status of CRDs.
 
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 

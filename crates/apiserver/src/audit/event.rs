@@ -58,8 +58,9 @@ const PARAMETERS: &[&str] = &[
     "watch",
 ];
 
-/// The refusals whose words never come from a body. (A body that cannot be decoded, validated or merged is refused with
-/// 400, 422 or 500.)
+/// The codes of failures whose message never quotes a body. (A body that cannot be decoded, validated or merged is refused with
+/// 400, 422 or 500, and the message may contain the value of a Secret.) A list of what is safe, not of what is not: a code that
+/// nobody has thought of is left out.
 const WITHOUT_BODY: &[u16] = &[401, 403, 404, 405, 406, 409, 410, 413, 415, 429, 503, 504];
 
 /// How far the request has come.
@@ -88,7 +89,8 @@ pub(crate) enum Outcome {
     Panicked,
 }
 
-/// What handlers add to an event on the way.
+/// What handlers add to an event on the way. They share it with the request's trail, so each part has a lock, which is held for
+/// one assignment.
 #[derive(Debug, Default)]
 pub struct Notes {
     annotations: Mutex<BTreeMap<String, String>>,
@@ -131,7 +133,7 @@ impl Notes {
     }
 }
 
-/// What is known of a request.
+/// What is known of a request so far (`AuditContext` in `k8s.io/apiserver/pkg/audit/context.go`); an event is made of it.
 #[derive(Debug, Clone)]
 pub(crate) struct AuditContext {
     /// The request's id.
@@ -183,6 +185,7 @@ impl AuditContext {
 
 /// The id that the client gave the request, if it is one that can be used: visible ASCII, cut to 64 characters.
 pub(crate) fn requested_id(headers: &HeaderMap) -> Option<String> {
+    // It is written into the log and into an answer header: no control characters, no line breaks.
     let text = headers.get("audit-id")?.to_str().ok()?;
     let id: String = text.chars().filter(char::is_ascii_graphic).take(MAX_ID).collect();
     (!id.is_empty()).then_some(id)
@@ -196,7 +199,7 @@ fn redacted(uri: &Uri) -> String {
         let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
         let known = percent_decode_str(key).decode_utf8().is_ok_and(|key| PARAMETERS.contains(&&*key));
         match value {
-            // What has no `=` may be anything.
+            // Without a `=` it may be a token that was pasted into the URL.
             None if !known && !key.is_empty() => out.push_str(REDACTED),
             None => out.push_str(key),
             Some(value) => {
@@ -221,6 +224,7 @@ fn sources(headers: &HeaderMap, peer: Option<IpAddr>) -> Vec<IpAddr> {
         out.push(ip);
     }
     let peer = peer.map(|ip| ip.to_canonical());
+    // A proxy may have appended itself already.
     if peer.is_some() && out.last() != peer.as_ref() {
         out.extend(peer);
     }
@@ -230,6 +234,7 @@ fn sources(headers: &HeaderMap, peer: Option<IpAddr>) -> Vec<IpAddr> {
 fn user_agent(headers: &HeaderMap) -> String {
     let bytes = headers.get(header::USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
     match bytes.get(..MAX_USER_AGENT) {
+        // Cut at a byte, as Go does; a character that is cut in half becomes a replacement character.
         Some(start) if bytes.len() > MAX_USER_AGENT => {
             format!("{}...TRUNCATED", String::from_utf8_lossy(start))
         }
@@ -363,6 +368,7 @@ pub(crate) fn line(context: &AuditContext, stage: Stage, outcome: &Outcome, at: 
         audit_id: &context.id,
         stage,
         request_uri: &context.uri,
+        // A request that was refused before its path was understood has its method for a verb.
         verb: context.info.as_ref().map_or(&context.method, |info| &info.verb),
         user: context.user.as_deref().unwrap_or(&nobody).into(),
         impersonated_user: context.impersonated.as_ref().map(|(user, _)| (&**user).into()),
@@ -380,7 +386,7 @@ pub(crate) fn line(context: &AuditContext, stage: Stage, outcome: &Outcome, at: 
         stage_timestamp: rfc3339_micro(at),
         annotations: &annotations,
     };
-    // Text, numbers and maps with text as keys: nothing in it can fail.
+    // Serialising text, numbers and maps with text as keys cannot fail.
     let mut out = serde_json::to_vec(&event).unwrap_or_default();
     out.push(b'\n');
     out
@@ -413,7 +419,7 @@ fn response_status(outcome: &Outcome, deleted: Option<Value>) -> ResponseStatus<
             ResponseStatus { status: "Success", message: "Connection closed early", code: 200, ..empty }
         }
         Outcome::Unauthenticated(message) => ResponseStatus { message, code: 401, ..empty },
-        // What it panicked with might quote an object.
+        // The panic's own message stays out: it might quote an object.
         Outcome::Panicked => ResponseStatus {
             status: "Failure",
             message: "APIServer panic'd",
@@ -422,7 +428,7 @@ fn response_status(outcome: &Outcome, deleted: Option<Value>) -> ResponseStatus<
             ..empty
         },
         Outcome::Refused(status) => {
-            // Why a body is refused is said in words of the body: they stay out, with the causes.
+            // The message and the causes quote the body: both stay out of the log.
             let quotes = !WITHOUT_BODY.contains(&status.code);
             let mut details = status.details.as_ref().map(|details| details.to_json());
             if let Some(members) = details.as_mut().filter(|_| quotes).and_then(Value::as_object_mut) {

@@ -51,7 +51,7 @@ impl RotatingFile {
     pub fn open(path: &Path, rotation: Rotation, clock: SharedClock) -> Result<Self, FileError> {
         let fault = |problem: String| FileError { file: path.to_owned(), problem };
         let irregular = || fault("is not a regular file; for standard output give -".into());
-        // Opening a pipe would wait for a reader, so look first.
+        // Opening a named pipe would block until somebody reads from it, so look first.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(irregular());
         }
@@ -98,7 +98,8 @@ impl RotatingFile {
         let written = self.file.write_all(&bytes);
         match &written {
             Ok(()) => self.size += bytes.len() as u64,
-            // Part of a line is no line. If the file was cut by somebody else, it must not grow.
+            // Cut off what was written of a line that did not fit: a half line would spoil the one after it. If somebody else
+            // has truncated the file, `set_len` must not make it longer.
             Err(_) => {
                 let length = self.file.metadata()?.len();
                 self.file.set_len(self.size.min(length))?;
@@ -108,6 +109,7 @@ impl RotatingFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        // Renaming keeps the open file valid: if the new one cannot be opened, the name is given back and `self.file` goes on.
         let backup = self.free_name()?;
         fs::rename(&self.path, &backup)?;
         match open(&self.path, true) {
@@ -129,6 +131,7 @@ impl RotatingFile {
             if !path.try_exists()? {
                 return Ok(path);
             }
+            // The next free millisecond: names stay unique and in order.
             at = at.saturating_add(SignedDuration::from_millis(1)).map_err(io::Error::other)?;
         }
     }
@@ -137,6 +140,7 @@ impl RotatingFile {
     fn clean_up(&self) -> io::Result<()> {
         let Rotation { max_backups, max_age_days, .. } = self.rotation;
         let mut backups = self.backups()?;
+        // Newest first, so that the index says how many are newer.
         backups.sort_by(|(a, _), (b, _)| b.cmp(a));
         let kept_since = (max_age_days > 0).then(|| {
             let age = SignedDuration::from_hours(24 * i64::from(max_age_days));
@@ -163,6 +167,7 @@ impl RotatingFile {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let stamp =
                 name.strip_prefix(&stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(&extension));
+            // Parsed strictly: any other file in the directory is not ours to remove.
             if let Some(at) = stamp.and_then(parse_stamp) {
                 out.push((at, path));
             }

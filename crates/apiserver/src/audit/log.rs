@@ -5,9 +5,12 @@
 //!     └ wait while it is full
 //! ```
 //!
-//! Who can wait, waits for a place in the queue. Who cannot (a client that is gone, a watch that was cut off) leaves its
-//! line behind, to be queued when there is room; of such lines a limited number may wait, what is beyond is lost and
-//! counted. Faults are said once when they begin and once when they are over, not for each line.
+//! A request waits for a place in the queue before it is answered (`--audit-log-mode=blocking` of kube-apiserver). A request that
+//! cannot wait, because its client is gone or its watch was cut off, hands its line to a task that waits instead. The number of
+//! such tasks is limited; a line beyond that is lost and counted. Faults are logged once when they begin and once when they are
+//! over, not for each line.
+//!
+//! A thread and not a task, because writing and rotating files blocks, and one, so that lines stay in order and whole.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -19,11 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// Lines that wait for the thread.
+/// Lines that may wait for the thread. A line has about a kilobyte.
 const QUEUE: usize = 8192;
-/// Lines without a request that wait for a place in the queue.
+/// Lines that may wait for a place in the queue without a request that waits with them.
 const MAX_DETACHED: usize = 4096;
-/// Lines that are written at once at most.
+/// The most lines that are given to the sink at once: one system call for all of them when there is much to do.
 const BATCH: usize = 512;
 
 /// What became of lines that were to be written.
@@ -85,9 +88,12 @@ impl Counters {
 #[derive(Clone)]
 pub struct Log {
     queue: mpsc::Sender<Entry>,
+    /// Permits for lines that wait without a request.
     detached: Arc<Semaphore>,
     counters: Counters,
+    /// Whether it has been logged that the queue is full; reset by the thread when it has emptied the queue.
     full: Arc<AtomicBool>,
+    /// The same for lines that are lost. Both only keep the log quiet, so relaxed ordering is enough.
     losing: Arc<AtomicBool>,
 }
 
@@ -115,7 +121,7 @@ impl Log {
             full: Arc::default(),
             losing: Arc::default(),
         };
-        // The metric is there before anything is lost.
+        // Make the time series exist with value 0: an alert on its increase needs a first value.
         log.counters.lost(0);
         let writer = Writer {
             sink,
@@ -129,13 +135,14 @@ impl Log {
         Ok(log)
     }
 
-    /// Puts the line into the queue, once there is room. Takes it out of `line` at that moment, so that a caller who
-    /// is dropped while he waits still has it and can [`put_detached`](Self::put_detached) it.
+    /// Puts the line into the queue, once there is room. Takes it out of `line` at that moment, so that a caller whose future is
+    /// dropped while it waits still has it and can [`put_detached`](Self::put_detached) it.
     pub(super) async fn put(&self, line: &mut Option<Vec<u8>>) {
         let Some(bytes) = line.take() else { return };
         match self.queue.try_send(Entry::Line(bytes)) {
             Ok(()) => {}
             Err(TrySendError::Full(Entry::Line(bytes))) => {
+                // Given back before the await. `reserve` instead of `send`, which would own the line while it waits.
                 *line = Some(bytes);
                 self.report_full();
                 let place = self.queue.reserve().await;
@@ -157,6 +164,7 @@ impl Log {
             Err(_) => return self.report_lost("its thread has ended"),
         };
         self.report_full();
+        // Outside a runtime (a watch that is dropped while the server shuts down) there is nothing that could wait.
         let (Ok(runtime), Ok(permit)) =
             (tokio::runtime::Handle::try_current(), self.detached.clone().try_acquire_owned())
         else {
@@ -225,6 +233,7 @@ struct Writer<S> {
 impl<S: Sink> Writer<S> {
     fn run(mut self) {
         let mut entries = Vec::new();
+        // 0 means that all handles are gone and the queue is empty: nothing that was queued is lost.
         while self.queue.blocking_recv_many(&mut entries, BATCH) > 0 {
             let (mut lines, mut flushes) = (Vec::new(), Vec::new());
             for entry in entries.drain(..) {
@@ -235,7 +244,7 @@ impl<S: Sink> Writer<S> {
             }
             self.write(&lines);
             for done in flushes {
-                // Nobody waits for it any longer.
+                // An error means that nobody waits for it any longer.
                 let _ = done.send(());
             }
         }
@@ -248,6 +257,7 @@ impl<S: Sink> Writer<S> {
         let Written { lost, fault } = self.sink.write(lines);
         self.counters.lost(lost);
         match fault {
+            // A full disk fails for every batch: log the first failure and the recovery.
             Some(error) if !self.faulty => {
                 let lost = lost > 0;
                 tracing::error!(%error, lost, "the audit log cannot be written as it should be");
@@ -259,6 +269,7 @@ impl<S: Sink> Writer<S> {
             }
             _ => {}
         }
+        // Only when all is caught up, or a queue at its limit would log "full" and "has room" with every batch.
         if self.queue.is_empty() {
             if self.full.swap(false, Ordering::Relaxed) {
                 tracing::info!("the audit log's queue has room again");

@@ -1,7 +1,14 @@
 //! The audit log: who did what, as lines of JSON (`audit.k8s.io/v1` `Event`, level `Metadata`).
 //!
-//! [`event`] is the rule: what is known of a request in, a line out. [`log`] is the queue and the thread that writes,
-//! [`file`] the file that is rotated, [`trail`] what a request gathers on its way.
+//! ```text
+//! handler ─► trail      what one request gathers on its way; leaves its events however the request ends
+//!              │
+//!            event      a pure function: what is known of a request in, a line out
+//!              │
+//!             log       a bounded queue, and one thread that writes
+//!              │
+//!            Sink       a file that is rotated, or standard output
+//! ```
 //!
 //! The policy is one for all requests: level `Metadata`, without the stage `RequestReceived`. So no body is ever looked
 //! at, and the log can be kept longer, and shown to more people, than what the server holds.

@@ -218,6 +218,7 @@ impl Cache {
                     let prefix = split_key(&entry.key).0;
                     let cache = inner.resource(prefix);
                     let previous = cache.objects.insert_cow(object.key.clone(), object.clone());
+                    // By what the cache had, not by what the writer meant: for watchers an object is new if they have not seen it.
                     let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
                     self.publish(prefix, cache, Event::new(commit.revision, kind, object, previous));
                 }
@@ -225,6 +226,7 @@ impl Cache {
                     let prefix = split_key(key).0;
                     let cache = inner.resource(prefix);
                     let Some(previous) = cache.objects.remove_cow(key) else { continue };
+                    // A deletion has a revision of its own, at which clients resume; the stored text has none in it.
                     let last = Arc::new(previous.at_revision(commit.revision));
                     self.publish(
                         prefix,
@@ -331,6 +333,7 @@ impl Cache {
     ) -> Result<Watcher, CacheError> {
         let mut inner = self.inner.write();
         let cache = inner.resource(prefix);
+        // An event between the two has been forgotten: serving the rest would hide it from the client.
         if after < cache.window.start() {
             return Err(CacheError::TooOld { asked: after, oldest: cache.window.start() });
         }
@@ -412,6 +415,7 @@ pub(crate) fn range<'a>(
     namespace: &str,
     after: Option<&str>,
 ) -> impl Iterator<Item = &'a Arc<Object>> {
+    // With the slash, or namespace `a` would hold the objects of namespace `ab`.
     let scope = if namespace.is_empty() { format!("{prefix}/") } else { format!("{prefix}/{namespace}/") };
     let start: Arc<str> = after.map_or_else(|| Arc::from(scope.as_str()), Arc::from);
     let from = if after.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };

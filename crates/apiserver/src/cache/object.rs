@@ -96,7 +96,7 @@ impl Object {
 
     /// The object as a tree, with `metadata.resourceVersion`.
     pub(crate) fn value(&self) -> Value {
-        // `new` has parsed it as JSON, so this cannot fail.
+        // `new` has parsed the same text, so this does not fail.
         let mut value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
         set_resource_version(&mut value, self.revision);
         value

@@ -11,6 +11,7 @@ use fleetpass_store::Revision;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// How many events may wait for one watcher before it is ended. Events are shared, so a full queue costs 1024 pointers.
@@ -110,20 +111,24 @@ type Queue = mpsc::Sender<Arc<Event>>;
 #[derive(Default)]
 pub(super) struct Watchers {
     by_namespace: HashMap<Box<str>, Vec<(u64, Queue)>>,
-    next: u64,
 }
+
+/// The id of the next watcher. One counter for all resources and for the life of the process: when a cache is loaded again, its
+/// resources begin anew while old watchers are still to be dropped, and dropping one must not remove another of the same id.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Watchers {
     pub(super) fn add(&mut self, namespace: &str) -> (u64, mpsc::Receiver<Arc<Event>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        self.next += 1;
-        self.by_namespace.entry(namespace.into()).or_default().push((self.next, sender));
-        (self.next, receiver)
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        self.by_namespace.entry(namespace.into()).or_default().push((id, sender));
+        (id, receiver)
     }
 
     pub(super) fn remove(&mut self, namespace: &str, id: u64) {
         if let Some(watchers) = self.by_namespace.get_mut(namespace) {
             watchers.retain(|(i, _)| *i != id);
+            // Namespaces come and go: an empty entry for each that was ever watched would be a leak.
             if watchers.is_empty() {
                 self.by_namespace.remove(namespace);
             }
@@ -134,6 +139,7 @@ impl Watchers {
     /// which is gone, is removed: its queue closes, and it ends after the events that are in it.
     pub(super) fn send(&mut self, event: &Arc<Event>) {
         let namespace = event.object.namespace_and_name().0;
+        // A cluster-scoped object has the empty namespace, whose watchers must not get it twice.
         let all = (!namespace.is_empty()).then_some("");
         for scope in [Some(namespace), all].into_iter().flatten() {
             if let Some(watchers) = self.by_namespace.get_mut(scope) {
@@ -163,6 +169,7 @@ impl Watcher {
     /// The next event; `None` if the watch was ended, because it was too slow or because the cache was loaded again. Cancel-safe:
     /// an event leaves the queue only when it is returned.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
+        // All of the backlog is older than anything in the queue: it was taken under the lock that registered the watcher.
         match self.backlog.pop_front() {
             Some(event) => Some(event),
             None => self.events.recv().await,
@@ -178,5 +185,21 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         (self.on_drop)();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_of_the_time_before_a_reload_does_not_remove_one_of_the_time_after_it() {
+        let (before, _queue) = Watchers::default().add("ns");
+        let mut reloaded = Watchers::default();
+        let (_, mut queue) = reloaded.add("ns");
+        reloaded.remove("ns", before);
+        let object = Object::new("/registry/things/ns/a".into(), 1, r#"{"metadata":{}}"#.into()).unwrap();
+        reloaded.send(&Arc::new(Event::new(1, EventKind::Added, Arc::new(object), None)));
+        assert!(queue.try_recv().is_ok());
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 /// A stored object in the form that a row shows in one of its versions.
 pub(crate) fn present(row: &Row, version: &str, stored: &Object) -> Value {
     let mut object = stored.value();
+    // Stored under another version or an older schema of its CRD.
     if !row.is_uniform(stored.revision)
         && let Some(strategy) = row.strategy()
     {
@@ -25,6 +26,7 @@ pub(crate) fn to_external(row: &Row, version: &str, object: Value) -> Value {
         Some(view) => view.show_stored(&object),
         None => object,
     };
+    // Set and not compared: the stored `apiVersion` is that of the storage version, whatever the client speaks.
     if let Some(members) = shown.as_object_mut() {
         members.insert("kind".into(), row.resource.kind.clone().into());
         members.insert("apiVersion".into(), api_version(&row.resource.group, version).into());

@@ -17,6 +17,7 @@ static ALL_BUT_STATUS: LazyLock<Set> = LazyLock::new(|| Set::of(&["metadata", "s
 /// The fields that a write to this resource or subresource leaves as they were (`GetResetFields`): nobody becomes the owner of
 /// a value that the server throws away.
 fn reset_fields(scope: &Scope<'_>) -> &'static Set {
+    // Kinds with a status subresource ignore `status` in writes to the main resource, and everything else in those to it.
     let has_status = scope.row.subresource("status", &scope.version.name).is_some();
     match (scope.subresource, scope.row.resource.custom) {
         ("" | "approval", _) if has_status => &STATUS,

@@ -43,6 +43,7 @@ impl Registry {
         let name = meta::name(&object).to_string();
         let scope = self.own_scope(&row, &*strategy, &name, "", &user, &options);
         strategy.default(&mut object);
+        // Not atomic: if the server dies in between, its next start finds nothing and creates.
         if how == OwnWrite::Replace {
             self.delete(&scope, &DeleteOptions::default()).await?;
         }
@@ -90,6 +91,7 @@ impl Registry {
             let scope = Scope { namespace, ..self.own_scope(row, &*strategy, name, "", &user, &options) };
             match self.delete(&scope, &DeleteOptions::default()).await {
                 Ok(_) => {}
+                // Somebody else has deleted it meanwhile.
                 Err(status) if status.reason == "NotFound" => {}
                 Err(status) => return Err(status),
             }

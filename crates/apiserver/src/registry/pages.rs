@@ -27,6 +27,7 @@ pub(super) fn encode(revision: Revision, last: &str) -> String {
     let token = Token {
         v: VERSION.into(),
         rv: i64::try_from(revision).unwrap_or(i64::MAX),
+        // The smallest key after `last`, as kube-apiserver writes it: tokens of the two are interchangeable.
         start: format!("{last}\0"),
     };
     ENGINE.encode(serde_json::to_vec(&token).unwrap_or_default())
@@ -54,15 +55,19 @@ pub(super) fn decode(text: &str) -> Result<(Option<Revision>, String), Status> {
     if token.start.is_empty() {
         return Err(refuse(format!("empty start key (version {VERSION})")));
     }
+    // The start is joined to the prefix of the resource: it must not lead out of it.
     if token.start.contains("/../") || token.start.starts_with("../") || token.start.starts_with('/') {
         return Err(refuse(token.start.clone()));
     }
+    // `range` begins behind a key, so the key itself is what we need.
     let start = token.start.strip_suffix('\0').unwrap_or(&token.start).to_string();
+    // A negative revision stands for an "inconsistent continue".
     Ok((Revision::try_from(token.rv).ok(), start))
 }
 
 /// Why a decoded token is no JSON, as Go says it.
 fn json_error(bytes: &[u8], error: &serde_json::Error) -> String {
+    // Clients see Go's words for what is no JSON; the usual cases are told apart by the first byte.
     let first = bytes.iter().find(|b| !b.is_ascii_whitespace());
     match first {
         None => "unexpected end of JSON input".into(),

@@ -110,12 +110,15 @@ fn decode_patched(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = patched.clone();
     let refuse = |why: &str| undecodable(request.kind, &request.document, &patched, why);
+    // Custom resources may be patched to a wrong kind here; their validation words the refusal.
     if !scope.row.resource.custom {
         check_kind(scope, &patched).map_err(|why| refuse(&why))?;
     }
+    // The patched object goes through the same decoding as a body: a patch cannot store what a PUT could not.
     let found = redecode(&mut object, &scope.version.schema, scope.row.resource.custom)
         .map_err(|why| refuse(&undecoded(request.kind, &patched, &scope.version.schema, why)))?;
     strict.extend(found);
+    // What the patch itself had twice and what its result has unknown are one error.
     if request.validation == FieldValidation::Strict && !strict.is_empty() {
         return Err(refuse(&body::strict_error(&strict)));
     }

@@ -45,6 +45,7 @@ impl Metrics {
     pub(super) fn new(audit: Option<&crate::audit::Log>) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
+        // A function pointer, so that the type of the family can be written down.
         let durations = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (under_way, watches) = (Gauge::default(), Gauge::default());
         // The library appends `_total` to counters.
@@ -76,11 +77,13 @@ impl Metrics {
         );
         for (prefix, count) in counts {
             let resource = match prefix.strip_prefix("/registry/").unwrap_or(prefix) {
+                // The only prefix that is not the plural name of its resource.
                 "minions" => "nodes",
                 resource => resource,
             };
             objects.push_str(&format!("apiserver_resource_objects{{resource=\"{resource}\"}} {count}\n"));
         }
+        // OpenMetrics ends with this line; nothing may come after it.
         match out.rfind("# EOF") {
             Some(at) => out.insert_str(at, &objects),
             None => out.push_str(&objects),

@@ -115,11 +115,13 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Always ready: limits are applied per request, where the client can be told 429.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let state = self.state.clone();
+        // Overwrites one that is there: a caller cannot choose another user than that of the service.
         request.extensions_mut().insert(InProcess(self.user.clone()));
         // Field managers are named after the program that asks.
         let agent = HeaderValue::from_static(concat!("fleetpass/", env!("CARGO_PKG_VERSION")));

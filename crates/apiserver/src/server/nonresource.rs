@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 /// Answers a request for a path that names no resource.
 pub(super) fn serve(state: &ServerState, context: &RequestContext) -> Result<Reply, Status> {
     let path = context.info.path.as_str();
+    // Before the check of the method: real health endpoints answer to every one.
     if let Some(answer) = state.health.answer(path, &context.query) {
         return Ok(Reply::text(answer.code, answer.text));
     }
@@ -103,6 +104,7 @@ fn root(state: &ServerState, context: &RequestContext, core: bool) -> Result<Rep
     }
     if context
         .accept()
+        // Only a version that we do not have is acceptable to the client, and it names no second choice.
         .is_some_and(|accept| accept.contains("APIGroupDiscoveryList") && !accept.contains(','))
     {
         return Err(negotiate::not_acceptable_discovery());

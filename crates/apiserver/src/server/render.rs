@@ -44,6 +44,7 @@ pub(super) fn include_object(query: &Query, accepted: Output) -> Result<IncludeO
         return Ok(IncludeObject::default());
     }
     match query.get("includeObject").unwrap_or_default() {
+        // As in `optionsForTransform` (`response.go`): validated only where it is used, by a Table.
         "" | "Metadata" => Ok(IncludeObject::Metadata),
         "Object" => Ok(IncludeObject::Object),
         "None" => Ok(IncludeObject::None),
@@ -86,6 +87,7 @@ impl Renderer<'_> {
 
     /// A stored object; JSON clients get its bytes.
     pub(super) fn stored(&self, object: &Object) -> Result<Bytes, Status> {
+        // The fast path: stored bytes with a new head, nothing parsed. It must give the same bytes as the slow one below.
         if self.is_plain() && self.row.is_uniform(object.revision) && self.row.resource.view.is_none() {
             let mut out = Vec::new();
             let api_version = self.api_version();
@@ -107,6 +109,7 @@ impl Renderer<'_> {
         Ok(Some(match self.accepted.convert_to {
             None => return Ok(None),
             Some((TargetKind::PartialObjectMetadata, version)) => partial(object, version),
+            // Clients may accept the list type for a list; for one object it is refused, in Go's words.
             Some((TargetKind::PartialObjectMetadataList, _)) => {
                 return Err(Status::not_acceptable(
                     "you requested PartialObjectMetadataList, but the requested object is not a list",
@@ -114,6 +117,7 @@ impl Renderer<'_> {
             }
             Some((TargetKind::Table, version)) => {
                 let mut metadata = Map::new();
+                // The Table of one object has that object's version; that of a list has the list's.
                 let resource_version = meta::text(object, &["metadata", "resourceVersion"]);
                 if !resource_version.is_empty() {
                     metadata.insert("resourceVersion".into(), resource_version.into());
@@ -131,6 +135,7 @@ impl Renderer<'_> {
         rows: Vec<Value>,
         columns: bool,
     ) -> Value {
+        // `null` and not an empty list in later events: Go prints a nil slice, and kubectl keeps the columns of the first one.
         let definitions = columns.then(|| {
             let columns = self.version.columns.iter();
             columns
@@ -162,6 +167,7 @@ impl Renderer<'_> {
         }
         let mut metadata =
             Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
+        // `json!` maps are sorted by key, as Go prints `ListMeta`... so the order of insertion does not matter.
         if !listed.continue_token.is_empty() || self.prints_continue() {
             metadata.insert("continue".into(), listed.continue_token.clone().into());
         }
@@ -183,6 +189,7 @@ impl Renderer<'_> {
             }
             Some((TargetKind::PartialObjectMetadataList, version)) => {
                 let items: Vec<Value> = trees.map(|tree| partial(&tree, version)).collect();
+                // A nil slice in Go.
                 let items = if items.is_empty() { Value::Null } else { items.into() };
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
                     "metadata": metadata, "items": items})
@@ -222,6 +229,7 @@ impl Renderer<'_> {
     }
 
     fn plain_list(&self, listed: &Listed) -> Bytes {
+        // One allocation for the whole list: the size of all objects, and for each a head of at most about this size.
         let bytes: usize = listed.objects.iter().map(|o| o.size() + 96).sum();
         let mut out = Vec::with_capacity(bytes + 256);
         let api_version = self.api_version();
@@ -238,6 +246,7 @@ impl Renderer<'_> {
             format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{metadata},\"items\":[")
                 .as_bytes(),
         );
+        // The codec of built-in kinds leaves out the kind of items; custom resources are maps, which keep it.
         let head = if resource.custom {
             Head::Full { kind: &resource.kind, api_version: &api_version }
         } else {
@@ -247,6 +256,7 @@ impl Renderer<'_> {
             if i > 0 {
                 out.push(b',');
             }
+            // Decided for each object: after a change of a CRD, older objects need conversion and newer ones do not.
             if self.row.is_uniform(object.revision) && resource.view.is_none() {
                 object.write(head, &mut out);
             } else {

@@ -52,6 +52,7 @@ pub(super) async fn serve(
         let mut changed = object;
         set_replicas(&mut changed, paths, &scale)?;
         let version = meta::text(&scale, &["metadata", "resourceVersion"]);
+        // The version of the Scale is that of the object: a client that has read an old one gets a conflict.
         meta::metadata_mut(&mut changed).insert("resourceVersion".into(), version.into());
         // The path's subresource names the owner of the change; the object is written as a whole.
         let written = registry.update(&request.scope(&*strategy, &options), changed).await?;
@@ -84,6 +85,7 @@ fn wanted(
         .to_value(fleetpass_apimachinery::json::Numbers::Go)
         .map_err(|why| malformed(why.to_string()))?;
     let body = Body { value: &document, duplicates: &[], validated: true };
+    // Patched as if `spec.replicas` were there, so that a JSON patch can replace it; `set_replicas` refuses if it stays unset.
     let mut scale = to_scale(object, paths);
     if at_simple_path(object, &paths.spec_replicas).is_none() {
         scale["spec"]["replicas"] = UNSET.into();
@@ -103,6 +105,7 @@ fn shown(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
 fn to_scale(object: &Value, paths: &ScalePaths) -> Value {
     let replicas = |path: &str| at_simple_path(object, path).and_then(Value::as_i64).unwrap_or(0);
     let metadata = object.get("metadata").and_then(Value::as_object);
+    // The metadata of a Scale is that of its object, without labels and annotations (`scaleFromCustomResource`).
     let kept = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
     let metadata: serde_json::Map<String, Value> =
         kept.iter().filter_map(|name| Some(((*name).to_string(), metadata?.get(*name)?.clone()))).collect();

@@ -1,4 +1,7 @@
 //! Starting: what every server has before it answers its first request.
+//!
+//! The order follows from what depends on what: the catalog of built-in kinds, then the cache, whose subscribers (RBAC, CRDs)
+//! see every object while it is being loaded, then the registry over both, and with it the objects that must exist.
 
 use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
@@ -83,6 +86,7 @@ impl From<NoIssuer> for StartError {
 
 pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<ServerState, StartError> {
     let api_audiences = if options.api_audiences.is_empty() {
+        // The default of `--api-audiences` (`pkg/kubeapiserver/options/authentication.go`).
         options.issuers.iter().take(1).cloned().collect()
     } else {
         options.api_audiences
@@ -94,6 +98,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
     };
     let oidc = config.issuers.first().and_then(|issuer| {
         Oidc::new(issuer, options.jwks_uri.as_deref(), &options.external_address)
+            // An issuer that is no https URL cannot have discovery; tokens work all the same.
             .map_err(|error| tracing::warn!(%error, "OIDC discovery is not served"))
             .ok()
     });
@@ -104,10 +109,12 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
     let index = Arc::new(Index::new());
     let authorizer: Arc<dyn Authorizer> = Arc::new(Union::masters_and_rbac(index.clone()));
     let definitions = Definitions::new(catalog.clone());
+    // Given to the cache before it loads, so that they have seen every object when it is ready.
     let subscribers = vec![rbac_subscriber(index), definitions.subscriber()];
     let cache = Cache::start(options.store.clone(), subscribers, stop.clone()).await?;
     let registry =
         Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
+    // For the CRDs that are in the store already: a deletion of one may have been under way when the server stopped.
     tokio::spawn(definitions.clone().run(registry.clone(), stop.clone()));
     bootstrap_objects(&registry, &options.crds).await?;
     definitions.establish(&registry, &options.crds).await.map_err(|status| StartError::Refused {
@@ -164,7 +171,8 @@ fn builtin_rows(accounts: &Arc<ServiceAccounts>, authenticator: &Arc<Authenticat
     ]
 }
 
-/// Keeps the RBAC index up to date: a binding holds from the moment at which its creation is answered.
+/// Keeps the RBAC index up to date. As a subscriber of the cache it is done when a write is answered: a binding holds from then
+/// on, and one that was deleted holds no longer.
 fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
     Box::new(move |prefix: &str, event: &Event| {
         let resource = prefix.strip_prefix("/registry/").unwrap_or_default();
@@ -173,32 +181,37 @@ fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
         }
         let (_, (namespace, name)) = split_key(&event.object.key);
         let object = (event.kind != EventKind::Deleted).then(|| event.object.value());
+        // Decoding under the cache's lock is affordable here: RBAC objects are small and rarely written.
         index.apply(resource, namespace, name, object.as_ref());
     })
 }
 
-/// How often it is seen whether the store answers, and how long an answer may take.
-const STORE_CHECK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// How long to wait between two questions to the store.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an answer may take before the store counts as not answering.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the store answered when it was asked last.
+/// Whether the store has answered lately. A task asks it, because a health check must not wait for it.
 fn probe_store(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBool> {
     let answers = Arc::new(AtomicBool::new(true));
     let seen = answers.clone();
     tokio::spawn(async move {
-        let (pause, limit) = STORE_CHECK;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
                 () = stop.cancelled() => return,
             }
-            let answer = tokio::time::timeout(limit, store.revision()).await;
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, store.revision()).await;
             seen.store(matches!(answer, Ok(Ok(_))), Ordering::Relaxed);
         }
     });
     answers
 }
 
+/// The health checks. Liveness has none of its own: a restart cures neither a store that does not answer nor a cache that is
+/// loading, it would only make others wait too.
 fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
+    // Weak: the state owns both the checks and the registry, and a cycle would keep them for ever.
     let registry = Arc::downgrade(registry);
     let cache = move || match registry.upgrade() {
         Some(registry) if registry.cache().is_following() => Ok(()),
@@ -213,7 +226,8 @@ fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
     Health::new(Vec::new(), vec![store, Check { name: "watch-cache", check: Arc::new(cache) }])
 }
 
-/// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date.
+/// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date
+/// (`pkg/controlplane/controller/systemnamespaces`, `pkg/registry/rbac/rest/storage_rbac.go`).
 async fn bootstrap_objects(registry: &Arc<Registry>, crds: &[Value]) -> Result<(), StartError> {
     let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
@@ -238,7 +252,7 @@ async fn bootstrap_objects(registry: &Arc<Registry>, crds: &[Value]) -> Result<(
     Ok(())
 }
 
-/// What is there stays.
+/// Creates what is missing; what is there stays as it is.
 fn create_only(existing: Option<&Value>, desired: &Value) -> Option<Value> {
     existing.is_none().then(|| desired.clone())
 }
@@ -255,6 +269,7 @@ async fn ensure(
     let refused = |status| StartError::Refused { what: format!("{plural} {name}"), status };
     loop {
         let existing = Lister::get(&**registry, group, plural, "", &name);
+        // Compared before writing: a start of a server that is up to date writes nothing.
         let Some(wanted) = reconcile(existing.as_deref(), &desired) else { return Ok(()) };
         let how = match &existing {
             None => OwnWrite::Create,
@@ -265,7 +280,7 @@ async fn ensure(
         let written = registry.write_own(group, plural, wanted, how).await;
         match written {
             Ok(_) => return Ok(()),
-            // Another replica starts, too: what it wrote is looked at.
+            // Another replica is starting too. Look at what it wrote: mostly there is nothing left to do.
             Err(status) if status.code == 409 => registry.wait_until_fresh().await.map_err(refused)?,
             Err(status) => return Err(refused(status)),
         }

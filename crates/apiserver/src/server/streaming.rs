@@ -36,6 +36,7 @@ pub(super) async fn watch(
     let output = negotiate::output_stream(context.accept(), request.endpoint())?;
     let renderer = request.renderer_for(output)?;
     let mut options = request.list_options(&**strategy)?;
+    // `GET .../NAME?watch=1` is a watch of the collection with a selector for one name (`handlers/get.go`).
     if !context.info.name.is_empty() && context.info.parts.len() > 1 {
         options.fields.require("metadata.name", &context.info.name);
     }
@@ -64,6 +65,7 @@ pub(super) async fn watch(
         _ => "application/json",
     };
     let mut reply = Reply::new(200, content_type, Bytes::new());
+    // HEAD gets the head alone; the watch that was begun ends with `stream`, here.
     if context.method != Method::HEAD {
         reply.body = Content::Stream(body::stream(futures::stream::unfold(Box::new(stream), Stream::next)));
     }
@@ -117,12 +119,14 @@ impl Stream {
                 strategy: &*self.strategy,
                 options: &self.write,
                 user_agent: "",
+                // Ages in a Table are those at the time of the event, not of the request.
                 now: state.registry.now(),
             };
             tokio::select! {
-                item = self.watching.next(&state.registry, &scope) => item?,
-                () = state.stop.cancelled() => return None,
-            }
+                            item = self.watching.next(&state.registry, &scope) => item?,
+            // A stream has no end of its own that a graceful shutdown could wait for.
+                            () = state.stop.cancelled() => return None,
+                        }
         };
         let line = self.line(item);
         self.first = false;
@@ -138,6 +142,7 @@ impl Stream {
             WatchItem::Object { kind, object, shared } => self.object(kind, &object, shared.as_deref()),
             WatchItem::Bookmark { revision, initial_events_end } => {
                 let mut metadata = json!({"resourceVersion": revision.to_string()});
+                // By this annotation clients know that they have the whole state (`sendInitialEvents`, KEP-3157).
                 if initial_events_end {
                     metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
                 }
@@ -146,6 +151,7 @@ impl Stream {
                 self.event("BOOKMARK", object)
             }
             WatchItem::Error(status) => {
+                // The client has to act on it, with a new list and a new watch; nothing can follow.
                 self.ended = true;
                 self.frame("ERROR", &status.to_json())
             }
@@ -174,6 +180,7 @@ impl Stream {
             version: &self.version,
             accepted: self.form.accepted,
             include: self.form.include,
+            // The ages in a Table's row are those at the time of the event, not of the request.
             now: self.state.registry.now(),
         };
         let shown = match self.form.accepted.convert_to {

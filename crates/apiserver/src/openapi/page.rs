@@ -93,6 +93,7 @@ impl Page {
             StaticPath::ALL.iter().map(|p| (p.name().to_string(), Page::Static(*p))).collect();
         for row in kinds.rows() {
             let group = &row.resource.group;
+            // As in kube-apiserver, groups of CRDs have no document of their own, only their versions have.
             if !group.is_empty() && !row.resource.custom {
                 out.insert((format!("apis/{group}"), Page::Group(group.clone())));
             }
@@ -119,6 +120,7 @@ impl Page {
             _ => return None,
         };
         let page = Page::Version(group.into(), version.into());
+        // A page is what its rows make it: without any there is nothing at that path.
         (!page.rows(kinds).is_empty()).then_some(page)
     }
 

@@ -36,6 +36,7 @@ pub(super) fn resource(kind: StoredKind, strategy: Arc<dyn Strategy>) -> Resourc
         kind: kind.kind.into(),
         list_kind: format!("{}List", kind.kind),
         short_names: owned(kind.short_names),
+        // What follows is right for most kinds; those for which it is not change it in their files.
         categories: Vec::new(),
         namespaced: kind.namespaced,
         verbs: owned(ALL_VERBS),

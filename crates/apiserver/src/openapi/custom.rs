@@ -94,7 +94,7 @@ fn node(schema: &Arc<Schema>, dialect: Dialect) -> Value {
     }
     about(schema, &mut out);
     if dialect == Dialect::V3 {
-        // Swagger 2.0 knows no null, and clients of its time took defaults for values that they had to send.
+        // Neither is in Swagger 2.0: it knows no null, and kube-apiserver drops defaults there.
         if schema.nullable {
             out.insert("nullable".into(), true.into());
         }
@@ -111,8 +111,7 @@ fn node(schema: &Arc<Schema>, dialect: Dialect) -> Value {
     }
     additional(schema, dialect, &mut out);
     required(schema, dialect, &mut out);
-    // Extensions are kept for old clients, too: they skip what they do not know, and server-side apply needs the
-    // list types.
+    // Extensions are kept for old clients, too: they skip those that they do not know.
     extensions(schema, &mut out);
     if let Some(validation) = &schema.validation {
         values(validation, dialect, &mut out);
@@ -255,7 +254,7 @@ fn unfold(out: &mut Map<String, Value>) {
     let either = json!([{"type": "integer"}, {"type": "string"}]);
     let spelled_out = out.get("anyOf") == Some(&either)
         || out.get("allOf").and_then(|all| all.get(0)).is_some_and(|first| first["anyOf"] == either);
-    // Without this, publishing what a client has read would add the junctor once more.
+    // A client may have read this form and sent it back as its definition.
     if spelled_out {
         return;
     }

@@ -1,4 +1,5 @@
-//! Which documents there are: one for each group and version, and small ones for what lies around them.
+//! Which documents of OpenAPI 3.0 there are: one for each group and version, and small ones for the paths outside of those.
+//! Here a page is one of these documents by its name, such as `apis/certificates.k8s.io/v1`; what is in it is written by [`super::v3`].
 
 use super::routes::{self, Content, PathItem};
 use crate::catalog::{Kinds, Row};
@@ -120,7 +121,6 @@ impl Page {
             _ => return None,
         };
         let page = Page::Version(group.into(), version.into());
-        // A page is what its rows make it: without any there is nothing at that path.
         (!page.rows(kinds).is_empty()).then_some(page)
     }
 

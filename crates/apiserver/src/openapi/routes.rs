@@ -127,7 +127,7 @@ pub(super) fn static_path(path: &str, id: &str, tag: &str, definition: &str, des
     PathItem::new(path.into(), vec![operation])
 }
 
-/// The same with one media type, and with an answer that may be described no further.
+/// As [`static_path`], but in one media type, and with an answer that need not have a definition.
 pub(super) fn single_media(
     path: &str,
     id: &str,
@@ -188,8 +188,7 @@ pub(super) fn camel(text: &str, first_upper: bool) -> String {
 
 /// All paths of one version of a kind, in no particular order.
 pub(super) fn paths(row: &Row, version: &str, definitions: &Definitions<'_>) -> Vec<PathItem> {
-    // A kind without a definition cannot be described; the tests see to it that there is none among the built-in
-    // ones.
+    // A kind without a definition cannot be described.
     let Some(kind) = Kind::new(row, version, definitions) else { return Vec::new() };
     let resource = &row.resource;
     let root = root(&resource.group, version);
@@ -421,7 +420,7 @@ impl<'a> Kind<'a> {
             // The only parameter in a path so far is the namespace.
             operation.parameters.retain(|p| p.place != "path");
         }
-        // Watches of custom kinds are served in the same forms, but published without, as kube-apiserver does.
+        // Custom kinds can be watched all the same; kube-apiserver does not publish the forms of it for them.
         if !self.row.resource.custom {
             operation.produces = STREAM;
         }

@@ -96,7 +96,7 @@ impl Strategy for Requests {
     }
 
     fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
-        // The spec is what was approved; it never changes, by whatever door.
+        // The spec is what was approved; it never changes, through whatever endpoint.
         meta::keep(new, old, "spec");
         match self.0 {
             Part::Main => meta::keep(new, old, "status"),

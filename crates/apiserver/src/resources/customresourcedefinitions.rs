@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: defaults, what may change, names and conditions, and the way out
+//! CustomResourceDefinitions: defaults, what may change, names and conditions, and how one is deleted
 //! (`apiextensions-apiserver/pkg/registry/customresourcedefinition`, `pkg/controller/{status,establish,finalizer}`).
 //! What a definition may say is in the submodule `validation`; the kind that it defines is in [`super::customresources`].
 

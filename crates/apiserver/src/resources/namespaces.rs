@@ -110,8 +110,9 @@ impl Strategy for Namespaces {
 
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         let object = meta::as_map_mut(object);
-        // Not a default: finalizers are taken off during a namespace's life, and a default would put this one back.
         object.insert("status".into(), json!({"phase": "Active"}));
+        // Every new namespace gets it, but not by default: it is taken off when the content is gone, and a default would put
+        // it back.
         let finalizers = meta::child_mut(object, "spec").entry("finalizers").or_insert_with(|| json!([]));
         if let Value::Array(finalizers) = finalizers
             && !finalizers.iter().any(|f| f == FINALIZER)

@@ -1,4 +1,4 @@
-//! Cells of Tables: times as people read them (`k8s.io/apimachinery/pkg/util/duration`,
+//! The cells that many kinds have in their `metav1.Table`, and times as people read them (`k8s.io/apimachinery/pkg/util/duration`,
 //! `pkg/printers/internalversion/printers.go`).
 
 use fleetpass_apimachinery::meta;

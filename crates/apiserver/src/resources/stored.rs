@@ -19,8 +19,10 @@ pub(super) struct StoredKind {
     pub(super) plural: &'static str,
     /// The name of the kind's schema in the OpenAPI document.
     pub(super) definition: &'static str,
+    /// Whether its objects live in namespaces.
     pub(super) namespaced: bool,
     pub(super) short_names: &'static [&'static str],
+    /// What a field selector may name beside `metadata.name` and `metadata.namespace`.
     pub(super) selectable_fields: &'static [&'static str],
     pub(super) columns: Vec<Column>,
 }

@@ -1,4 +1,4 @@
-//! The part of a pod's validation that matters to who asks for tokens: names, references, and how little of a pod
+//! The part of a pod's validation that matters where pods only have tokens bound to them: names, references, and how little of a pod
 //! may change (`ValidatePodSpec`, `ValidatePodUpdate`, `ValidatePodStatusUpdate` in
 //! `pkg/apis/core/validation/validation.go`).
 

@@ -64,7 +64,7 @@ impl Descriptions {
         }
     }
 
-    /// What is inside of a list or map: its fields, but not the thing itself, which is described once.
+    /// What is inside of a list or map: its fields. The list or map itself is described by the field that holds it.
     fn inner(&self, path: &str, schema: &mut Map<String, Value>) {
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             for (name, property) in properties {

@@ -168,14 +168,13 @@ fn tag(group: &str, version: &str) -> String {
     format!("{}_{}", camel(group_name(group), false), camel(version, false))
 }
 
-/// Text as a part of an identifier: what is no letter, digit or `_` goes, and the letter after it is made large
+/// Text as a part of an identifier: what is no letter, digit or `_` is dropped, and the letter after it becomes upper case
 /// (`ToValidOperationID` in `k8s.io/apiserver/pkg/endpoints/openapi/openapi.go`).
 pub(super) fn camel(text: &str, first_upper: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut upper = first_upper;
     for (at, c) in text.char_indices() {
         if !(c.is_alphabetic() || c == '_' || (at != 0 && c.is_ascii_digit())) {
-            // The separator itself is dropped, only its trace stays.
             upper = true;
         } else if std::mem::take(&mut upper) {
             out.extend(c.to_uppercase());

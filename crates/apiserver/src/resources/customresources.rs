@@ -611,7 +611,7 @@ fn wrong_type(path: &str, value: &Value, expected: &str) -> String {
 }
 
 /// The value at a "simple JSON path", as kube-apiserver calls a path of plain names: `.spec.replicas`.
-pub fn at_simple_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+pub(crate) fn at_simple_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.trim_start_matches('.').split('.').try_fold(object, |value, name| value.get(name))
 }
 

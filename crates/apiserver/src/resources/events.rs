@@ -309,7 +309,7 @@ fn validate_new(object: &Value) -> ErrorList {
     errors
 }
 
-/// The rules for changes by events.k8s.io/v1: only the series goes on.
+/// The rules for changes by events.k8s.io/v1: only the series may change.
 fn validate_change(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     // Only if it changes: core/v1 may have stored a series that is none by these rules.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 /// (a few hundred kilobytes for all documents together).
 #[derive(Default)]
 pub(crate) struct Cache {
+    /// By name: that of the document below `/openapi/v3`, or the path and form of a Swagger document.
     documents: Mutex<BTreeMap<String, Arc<Document>>>,
 }
 
@@ -32,6 +33,7 @@ pub(super) struct Document {
     pub(super) hash: String,
     /// The document, compressed with gzip.
     pub(super) compressed: Bytes,
+    /// The number of bytes before compression.
     length: usize,
 }
 
@@ -48,6 +50,8 @@ impl Cache {
         rows: &[Arc<Row>],
         write: impl FnOnce(&mut BufWriter<Sink>) -> io::Result<()>,
     ) -> io::Result<Arc<Document>> {
+        // Held while a document is built, on purpose: see above. It is never held across an await; this is no async
+        // code.
         let mut documents = self.documents.lock();
         if let Some(found) = documents.get(name).filter(|d| d.is_of(rows)) {
             return Ok(Arc::clone(found));
@@ -70,15 +74,20 @@ impl Document {
     ) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(16 * 1024, Sink::new());
         write(&mut out)?;
+        // The digest is taken of the plain bytes on their way into the compressor, so the hash does not depend on
+        // how they are compressed.
         let sink = out.into_inner().map_err(|e| e.into_error())?;
         let rows = rows.iter().map(Arc::downgrade).collect();
         let hash = sink.digest.finish().as_ref().iter().map(|b| format!("{b:02X}")).collect();
         let mut compressed = sink.gzip.finish()?;
+        // It is kept for long; growing by doubling may have left almost half of it unused.
         compressed.shrink_to_fit();
         Ok(Self { rows, hash, compressed: compressed.into(), length: sink.length })
     }
 
     fn is_of(&self, rows: &[Arc<Row>]) -> bool {
+        // By address. A weak reference keeps the allocation, though not the row in it, so no other row can be at
+        // the same address.
         self.rows.len() == rows.len()
             && self.rows.iter().zip(rows).all(|(kept, row)| std::ptr::eq(kept.as_ptr(), Arc::as_ptr(row)))
     }

@@ -30,6 +30,7 @@ pub(super) fn object(resource: &Resource, version: &Version, dialect: Dialect) -
         add_meta(&mut out, "");
         out
     };
+    // By this extension clients find the definition of a kind; its name is for references only.
     out["x-kubernetes-group-version-kind"] = json!([gvk_extension(&gvk)]);
     let fields: Vec<Value> = resource
         .selectable_fields
@@ -74,12 +75,15 @@ fn add_meta(schema: &mut Value, metadata: &str) {
     let metadata = if metadata.is_empty() { OBJECT_META } else { metadata };
     schema["properties"]["apiVersion"] = json!({"type": "string"});
     schema["properties"]["kind"] = json!({"type": "string"});
+    // In `allOf`, because a reference may have no description beside it.
     schema["properties"]["metadata"] = json!({"allOf": [{"$ref": format!("{COMPONENTS}{metadata}")}]});
 }
 
 /// One node with all that is below it.
 fn node(schema: &Arc<Schema>, dialect: Dialect) -> Value {
     let mut out = Map::new();
+    // Old clients refuse fields that a schema does not name, and nulls; so where either may occur, nothing is said
+    // about what is inside.
     let opaque = dialect == Dialect::V2 && (schema.nullable || schema.preserve_unknown_fields);
     let untyped = opaque && (schema.nullable || schema.kind == Some(Type::Object));
     let items = schema.items.as_ref().filter(|_| !opaque);
@@ -90,6 +94,7 @@ fn node(schema: &Arc<Schema>, dialect: Dialect) -> Value {
     }
     about(schema, &mut out);
     if dialect == Dialect::V3 {
+        // Neither is in Swagger 2.0: it knows no null, and kube-apiserver drops defaults there.
         if schema.nullable {
             out.insert("nullable".into(), true.into());
         }
@@ -106,6 +111,7 @@ fn node(schema: &Arc<Schema>, dialect: Dialect) -> Value {
     }
     additional(schema, dialect, &mut out);
     required(schema, dialect, &mut out);
+    // Extensions are kept for old clients, too: they skip those that they do not know.
     extensions(schema, &mut out);
     if let Some(validation) = &schema.validation {
         values(validation, dialect, &mut out);
@@ -248,6 +254,7 @@ fn unfold(out: &mut Map<String, Value>) {
     let either = json!([{"type": "integer"}, {"type": "string"}]);
     let spelled_out = out.get("anyOf") == Some(&either)
         || out.get("allOf").and_then(|all| all.get(0)).is_some_and(|first| first["anyOf"] == either);
+    // A client may have read this form and sent it back as its definition.
     if spelled_out {
         return;
     }

@@ -18,12 +18,15 @@ const MACHINERY: &str = include_str!("../../data/openapi-machinery.json");
 
 /// The definitions of one table of kinds. Nothing is parsed before it is asked for.
 pub(super) struct Definitions<'a> {
+    /// Unparsed, by name.
     builtin: BTreeMap<&'static str, &'static RawValue>,
+    /// The definition of each kind, built-in or custom, and of each kind of list.
     names: HashMap<GroupVersionKind, String>,
     custom: BTreeMap<String, Custom<'a>>,
     descriptions: Descriptions,
 }
 
+/// A custom kind, or its list, in one version.
 struct Custom<'a> {
     row: &'a Row,
     version: &'a str,
@@ -52,6 +55,8 @@ impl<'a> Definitions<'a> {
     pub(super) fn new(kinds: &'a Kinds) -> serde_json::Result<Self> {
         let mut builtin: BTreeMap<&str, &RawValue> = serde_json::from_str(DOCUMENT)?;
         builtin.append(&mut serde_json::from_str(MACHINERY)?);
+        // Only the extension with the kinds is read of each definition. The rest stays text until `get` asks for
+        // it: most documents need a few of hundreds.
         let mut names = HashMap::new();
         for (name, definition) in &builtin {
             for Kind { group, version, kind } in serde_json::from_str::<Extension>(definition.get())?.kinds {
@@ -82,12 +87,14 @@ impl<'a> Definitions<'a> {
         let mut todo: Vec<String> = from.map(str::to_string).collect();
         let mut seen = BTreeSet::new();
         while let Some(name) = todo.pop() {
+            // Each definition is followed once; schemas may refer to each other in circles.
             if seen.contains(&name) {
                 continue;
             }
             match (self.builtin.get(name.as_str()), self.custom.get(&name)) {
                 (Some(raw), _) => todo.extend(references(raw.get()).map(str::to_string)),
                 (None, Some(custom)) => {
+                    // A custom kind's schema refers to nothing but metadata, and its list to the kind.
                     todo.extend([OBJECT_META, LIST_META].map(str::to_string));
                     let gvk = GroupVersionKind::new(
                         &custom.row.resource.group,
@@ -114,6 +121,7 @@ impl<'a> Definitions<'a> {
             (None, Some(custom)) => custom_definition(custom, dialect),
             (None, None) => return Ok(None),
         };
+        // Also for custom kinds: the ones that come with this server have descriptions in the table.
         self.descriptions.fill_in(name, &mut definition);
         Ok(Some(definition))
     }
@@ -128,7 +136,8 @@ fn custom_definition(custom: &Custom<'_>, dialect: Dialect) -> Value {
     custom::object(resource, version, dialect)
 }
 
-/// The definitions that a definition's text refers to.
+/// The definitions that a definition's text refers to. Found in the text, without parsing it: the embedded document is ours,
+/// and has this prefix in references only.
 fn references(text: &str) -> impl Iterator<Item = &str> {
     text.split(COMPONENTS).skip(1).filter_map(|rest| rest.split('"').next())
 }

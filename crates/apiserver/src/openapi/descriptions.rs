@@ -19,6 +19,7 @@ impl Descriptions {
     /// Describes a definition and its fields, where they are not described yet.
     pub(super) fn fill_in(&self, name: &str, definition: &mut Value) {
         let Some(schema) = definition.as_object_mut() else { return };
+        // Every kind has these three fields with the same meaning, so the table need not repeat them.
         let is_kind = schema.contains_key("x-kubernetes-group-version-kind");
         self.node(&key(name), schema);
         if !is_kind {
@@ -63,7 +64,7 @@ impl Descriptions {
         }
     }
 
-    /// What is inside of a list or map: its fields, but not the thing itself, which is described once.
+    /// What is inside of a list or map: its fields. The list or map itself is described by the field that holds it.
     fn inner(&self, path: &str, schema: &mut Map<String, Value>) {
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             for (name, property) in properties {
@@ -90,6 +91,7 @@ fn key(name: &str) -> String {
     }
     let mut parts: Vec<&str> = name.split('.').collect();
     if parts.len() > 2 {
+        // GROUP.VERSION.KIND: the version is the last but one.
         parts.remove(parts.len() - 2);
     }
     parts.join(".")

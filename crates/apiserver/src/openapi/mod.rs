@@ -88,9 +88,12 @@ pub(crate) fn serve(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Resu
         return index(request, kinds, cache);
     }
     let name = rest.strip_prefix('/').ok_or_else(Status::unknown_path)?;
+    // Whether there is such a document comes before the form in which it is wanted: 404 before 406.
     let page = Page::find(kinds, name).ok_or_else(Status::unknown_path)?;
     let media = choose(request.accept, &[Media::Json])?;
     let document = v3_document(name, &page, kinds, cache)?;
+    // The index links to documents with their hashes. A client with an old index is sent to the present document;
+    // with the right hash it may keep the document for ever.
     let immutable = match request.hash.filter(|hash| !hash.is_empty()) {
         Some(hash) if hash != document.hash => return redirect(&url(name, &document.hash)),
         hash => hash.is_some(),
@@ -101,6 +104,8 @@ pub(crate) fn serve(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Resu
 /// The Swagger 2.0 document.
 fn swagger(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
     let media = choose(request.accept, &[Media::Json, Media::Protobuf])?;
+    // Of all kinds: a change of any definition makes a new document. Clients that can use /openapi/v3 are spared
+    // that.
     let rows: Vec<_> = kinds.rows().cloned().collect();
     let document = match media {
         Media::Json => cache.get(V2, &rows, |out| v2::write_json(kinds, out)),
@@ -118,12 +123,16 @@ fn v3_document(name: &str, page: &Page, kinds: &Kinds, cache: &Cache) -> Result<
 fn index(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
     let pages = Page::all(kinds);
     let mut paths = Map::new();
+    // The hashes are those of the documents, so the first request for the index builds all of them; later ones only
+    // those whose kinds have changed.
     for (name, page) in &pages {
         let document = v3_document(name, page, kinds, cache)?;
         paths.insert(name.clone(), json!({"serverRelativeURL": url(name, &document.hash)}));
     }
+    // Groups that are gone. The names of the Swagger documents begin with a slash, as no other does.
     cache.retain(|name| name.starts_with('/') || pages.iter().any(|(known, _)| known == name));
     let body = json!({"paths": paths}).to_string();
+    // Not kept: the index is small, and made of hashes that are at hand.
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, body.as_bytes());
     let hash: String = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
     let etag = format!("\"{hash}\"");
@@ -157,6 +166,7 @@ fn respond(
         // The URL names the content, so it can be kept for ever; a year is the longest that may be said.
         response = response.header(header::CACHE_CONTROL, "public, immutable, max-age=31536000");
     }
+    // The usual case costs nothing: what is kept is what is sent.
     if request.gzip {
         let response = response.header(header::CONTENT_ENCODING, "gzip");
         return response.body(document.compressed.clone()).map_err(Status::internal);
@@ -189,6 +199,7 @@ fn choose(header: Option<&str>, offers: &[Media]) -> Result<Media, Status> {
         .map(|clause| {
             let mut parts = clause.split(';').map(str::trim);
             let plain = parts.next().unwrap_or_default();
+            // A quality that is no number counts as none, which is 1: better an answer in that form than none.
             let quality = parts.find_map(|p| p.strip_prefix("q="));
             (plain, quality.and_then(|q| q.parse().ok()).unwrap_or(1.0))
         })

@@ -28,6 +28,7 @@ pub(super) fn gvk_extension(gvk: &GroupVersionKind) -> Value {
 /// `io.example.stable.v1.CronTab`: the group's parts in reverse order, version and kind (`ToRESTFriendlyName` in
 /// `kube-openapi/pkg/util/util.go`).
 pub(super) fn custom_name(gvk: &GroupVersionKind) -> String {
+    // Reversed, as Java packages are: generators make packages of these names.
     let group: Vec<&str> = gvk.group.rsplit('.').collect();
     format!("{}.{}.{}", group.join("."), gvk.version, gvk.kind)
 }

@@ -1,4 +1,5 @@
-//! Which documents there are: one for each group and version, and small ones for what lies around them.
+//! Which documents of OpenAPI 3.0 there are: one for each group and version, and small ones for the paths outside of those.
+//! Here a page is one of these documents by its name, such as `apis/certificates.k8s.io/v1`; what is in it is written by [`super::v3`].
 
 use super::routes::{self, Content, PathItem};
 use crate::catalog::{Kinds, Row};
@@ -93,6 +94,7 @@ impl Page {
             StaticPath::ALL.iter().map(|p| (p.name().to_string(), Page::Static(*p))).collect();
         for row in kinds.rows() {
             let group = &row.resource.group;
+            // As in kube-apiserver, groups of CRDs have no document of their own, only their versions have.
             if !group.is_empty() && !row.resource.custom {
                 out.insert((format!("apis/{group}"), Page::Group(group.clone())));
             }

@@ -55,6 +55,7 @@ pub(super) const DELETE_COLLECTION: &[&str] = &[
 
 /// A query parameter by its name, which is one of those above.
 pub(super) fn query(name: &'static str) -> Parameter {
+    // The parameters are those of Go's option structs; what is neither a flag nor a number is text.
     let kind = match name {
         "allowWatchBookmarks" | "force" | "orphanDependents" | "sendInitialEvents" | "watch" => "boolean",
         "gracePeriodSeconds" | "limit" | "timeoutSeconds" => "integer",

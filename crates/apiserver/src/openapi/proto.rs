@@ -19,6 +19,7 @@ impl Message {
     }
 
     fn bytes(&mut self, field: u32, bytes: &[u8]) {
+        // The tag: field number, and wire type 2 for what has a length.
         self.varint(u64::from(field) << 3 | 2);
         self.varint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
@@ -49,6 +50,7 @@ impl Message {
     }
 
     fn integer(&mut self, field: u32, value: &Value) {
+        // Zero is proto3's default and is not written.
         if let Some(number) = value.as_i64().filter(|n| *n != 0) {
             self.varint(u64::from(field) << 3);
             // A negative number is ten bytes long: its two's complement.
@@ -100,6 +102,7 @@ pub(super) fn head(swagger: &str, info: &Value) -> Vec<u8> {
 /// One of the document's paths.
 pub(super) fn path(name: &str, item: &Value) -> Vec<u8> {
     let mut encoded = Message::default();
+    // Fields of `PathItem`; 6 and 7 are options and head, which no path has.
     for (method, field) in [("get", 2), ("put", 3), ("post", 4), ("delete", 5), ("patch", 8)] {
         if let Some(members) = item[method].as_object() {
             encoded.message(field, &operation(members));
@@ -151,6 +154,7 @@ fn operation(members: &Map<String, Value>) -> Message {
     out.texts(6, get("produces"));
     out.texts(7, get("consumes"));
     parameters(&mut out, 8, get("parameters"));
+    // `Responses` holds named values, each a choice between a response and a reference.
     let mut responses = Message::default();
     for (code, answer) in get("responses").as_object().into_iter().flatten() {
         let mut response = Message::default();
@@ -205,6 +209,8 @@ fn parameters(out: &mut Message, field: u32, parameters: &Value) {
     }
 }
 
+/// A `Schema`. The numbers are its fields in `OpenAPIv2.proto`; members without a field (defaults, junctors) were removed
+/// by `v2::downgrade` and would be skipped here.
 fn schema(value: &Value) -> Message {
     let mut out = Message::default();
     let Some(members) = value.as_object() else { return out };
@@ -230,6 +236,7 @@ fn schema(value: &Value) -> Message {
             "required" => out.texts(19, value),
             "enum" => value.as_array().into_iter().flatten().for_each(|v| out.message(20, &any(v))),
             "additionalProperties" => out.message(21, &additional(value)),
+            // A list in the message, because JSON Schema allows several types; we have one.
             "type" => {
                 let mut kinds = Message::default();
                 kinds.text(1, value);
@@ -257,6 +264,7 @@ fn schema(value: &Value) -> Message {
             _ => {}
         }
     }
+    // After the loop, together: extensions are one repeated field of name and value.
     out.extensions(31, members);
     out
 }

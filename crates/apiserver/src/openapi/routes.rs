@@ -78,6 +78,7 @@ impl PathItem {
     /// Moves parameters that all operations have to the path, and sorts what there is.
     fn new(path: String, mut operations: Vec<Operation>) -> Self {
         let everywhere = |p: &Parameter| operations.iter().all(|o| o.parameters.contains(p));
+        // What all operations have, the first has; so one pass over its parameters is enough.
         let mut common: Vec<Parameter> = match operations.first() {
             Some(first) => first.parameters.iter().filter(|p| everywhere(p)).cloned().collect(),
             None => Vec::new(),
@@ -126,7 +127,7 @@ pub(super) fn static_path(path: &str, id: &str, tag: &str, definition: &str, des
     PathItem::new(path.into(), vec![operation])
 }
 
-/// The same with one media type, and with an answer that may be described no further.
+/// As [`static_path`], but in one media type, and with an answer that need not have a definition.
 pub(super) fn single_media(
     path: &str,
     id: &str,
@@ -167,7 +168,7 @@ fn tag(group: &str, version: &str) -> String {
     format!("{}_{}", camel(group_name(group), false), camel(version, false))
 }
 
-/// Text as a part of an identifier: what is no letter, digit or `_` goes, and the letter after it is made large
+/// Text as a part of an identifier: what is no letter, digit or `_` is dropped, and the letter after it becomes upper case
 /// (`ToValidOperationID` in `k8s.io/apiserver/pkg/endpoints/openapi/openapi.go`).
 pub(super) fn camel(text: &str, first_upper: bool) -> String {
     let mut out = String::with_capacity(text.len());
@@ -186,6 +187,7 @@ pub(super) fn camel(text: &str, first_upper: bool) -> String {
 
 /// All paths of one version of a kind, in no particular order.
 pub(super) fn paths(row: &Row, version: &str, definitions: &Definitions<'_>) -> Vec<PathItem> {
+    // A kind without a definition cannot be described.
     let Some(kind) = Kind::new(row, version, definitions) else { return Vec::new() };
     let resource = &row.resource;
     let root = root(&resource.group, version);
@@ -197,6 +199,7 @@ pub(super) fn paths(row: &Row, version: &str, definitions: &Definitions<'_>) -> 
         kind.item(item.clone(), &["get", "update", "delete", "patch"]),
     ];
     let everywhere = format!("{root}/{}", resource.plural);
+    // All namespaces at once: for reading only.
     if resource.namespaced && kind.has("list") {
         out.push(PathItem::new(everywhere.clone(), vec![kind.list(true)]));
     }
@@ -329,6 +332,7 @@ impl<'a> Kind<'a> {
             operation.content = Content::Definition(sub.definition.clone());
             operation.gvk = Some(sub.gvk.clone());
         }
+        // Creating an object has no name in its path; creating a subresource (a token) has that of its parent.
         let named = sub.map_or(&self.gvk.kind, |sub| &sub.gvk.kind);
         if sub.is_some() || action != "post" {
             operation.parameters.push(parameters::name(named));
@@ -359,6 +363,7 @@ impl<'a> Kind<'a> {
         let mut operation = self.on_object("post", "post", id, parameters::WRITE, sub);
         operation.description = format!("create {}", self.what(sub));
         operation.body = self.object_body(sub);
+        // The codes that kube-apiserver publishes for every kind, whether this server sends all of them or not.
         operation.codes = &[200, 201, 202];
         operation
     }
@@ -411,8 +416,10 @@ impl<'a> Kind<'a> {
         let mut operation = self.operation("get", "list", id, &[parameters::PRETTY, parameters::LIST]);
         operation.description = format!("list or watch objects of kind {}", self.gvk.kind);
         if everywhere {
+            // The only parameter in a path so far is the namespace.
             operation.parameters.retain(|p| p.place != "path");
         }
+        // Custom kinds can be watched all the same; kube-apiserver does not publish the forms of it for them.
         if !self.row.resource.custom {
             operation.produces = STREAM;
         }

@@ -22,6 +22,8 @@ const DEFINITIONS: &str = "#/definitions/";
 /// If the sink fails.
 pub(super) fn write_json(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
     let definitions = Definitions::new(kinds)?;
+    // Paths and definitions are made and written one at a time; only the paths' descriptions are in memory
+    // together.
     let paths = all_paths(kinds, &definitions);
     write!(out, r#"{{"swagger":"2.0","info":{},"paths":{{"#, info())?;
     for (at, item) in paths.iter().enumerate() {
@@ -94,6 +96,7 @@ fn parameter(parameter: &Parameter) -> Value {
 fn operation(op: &Operation) -> Value {
     let consumes = match &op.body {
         Some(body) => body.media,
+        // Go publishes a wildcard for requests for objects, even where they have no body.
         None if op.gvk.is_some() => &["*/*"],
         None if matches!(op.content, Content::Text) => &[],
         None => op.produces,
@@ -109,6 +112,7 @@ fn operation(op: &Operation) -> Value {
         if body.required {
             parameter["required"] = true.into();
         }
+        // In Swagger 2.0 the body is one of the parameters; Go puts it first.
         parameters.insert(0, parameter);
     }
     if !parameters.is_empty() {
@@ -151,6 +155,8 @@ fn downgrade(schema: &mut Value) {
         // A quantity, or an int-or-string: either form can be written as a string.
         members.insert("type".into(), "string".into());
     }
+    // References are wrapped in `allOf` for OpenAPI 3.0 only; here they stand beside their description, as Go
+    // writes them.
     let target = match members.remove("allOf") {
         Some(all) => all[0]["$ref"].as_str().map(str::to_string),
         None => members.get("$ref").and_then(Value::as_str).map(str::to_string),

@@ -18,7 +18,9 @@ use std::io::{self, Write};
 pub(super) fn write(page: &Page, kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
     let definitions = Definitions::new(kinds)?;
     let mut paths = page_paths(page, kinds, &definitions);
+    // Sorted, so that the same kinds always give the same bytes, and so the same hash, in every replica.
     paths.sort_by(|a, b| a.path.cmp(&b.path));
+    // Groups of CRDs have documents of their own in kube-apiserver, by another builder with another title.
     let custom_only = match page {
         Page::Version(group, _) => !kinds.is_builtin_group(group),
         _ => false,
@@ -42,6 +44,7 @@ pub(super) fn write(page: &Page, kinds: &Kinds, out: &mut impl Write) -> io::Res
         }
     }
     out.write_all(b"}")?;
+    // That builder says nothing of how clients authenticate.
     if !custom_only {
         write!(out, r#","securitySchemes":{}"#, security_schemes())?;
     }
@@ -71,6 +74,8 @@ pub(super) fn page_paths(page: &Page, kinds: &Kinds, definitions: &Definitions<'
             let rows = rows_of(kinds, group, version);
             let mut out: Vec<PathItem> =
                 rows.flat_map(|row| routes::paths(row, version, definitions)).collect();
+            // kube-apiserver publishes the list of resources for compiled-in groups only, although it answers for
+            // all.
             if kinds.is_builtin_group(group) {
                 out.push(routes::resource_list(group, version));
             }

@@ -58,6 +58,7 @@ pub(super) fn validate_spec(review: &Value, asks_user: bool) -> ErrorList {
         let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         errors.push(Error::invalid(&spec.child("resourceAttributes"), Value::Null, detail));
     }
+    // Reviews about oneself have no such fields.
     let names_nobody = || {
         meta::text(review, &["spec", "user"]).is_empty() && meta::list(review, &["spec", "groups"]).is_empty()
     };
@@ -126,6 +127,8 @@ pub(super) fn answer(request: &ActionRequest<'_>, kind: &str, user: &UserInfo, m
     let (decision, selectors) = decide(request, user, &review);
     let mut status = Map::new();
     status.insert("allowed".into(), decision.allowed.into());
+    // What went wrong does not make the answer false: a decision to allow stands even if some rules could not be
+    // read.
     let errors: Vec<String> =
         Some(decision.evaluation_error).into_iter().filter(|e| !e.is_empty()).chain(selectors).collect();
     for (key, text) in [("reason", decision.reason), ("evaluationError", errors.join("; "))] {
@@ -151,6 +154,7 @@ fn decide(request: &ActionRequest<'_>, user: &UserInfo, review: &Value) -> (Deci
     let authorizer = request.ctx.authorizer;
     if let Some(resource) = resource_attributes(review) {
         let part = |key| meta::text(resource, &[key]);
+        // Without a version all of them are meant (`matchAllVersionIfEmpty`).
         let version = if part("version").is_empty() { "*" } else { part("version") };
         let attributes = Attributes::resource(user, part("verb"), part("group"), part("resource"))
             .of_version(version)

@@ -81,6 +81,7 @@ impl Strategy for Requests {
         let object = meta::as_map_mut(object);
         object.insert("status".into(), json!({}));
         let spec = meta::child_mut(object, "spec");
+        // Whatever the client wrote about itself is replaced: approvers and signers decide by these fields.
         let user = ctx.user.to_json();
         for name in ["username", "uid", "groups", "extra"] {
             match user.get(name) {
@@ -95,10 +96,12 @@ impl Strategy for Requests {
     }
 
     fn prepare_for_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        // The spec is what was approved; it never changes, through whatever endpoint.
         meta::keep(new, old, "spec");
         match self.0 {
             Part::Main => meta::keep(new, old, "status"),
             Part::Approval => {
+                // Of the status, only the conditions are taken from the request.
                 complete_conditions(new, old, ctx.now);
                 let conditions = meta::at(new, &["status", "conditions"]).cloned();
                 meta::keep(new, old, "status");
@@ -109,6 +112,8 @@ impl Strategy for Requests {
                 };
             }
             Part::Status => {
+                // Signers write whole statuses, often read a while ago: their copies of the decisions are put
+                // right, not refused.
                 keep_decisions(new, old);
                 complete_conditions(new, old, ctx.now);
             }
@@ -116,6 +121,7 @@ impl Strategy for Requests {
     }
 
     fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
+        // The name is not looked at again, as in `ValidateCertificateSigningRequestUpdate`.
         let mut errors = metadata::validate(new, false, &|_, _| Vec::new());
         errors.extend(validation::validate(new, Some(old)));
         errors.extend(validation::validate_decisions(new, old, self.0 == Part::Approval));
@@ -126,6 +132,7 @@ impl Strategy for Requests {
 
     fn admit_final(&self, ctx: &Context<'_>, object: &Value, old: Option<&Value>) -> Result<(), Status> {
         let name = meta::admission_name(ctx.name, object);
+        // From the old object: the permission that is asked about must not depend on what is being written.
         let signer = meta::text(old.unwrap_or(object), &["spec", "signerName"]);
         let may = |verb: &str| may_use_signer(ctx, verb, signer);
         let refuse = |verb: &str| {
@@ -133,6 +140,8 @@ impl Strategy for Requests {
             Err(Status::forbidden(RESOURCE, name, why))
         };
         match self.0 {
+            // `system:masters` passes every check, so a certificate that says so could never be taken back
+            // (`plugin/pkg/admission/certificates/subjectrestriction`).
             Part::Main if signer == CLIENT_SIGNER => {
                 let request = pkcs10::parse(&bytes(object, &["spec", "request"])).map_err(|why| {
                     Status::forbidden(RESOURCE, name, format!("failed to parse CSR: {why}"))
@@ -146,6 +155,7 @@ impl Strategy for Requests {
             }
             Part::Approval if !may("approve") => refuse("approve"),
             Part::Status => {
+                // Only a change of what signers write asks for the permission to sign.
                 let same = |member| {
                     let path = ["status", member];
                     meta::same(meta::at(object, &path), old.and_then(|old| meta::at(old, &path)))
@@ -188,6 +198,7 @@ impl Strategy for Requests {
 /// (`pkg/certauthorization`).
 fn may_use_signer(ctx: &Context<'_>, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
+    // Two questions, because RBAC compares resource names as they are and knows no patterns.
     [signer.to_string(), format!("{domain}/*")].iter().any(|name| {
         let attributes = Attributes {
             user: Cow::Borrowed(ctx.user),
@@ -214,7 +225,8 @@ fn conditions_mut(object: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flatten()
 }
 
-/// `/status` does not decide: as many `Approved` and `Denied` conditions as before are those from before.
+/// `/status` does not decide: if there are as many `Approved` (or `Denied`) conditions as before, they are those from before. A
+/// different number is left for validation to refuse.
 fn keep_decisions(new: &mut Value, old: &Value) {
     for kind in ["Approved", "Denied"] {
         let before = conditions(old, kind);

@@ -40,6 +40,7 @@ impl Strategy for ConfigMaps {
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let mut size = 0;
+        // A pod sees both maps as the files of one directory, hence no key twice and one limit for both.
         let binary = meta::map(object, &["binaryData"]);
         for (key, value) in meta::map(object, &["data"]).into_iter().flatten() {
             validate_key("data", key, &mut errors);
@@ -87,6 +88,7 @@ pub(super) fn validate_still_immutable(new: &Value, old: &Value, members: &[&str
     if !immutable(old) {
         return errors;
     }
+    // An object that is immutable once stays so: taking the mark off is a change as well.
     let changed = |member: &&str| match *member {
         "immutable" => !immutable(new),
         member => !meta::same(new.get(member), old.get(member)),
@@ -98,7 +100,8 @@ pub(super) fn validate_still_immutable(new: &Value, old: &Value, members: &[&str
     errors
 }
 
-/// The number of bytes that a base64 value stands for.
+/// The number of bytes that a base64 value stands for. Computed from its length: it was decoded once to check that it is
+/// base64, and need not be again for its size.
 pub(super) fn decoded_len(value: &Value) -> usize {
     let text = value.as_str().unwrap_or_default();
     text.len() / 4 * 3 - text.bytes().rev().take(2).filter(|b| *b == b'=').count().min(text.len() / 4 * 3)

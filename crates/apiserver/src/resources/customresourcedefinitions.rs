@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: defaults, what may change, names and conditions, and the way out
+//! CustomResourceDefinitions: defaults, what may change, names and conditions, and how one is deleted
 //! (`apiextensions-apiserver/pkg/registry/customresourcedefinition`, `pkg/controller/{status,establish,finalizer}`).
 //! What a definition may say is in the submodule `validation`; the kind that it defines is in [`super::customresources`].
 
@@ -220,7 +220,8 @@ fn storage_version(definition: &Value) -> Option<&str> {
     versions.iter().find(|v| v["storage"] == true).map(|v| meta::text(v, &["name"]))
 }
 
-/// Formats that nobody knows, in the order of the schema, and sets whose elements are no scalars.
+/// The warnings of a definition's schemas: formats that are not known, in the order of the schemas, then sets whose elements
+/// are not scalars.
 fn schema_warnings(definition: &Value) -> Vec<String> {
     let (mut unknown, mut sets) = (Vec::new(), BTreeSet::new());
     for version in meta::list(definition, &["spec", "versions"]) {
@@ -332,8 +333,8 @@ pub fn naming_conditions<'a>(
                 now,
             );
             if !established {
-                // kube-apiserver has a second controller do this (`pkg/controller/establish`), after a pause in
-                // which other replicas learn of the names. Here both conditions are set in one write.
+                // kube-apiserver has a second controller do this (`pkg/controller/establish`), after a pause for other
+                // replicas to learn of the names. Here both conditions are set in one write.
                 let message = "the initial names have been accepted";
                 let done = Condition::new("Established", true, "InitialNamesAccepted", message);
                 set_condition(members, done, now);

@@ -1,4 +1,4 @@
-//! Events: one kind with two faces. They are stored as core/v1 and also read and written as events.k8s.io/v1, whose
+//! Events: one kind in two groups. They are stored as core/v1 and also read and written as events.k8s.io/v1, whose
 //! rules for new events are stricter (`pkg/registry/core/event`, `pkg/apis/core/validation/events.go`,
 //! `pkg/apis/events/v1/conversion.go`).
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Members of core/v1 and their names in events.k8s.io/v1.
+/// Members of core/v1 and their names in events.k8s.io/v1. No name is in both columns, so either direction is a mere renaming.
 const RENAMED: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -24,7 +24,9 @@ const RENAMED: [(&str, &str); 7] = [
 ];
 /// What core/v1 always prints, and events.k8s.io/v1 does not.
 const ALWAYS_IN_CORE: [&str; 2] = ["reportingComponent", "reportingInstance"];
+/// The longest reason, action and reporting instance, in bytes.
 const SHORT: usize = 128;
+/// The longest message, in bytes.
 const NOTE: usize = 1024;
 
 /// The row of core/v1 Events.
@@ -71,6 +73,7 @@ const EVENTS_LABELS: &[&str] = &[
 
 fn stored_kind(group: &'static str, definition: &'static str, labels: &'static [&'static str]) -> StoredKind {
     let column = |name, description, priority| Column::new(name, "string", "", description, priority);
+    // The name says nothing to people, so it is shown last and only with `-o wide`.
     let mut name = Column::name();
     name.priority = 1;
     StoredKind {
@@ -104,6 +107,8 @@ struct Events {
 
 impl Strategy for Events {
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
+        // `legacyValidateEvent` is asked first whatever the group; only events.k8s.io/v1 adds the rules that
+        // follow.
         let mut errors = validate_legacy(object, self.strict);
         if self.strict {
             errors.extend(metadata::validate(object, true, &names::is_dns1123_subdomain));
@@ -144,8 +149,9 @@ impl Strategy for Events {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        // A Table of events.k8s.io/v1 shows the same events.
-        let object = &if self.strict { EventsGroup.to_stored(object) } else { object.clone() };
+        // A Table of events.k8s.io/v1 shows the same events; only that view needs a copy.
+        let converted = self.strict.then(|| EventsGroup.to_stored(object));
+        let object = converted.as_ref().unwrap_or(object);
         let time = |path: &[&str]| meta::time(object, path);
         let text = |path: &[&str]| meta::text(object, path);
         let first_seen = time(&["firstTimestamp"]).or_else(|| time(&["eventTime"]));
@@ -190,6 +196,7 @@ impl View for EventsGroup {
         let mut event = object.clone();
         let members = meta::as_map_mut(&mut event);
         members.insert("apiVersion".into(), "events.k8s.io/v1".into());
+        // In events.k8s.io/v1, the Go fields of these have omitempty.
         for name in ALWAYS_IN_CORE {
             if members.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
                 members.remove(name);
@@ -228,11 +235,13 @@ impl View for EventsGroup {
     }
 }
 
-/// The rules for both faces (`legacyValidateEvent`).
+/// The rules for both groups (`legacyValidateEvent`).
 fn validate_legacy(object: &Value, strict: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let namespace = meta::namespace(object);
     let about = meta::text(object, &["involvedObject", "namespace"]);
+    // An event about an object is in its namespace. One about a cluster-scoped object is in `default`; the newer
+    // recorder, which sets eventTime, may use `kube-system` as well.
     let agrees = match (has_time(object, "eventTime"), about) {
         (false, "") => ["", "default"].contains(&namespace),
         (false, about) => about == namespace,
@@ -288,6 +297,7 @@ fn validate_new(object: &Value) -> ErrorList {
         errors.push(Error::invalid(&Path::new("type"), "", format!("has invalid value: {kind}")));
     }
     let set = [
+        // The deprecated members, which are there for events that core/v1 has stored.
         ("firstTimestamp", has_time(object, "firstTimestamp")),
         ("lastTimestamp", has_time(object, "lastTimestamp")),
         ("count", integer(object, "count") != 0),
@@ -299,12 +309,14 @@ fn validate_new(object: &Value) -> ErrorList {
     errors
 }
 
-/// The rules for changes by events.k8s.io/v1: only the series goes on.
+/// The rules for changes by events.k8s.io/v1: only the series may change.
 fn validate_change(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
+    // Only if it changes: core/v1 may have stored a series that is none by these rules.
     if !meta::same(new.get("series"), old.get("series")) {
         errors.extend(validate_series(new));
     }
+    // `reason` is here twice, as in Go: its error is reported twice.
     let fixed = [
         ("involvedObject", "involvedObject"),
         ("reason", "reason"),

@@ -50,6 +50,7 @@ impl Strategy for Leases {
             ("leaseTransitions", 0, "must be greater than or equal to 0"),
         ];
         for (name, minimum, detail) in at_least {
+            // Absent is fine: a Lease that nobody holds has neither.
             if let Some(value) = meta::at(object, &["spec", name]).and_then(Value::as_i64)
                 && value < minimum
             {

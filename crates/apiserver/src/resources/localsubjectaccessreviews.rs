@@ -1,5 +1,5 @@
-//! LocalSubjectAccessReviews: may that user do this in this namespace? Who may ask so much need not be allowed to
-//! ask about the whole cluster.
+//! LocalSubjectAccessReviews: may that user do this in this namespace? As a kind of its own, so that a role in a namespace can
+//! allow asking about this namespace and about nothing else.
 
 use super::access_review::{
     answer, go_form, invalid, non_resource_attributes, resource_attributes, row, subject, validate_metadata,
@@ -27,6 +27,8 @@ struct Review;
 impl Action for Review {
     async fn create(&self, request: ActionRequest<'_>) -> Result<(Value, Vec<String>), Status> {
         let mut review = request.object.clone();
+        // Whether the namespace exists is not asked: telling it would tell who may not know (`isAccessReview` of
+        // the plugin `NamespaceLifecycle`).
         prepare::match_namespace(&mut review, request.ctx.namespace)?;
         invalid(&validate(&review, request.ctx.namespace))?;
         let user = subject(&review);

@@ -1,4 +1,8 @@
-//! The built-in kinds, one file each: everything that is special about a kind is in its file.
+//! The built-in kinds, one file each: everything that is special about a kind is in its file, and a function `resource()` that
+//! gives its row for the catalog.
+//!
+//! Not kinds, but shared by some of them: `stored` (what rows have in common), `printers` (cells of Tables), `rbac` (roles and
+//! bindings), `access_review` (the four reviews of access) and `pem`. Kinds import from these, never the other way round.
 
 mod access_review;
 pub(crate) mod certificatesigningrequests;

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 const RESOURCE: GroupResource<'static> = GroupResource { group: "", resource: "namespaces" };
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// The entry of `spec.finalizers` that stands for the namespace's content.
 const FINALIZER: &str = "kubernetes";
-/// The namespaces that nobody may delete.
+/// The namespaces that nobody may delete (`immortalNamespaces` of the plugin `NamespaceLifecycle`).
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// Finalizers that need no domain (`IsStandardFinalizerName`).
 const STANDARD_FINALIZERS: [&str; 3] = [FINALIZER, "orphan", "foregroundDeletion"];
@@ -40,6 +41,7 @@ pub(crate) fn resource() -> Resource {
         ],
     };
     let mut resource = stored::resource(kind, Arc::new(Namespaces(Part::Main)));
+    // Nobody deletes all namespaces with one request, in Kubernetes either.
     resource.verbs.retain(|verb| verb != "deletecollection");
     resource.delete_returns_object = true;
     let part = |name, verbs, part| Subresource {
@@ -67,6 +69,8 @@ pub(crate) fn admit_into(
     let Some(found) = lister.get("", "namespaces", "", namespace) else {
         return Err(Status::not_found(RESOURCE, namespace));
     };
+    // The phase and not the deletionTimestamp, as the plugin does. Existing objects can still be changed:
+    // finalizers have to be taken off for the namespace to go.
     if !create || meta::text(&found, &["status", "phase"]) != "Terminating" {
         return Ok(());
     }
@@ -94,6 +98,7 @@ struct Namespaces(Part);
 
 impl Strategy for Namespaces {
     fn default(&self, object: &mut Value) {
+        // A generated name is not known yet; `canonicalize` makes up for it.
         if !meta::name(object).is_empty() {
             set_name_label(object);
         }
@@ -106,6 +111,8 @@ impl Strategy for Namespaces {
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         let object = meta::as_map_mut(object);
         object.insert("status".into(), json!({"phase": "Active"}));
+        // Every new namespace gets it, but not by default: it is taken off when the content is gone, and a default would put
+        // it back.
         let finalizers = meta::child_mut(object, "spec").entry("finalizers").or_insert_with(|| json!([]));
         if let Value::Array(finalizers) = finalizers
             && !finalizers.iter().any(|f| f == FINALIZER)
@@ -116,12 +123,16 @@ impl Strategy for Namespaces {
 
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let path = Path::new("spec.finalizers");
+        // The path has no index here, and has one on `/finalize`: so do `ValidateNamespace` and
+        // `ValidateNamespaceFinalizeUpdate`.
         finalizers(object).flat_map(|name| validate_finalizer(name, &path)).collect()
     }
 
     fn prepare_for_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
         match self.0 {
             Part::Main => {
+                // The spec is nothing but the finalizers; only `/finalize` writes them, which takes a permission of
+                // its own.
                 meta::keep(new, old, "spec");
                 meta::keep(new, old, "status");
             }
@@ -132,6 +143,7 @@ impl Strategy for Namespaces {
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
+        // The subresources judge only what they write.
         if self.0 == Part::Main {
             errors.extend(metadata::validate(new, false, &names::is_dns1123_label));
             errors.extend(self.validate(ctx, new));
@@ -157,6 +169,7 @@ impl Strategy for Namespaces {
     }
 
     fn admit_delete(&self, ctx: &Context<'_>) -> Result<(), Status> {
+        // Before the lookup: 403 even where such a namespace is missing.
         if IMMORTAL.contains(&ctx.name) {
             return Err(Status::forbidden(RESOURCE, ctx.name, "this namespace may not be deleted"));
         }
@@ -176,6 +189,7 @@ impl Strategy for Namespaces {
             Some(Status::conflict(RESOURCE, meta::name(object), why))
         };
         let found_version = meta::text(object, &["metadata", "resourceVersion"]);
+        // The UID first: if it differs, the resourceVersion is that of another object.
         match (uid, version) {
             (Some(uid), _) if uid != meta::uid(object) => refuse("UID", uid, meta::uid(object)),
             (_, Some(version)) if version != found_version => {
@@ -186,6 +200,7 @@ impl Strategy for Namespaces {
     }
 
     fn begin_deletion(&self, object: &mut Value) {
+        // Its deletion ends when the last finalizer is gone, not when a time is over.
         meta::metadata_mut(object).remove("deletionGracePeriodSeconds");
         meta::child_mut(meta::as_map_mut(object), "status").insert("phase".into(), "Terminating".into());
     }
@@ -200,6 +215,7 @@ impl Strategy for Namespaces {
 
     fn selectable_field(&self, object: &Value, label: &str) -> String {
         match label {
+            // Without `metadata.`: a mistake of early Kubernetes that clients rely on.
             "name" => meta::name(object).into(),
             "status.phase" => meta::text(object, &["status", "phase"]).into(),
             _ => String::new(),
@@ -215,6 +231,7 @@ impl Strategy for Namespaces {
     }
 }
 
+/// The label by which selectors can name namespaces. Nobody can take it away or change it: it is set at each write.
 fn set_name_label(object: &mut Value) {
     let name = Value::from(meta::name(object));
     meta::child_mut(meta::metadata_mut(object), "labels").insert(NAME_LABEL.into(), name);

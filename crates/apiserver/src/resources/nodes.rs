@@ -66,6 +66,8 @@ impl Strategy for Nodes {
     fn default(&self, object: &mut Value) {
         pair_ranges(object);
         if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+            // A kubelet that reserves nothing for itself does not say what is allocatable
+            // (`SetDefaults_NodeStatus`).
             && !status.contains_key("allocatable")
             && let Some(capacity) = status.get("capacity").cloned()
         {
@@ -74,6 +76,7 @@ impl Strategy for Nodes {
     }
 
     fn admit(&self, _ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        // On create only: whoever calls the node ready takes the taint off with an update.
         if old.is_none() {
             taint_not_ready(object);
         }
@@ -81,6 +84,8 @@ impl Strategy for Nodes {
     }
 
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
+        // Fields of dynamic kubelet configuration, which is gone from Kubernetes: dropped unless an old object has
+        // them.
         for (part, name) in [("spec", "configSource"), ("status", "config")] {
             if let Some(part) = object.get_mut(part).and_then(Value::as_object_mut) {
                 part.remove(name);
@@ -116,6 +121,7 @@ impl Strategy for Nodes {
             }
         }
         errors.extend(validate_set_once(new, old));
+        // Taints once more, as `ValidateNodeUpdate` does after `ValidateNode`: their errors are reported twice.
         errors.extend(validate_taints(new));
         if meta::text(new, &["spec", "externalID"]) != meta::text(old, &["spec", "externalID"]) {
             errors.push(Error::forbidden(&Path::new("spec.externalID"), "may not be updated"));
@@ -208,6 +214,7 @@ fn validate_taints(object: &Value) -> ErrorList {
             errors.push(Error::not_supported(&field, effect, TAINT_EFFECTS));
         }
         if !seen.insert((key, effect)) {
+            // Unlike other duplicates, this one says what must be unique.
             let mut error = Error::duplicate(&path, taint.clone());
             error.detail = "taints must be unique by key and effect pair".into();
             errors.push(error);
@@ -239,6 +246,7 @@ fn is_unschedulable(object: &Value) -> bool {
 fn readiness(object: &Value) -> String {
     let ready = meta::list(object, &["status", "conditions"])
         .iter()
+        // Go collects the conditions in a map, so the last of a type counts.
         .rev()
         .find(|c| meta::text(c, &["type"]) == "Ready")
         .map(|c| if meta::text(c, &["status"]) == "True" { "Ready" } else { "NotReady" });

@@ -16,6 +16,7 @@ pub(super) struct Block {
 
 /// The blocks in `bytes`, in their order.
 pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
+    // Lossy is enough: bytes that are not UTF-8 can only stand in text around the blocks, or break a block.
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     let mut blocks = Vec::new();

@@ -42,6 +42,7 @@ pub(crate) fn resource() -> Resource {
         columns: cells::columns(),
     };
     let mut resource = stored::resource(kind, Arc::new(Pods { status: false }));
+    // For `kubectl get all`.
     resource.categories = vec!["all".into()];
     resource.delete_returns_object = true;
     resource.subresources = vec![Subresource {
@@ -67,6 +68,7 @@ impl Strategy for Pods {
 
     fn admit(&self, ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         match (self.status, old) {
+            // The plugins look at pods themselves and leave their subresources alone.
             (true, _) => Ok(()),
             (false, None) => admission::admit_new(ctx, object),
             (false, Some(old)) => {
@@ -92,6 +94,8 @@ impl Strategy for Pods {
         }
         meta::keep(new, old, "spec");
         let old_metadata = old.get("metadata");
+        // Old kubelets send these two back wrong, and owners decide what garbage collection deletes
+        // (`podStatusStrategy.PrepareForUpdate`).
         for name in ["deletionTimestamp", "ownerReferences"] {
             let metadata = meta::metadata_mut(new);
             match old_metadata.and_then(|m| m.get(name)) {
@@ -99,6 +103,7 @@ impl Strategy for Pods {
                 None => metadata.remove(name),
             };
         }
+        // A class that is left out is kept; one that changes is refused by validation.
         if meta::text(new, &["status", "qosClass"]).is_empty()
             && let Some(class) = meta::at(old, &["status", "qosClass"])
         {
@@ -120,10 +125,14 @@ impl Strategy for Pods {
         };
         let phase = meta::text(object, &["status", "phase"]);
         let unscheduled = meta::text(object, &["spec", "nodeName"]).is_empty();
+        // Nothing runs, so there is nobody to wait for. Otherwise the pod is only marked, and its kubelet deletes
+        // it with a grace period of 0 when all has stopped.
         if unscheduled || phase == "Failed" || phase == "Succeeded" {
             return Some(0);
         }
         let seconds = requested.unwrap_or_else(own);
+        // Negative values are from before they were refused; 1 means as soon as possible, while 0 would not wait
+        // for the kubelet.
         Some(if seconds < 0 { 1 } else { seconds })
     }
 
@@ -133,6 +142,7 @@ impl Strategy for Pods {
 
     fn selectable_field(&self, object: &Value, label: &str) -> String {
         match label {
+            // The name of `spec.nodeName` in the first versions of Kubernetes.
             "spec.host" => meta::text(object, &["spec", "nodeName"]).into(),
             "spec.hostNetwork" => {
                 (meta::at(object, &["spec", "hostNetwork"]) == Some(&Value::Bool(true))).to_string()
@@ -162,6 +172,8 @@ fn quality_of_service(object: &Value) -> &'static str {
             let amount = |kind| meta::at(container, &["resources", kind, name]).filter(|q| positive(q));
             let (request, limit) = (amount("requests"), amount("limits"));
             any |= request.is_some() || limit.is_some();
+            // Quantities are compared as they are written: `1` and `1000m` differ here. It only decides which class
+            // is shown.
             guaranteed &= limit.is_some() && (request.is_none() || request == limit);
         }
     }

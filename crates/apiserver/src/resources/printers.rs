@@ -1,4 +1,4 @@
-//! Cells of Tables: times as people read them (`k8s.io/apimachinery/pkg/util/duration`,
+//! The cells that many kinds have in their `metav1.Table`, and times as people read them (`k8s.io/apimachinery/pkg/util/duration`,
 //! `pkg/printers/internalversion/printers.go`).
 
 use fleetpass_apimachinery::meta;
@@ -10,6 +10,8 @@ pub(crate) const UNKNOWN: &str = "<unknown>";
 
 /// A duration with two or three significant figures (`HumanDuration`): `5s`, `3m12s`, `47h`, `2y30d`.
 pub(crate) fn human_duration(duration: SignedDuration) -> String {
+    // The thresholds are those of Go's `HumanDuration`: kubectl users compare ages by eye, so they must not look
+    // different here.
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let pair = |big: i64, unit: &str, small: i64, small_unit: &str| {

@@ -87,6 +87,8 @@ struct Roles {
 
 impl Strategy for Roles {
     fn admit(&self, ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        // Nobody grants what they do not have themselves. This is admission and not validation: it depends on who
+        // asks, and its refusal is 403.
         escalation::admit_role(&ctx.grantor(), self.plural, object, old)
     }
 
@@ -145,6 +147,7 @@ fn validate_rule(rule: &Value, namespaced: bool, field: &Path) -> ErrorList {
             let detail = "rules cannot apply to both regular resources and non-resource URLs";
             errors.push(Error::invalid(&field, urls.clone(), detail));
         }
+        // A rule for paths is judged no further: it has no resources.
         return errors;
     }
     if empty("apiGroups") {
@@ -176,6 +179,7 @@ fn validate_aggregation(role: &Value) -> ErrorList {
         let invalid = !found.is_empty();
         errors.extend(found);
         if invalid {
+            // Said once more for the selector as a whole, as Go does.
             errors.push(Error::invalid(&field, Value::Null, "invalid label selector."));
         }
     }
@@ -204,6 +208,7 @@ impl Strategy for Bindings {
     }
 
     fn admit(&self, ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        // As with roles, a binding grants what its role allows; the verb `bind` on the role is an exemption.
         escalation::admit_binding(&ctx.grantor(), self.plural, object, old)
     }
 
@@ -222,8 +227,11 @@ impl Strategy for Bindings {
         errors.extend(metadata::validate_update(new, old));
         let role_ref = |object: &Value| {
             let part = |key| meta::text(object, &["roleRef", key]).to_owned();
+            // Printed as Go prints its internal type, which has no JSON names.
             json!({"APIGroup": part("apiGroup"), "Kind": part("kind"), "Name": part("name")})
         };
+        // The role never changes: whoever may edit a binding's subjects must not be able to exchange what they are
+        // granted.
         if role_ref(new) != role_ref(old) {
             errors.push(Error::invalid(&Path::new("roleRef"), role_ref(new), "cannot change roleRef"));
         }
@@ -295,6 +303,7 @@ fn validate_subject(subject: &Value, namespaced: bool, field: &Path) -> ErrorLis
             if !group.is_empty() {
                 errors.push(Error::not_supported(&field.child("apiGroup"), group, &[""]));
             }
+            // In a RoleBinding, an account without a namespace is one of the binding's own (`appliesToUser`).
             if !namespaced && part("namespace").is_empty() {
                 errors.push(Error::required(&field.child("namespace"), ""));
             }

@@ -47,7 +47,8 @@ impl Strategy for Secrets {
         if object.get("type").and_then(Value::as_str).is_none_or(str::is_empty) {
             object.insert("type".into(), "Opaque".into());
         }
-        // `stringData` is write-only: it wins over `data` and is not kept.
+        // `stringData` is write-only: it wins over `data` and is not kept (`Convert_v1_Secret_To_core_Secret` in
+        // `pkg/apis/core/v1/conversion.go`). Done before validation and before a patch, which see `data` alone.
         if let Some(Value::Object(strings)) = object.remove("stringData")
             && !strings.is_empty()
         {
@@ -60,6 +61,7 @@ impl Strategy for Secrets {
 
     fn validate(&self, _ctx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
+        // Values count, keys do not.
         let mut size = 0;
         for (key, value) in meta::map(object, &["data"]).into_iter().flatten() {
             validate_key("data", key, &mut errors);
@@ -74,6 +76,7 @@ impl Strategy for Secrets {
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate_update(new, old);
+        // Who mounts a Secret relies on its type and so on its keys; another type is another Secret.
         errors.extend(metadata::validate_immutable(new.get("type"), old.get("type"), &Path::new("type")));
         errors.extend(validate_still_immutable(new, old, &["data"]));
         errors.extend(metadata::validate(new, true, &names::is_dns1123_subdomain));
@@ -85,6 +88,8 @@ impl Strategy for Secrets {
         if meta::text(object, &["type"]) != "kubernetes.io/tls" {
             return Vec::new();
         }
+        // A warning and no error, as in kube-apiserver: nothing here uses the pair, and it may be completed later.
+        // Whether the key belongs to the certificate is not checked.
         let pem = |key| value(object, key).unwrap_or_default();
         tls_warning(&pem("tls.crt"), &pem("tls.key")).into_iter().collect()
     }
@@ -104,6 +109,7 @@ fn value(object: &Value, key: &str) -> Option<Vec<u8>> {
     STANDARD.decode(meta::at(object, &["data", key])?.as_str()?).ok()
 }
 
+/// The errors of keys that the Secret's type asks for.
 fn validate_keys_of_type(object: &Value, errors: &mut ErrorList) {
     let has = |key: &str| meta::at(object, &["data", key]).is_some();
     let field = |key: &str| Path::new("data").key(key);
@@ -120,6 +126,8 @@ fn validate_keys_of_type(object: &Value, errors: &mut ErrorList) {
             errors.push(Error::required(&field("username"), ""));
             errors.push(Error::required(&field("password"), ""));
         }
+        // Go asks here whether the value is empty, and for TLS whether the key is there: an empty `tls.crt` is let
+        // in.
         "kubernetes.io/ssh-auth" if meta::text(object, &["data", "ssh-privatekey"]).is_empty() => {
             errors.push(Error::required(&field("ssh-privatekey"), ""));
         }
@@ -128,6 +136,7 @@ fn validate_keys_of_type(object: &Value, errors: &mut ErrorList) {
                 errors.push(Error::required(&field(key), ""));
             }
         }
+        // Types are an open set: what is not known has no rules.
         _ => {}
     }
 }
@@ -140,6 +149,7 @@ fn validate_json_key(object: &Value, key: &str, errors: &mut ErrorList) {
         return;
     };
     if let Some(why) = not_a_json_object(&bytes) {
+        // Errors are logged and shown by tools, so the value is not in this one.
         errors.push(Error::invalid(&field, "<secret contents redacted>", why));
     }
 }

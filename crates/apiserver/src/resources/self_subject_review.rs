@@ -32,6 +32,7 @@ impl Action for SelfSubjectReview {
         let answer = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "SelfSubjectReview",
+            // Made anew: a review that came back with its metadata would look as if it were stored.
             "metadata": {"creationTimestamp": rfc3339(request.ctx.now)},
             "status": {"userInfo": request.ctx.user.to_json()},
         });

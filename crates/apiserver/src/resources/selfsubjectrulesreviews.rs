@@ -25,6 +25,8 @@ impl Action for Review {
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));
         }
+        // For showing to people: what a review lists need not be all that is allowed, see `incomplete`. Only an
+        // access review decides.
         let rules = request.ctx.authorizer.rules_for(request.ctx.user, namespace);
         // The answer is a new object: neither metadata nor spec of the question come back.
         let mut answer = json!({});
@@ -46,6 +48,7 @@ fn status(found: &UserRules) -> Value {
     };
     let mut out = Map::new();
     let resources = pick(["verbs", "apiGroups", "resources", "resourceNames"], |r| !r.resources.is_empty());
+    // The empty names fill up the array; no rule has such a member.
     let paths = pick(["verbs", "nonResourceURLs", "", ""], |r| !r.non_resource_urls.is_empty());
     out.insert("resourceRules".into(), resources);
     out.insert("nonResourceRules".into(), paths);

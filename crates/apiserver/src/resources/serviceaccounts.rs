@@ -28,6 +28,7 @@ pub(crate) fn resource(token: Arc<dyn Action>) -> Resource {
         columns: vec![Column::name(), Column::age()],
     };
     let mut resource = stored::resource(kind, Arc::new(ServiceAccounts));
+    // Others answer with a Status; this one, like Pods and Namespaces, with what was deleted.
     resource.delete_returns_object = true;
     resource.subresources = vec![Subresource {
         name: "token",
@@ -42,6 +43,7 @@ pub(crate) fn resource(token: Arc<dyn Action>) -> Resource {
 
 struct ServiceAccounts;
 
+// There are no defaults: `automountServiceAccountToken` may be absent, which leaves the choice to each pod (`pods::admission`).
 impl Strategy for ServiceAccounts {
     fn prepare_for_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         keep_names_of_secrets(object);
@@ -59,6 +61,7 @@ impl Strategy for ServiceAccounts {
 
     fn warnings(&self, _ctx: &Context<'_>, object: &Value, old: Option<&Value>) -> Vec<String> {
         let has = |object: &Value| meta::annotation(object, ENFORCE_MOUNTABLE).is_some();
+        // Said once, when the annotation comes, and not again at every change.
         if !has(object) || old.is_some_and(has) {
             return Vec::new();
         }
@@ -72,10 +75,12 @@ impl Strategy for ServiceAccounts {
     }
 }
 
-/// The secrets of an account are in its own namespace: all but the name of a reference is dropped.
+/// The secrets of an account are in its own namespace: all but the name of a reference is dropped
+/// (`cleanSecretReferences`).
 fn keep_names_of_secrets(object: &mut Value) {
     let Some(secrets) = object.get_mut("secrets").and_then(Value::as_array_mut) else { return };
     for secret in secrets {
+        // A namespace or UID here would look as if it meant something: nobody reads it.
         let name = secret.get_mut("name").map(Value::take);
         *secret =
             Value::Object(name.map(|name| ("name".to_string(), name)).into_iter().collect::<Map<_, _>>());

@@ -19,8 +19,10 @@ pub(super) struct StoredKind {
     pub(super) plural: &'static str,
     /// The name of the kind's schema in the OpenAPI document.
     pub(super) definition: &'static str,
+    /// Whether its objects live in namespaces.
     pub(super) namespaced: bool,
     pub(super) short_names: &'static [&'static str],
+    /// What a field selector may name beside `metadata.name` and `metadata.namespace`.
     pub(super) selectable_fields: &'static [&'static str],
     pub(super) columns: Vec<Column>,
 }
@@ -36,6 +38,7 @@ pub(super) fn resource(kind: StoredKind, strategy: Arc<dyn Strategy>) -> Resourc
         kind: kind.kind.into(),
         list_kind: format!("{}List", kind.kind),
         short_names: owned(kind.short_names),
+        // What follows is right for most kinds; those for which it is not change it in their files.
         categories: Vec::new(),
         namespaced: kind.namespaced,
         verbs: owned(ALL_VERBS),

@@ -70,9 +70,12 @@ impl Action for TokenRequest {
     async fn create(&self, request: ActionRequest<'_>) -> Result<(Value, Vec<String>), Status> {
         let ActionRequest { ctx, object: mut body, notes, .. } = request;
         let config = self.accounts.config();
+        // The order of all that follows is visible: a request that is wrong in several ways is told the first of
+        // them. The account comes first, so for one that is missing it is 404 whatever the spec says.
         let account = account(&ctx, &body)?;
         let uid = text(&account["metadata"]["uid"]);
         let mut audiences = strings(&body["spec"]["audiences"]);
+        // Without audiences the token is for this API server.
         if audiences.is_empty() {
             audiences.clone_from(&config.api_audiences);
         }
@@ -87,14 +90,19 @@ impl Action for TokenRequest {
             expiration_seconds: body["spec"]["expirationSeconds"].as_i64().unwrap_or_default(),
         };
         let issuer = self.accounts.issuer();
+        // Time and token id are given to it, so that what is granted is a pure function of the request.
         let grant = grant(request, issuer, &config.api_audiences, &config.lifetimes, ctx.now, Uuid::new_v4());
         let issued = format!("JTI={}", grant.claims.jti);
+        // Not the newest key but the one that signs now: a rotation's next key waits until verifiers know it.
         let signer = self.accounts.ring().signer(ctx.now).cloned();
         let signer =
             signer.ok_or_else(|| Status::internal("failed to generate token: there is no signing key"))?;
         let token = self.sign(signer, grant.claims).await?;
+        // Only now: the audit log must not name a credential that was never issued.
         notes.annotate(ISSUED_CREDENTIAL_ID, issued);
 
+        // The answer is the request with its gaps filled in; labels, annotations and the like come back as they
+        // were sent.
         let top = object(&mut body);
         top.insert("apiVersion".into(), format!("{GROUP}/v1").into());
         top.insert("kind".into(), KIND.into());
@@ -110,6 +118,7 @@ impl Action for TokenRequest {
         let spec = member(&mut body, "spec");
         spec.insert("audiences".into(), audiences.into());
         spec.insert("expirationSeconds".into(), grant.expiration_seconds.into());
+        // Printed even where there is none: the Go field has no omitempty.
         spec.entry("boundObjectRef").or_insert(Value::Null);
         Ok((body, grant.warning.into_iter().collect()))
     }
@@ -121,6 +130,7 @@ impl TokenRequest {
         if !key.is_slow() {
             return key.sign(&claims).map_err(|error| failed(error.to_string()));
         }
+        // If the client goes away now, this future is dropped and the job is skipped when its turn comes, unsigned.
         let signed = self.signing.run(move || key.sign(&claims)).await;
         signed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
@@ -138,6 +148,7 @@ fn account(ctx: &Context<'_>, body: &Value) -> Result<Arc<Value>, Status> {
         let error = field::Error::invalid(&path, name, "must match the service account name if specified");
         return Err(Status::invalid(GROUP, KIND, ctx.name, &vec![error]));
     }
+    // Between the two comparisons: the name can be judged without the account, the UID cannot.
     let account = get(ctx.lister, "serviceaccounts", ctx.namespace, ctx.name)?;
     let (claimed, uid) = (text(&body["metadata"]["uid"]), text(&account["metadata"]["uid"]));
     if !claimed.is_empty() && claimed != uid {
@@ -171,6 +182,8 @@ fn get(lister: &dyn Lister, resource: &str, namespace: &str, name: &str) -> Resu
     if name.is_empty() {
         return Err(Status::bad_request("Name parameter required."));
     }
+    // The store refuses such names before it looks them up, so this is 400 and not 404. A reference's name is free
+    // text; in a key, a slash would lead to other objects.
     let wrong: Vec<String> = match name {
         "." | ".." => vec![format!("may not be '{name}'")],
         _ => ["/", "%"]
@@ -210,6 +223,8 @@ fn binding(ctx: &Context<'_>, reference: &Value) -> Result<Binding, Status> {
     let (uid, binding) = match (group, kind) {
         ("", "Pod") => {
             let pod = get(ctx.lister, "pods", ctx.namespace, name)?;
+            // A token of one account bound to a pod of another would speak for a pod that does not run as this
+            // account.
             if text(&pod["spec"]["serviceAccountName"]) != ctx.name {
                 return Err(Status::bad_request(format!(
                     "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
@@ -233,6 +248,8 @@ fn binding(ctx: &Context<'_>, reference: &Value) -> Result<Binding, Status> {
             )));
         }
     };
+    // After the lookup, and after the pod's account was compared: a client that holds an old UID learns first
+    // whether there is such an object at all.
     let claimed = text(&reference["uid"]);
     if !claimed.is_empty() && claimed != uid {
         let why = format!(
@@ -246,6 +263,7 @@ fn binding(ctx: &Context<'_>, reference: &Value) -> Result<Binding, Status> {
 /// The node that a pod is assigned to; without UID if there is no such Node.
 fn node_of(lister: &dyn Lister, pod: &Value) -> Option<ObjectRef> {
     let name = pod["spec"]["nodeName"].as_str().filter(|name| !name.is_empty())?;
+    // A missing Node is no error: whoever inspects the token still sees where its pod was to run.
     let node = lister.get("", "nodes", "", name);
     let uid = node.as_deref().map_or("", |node| text(&node["metadata"]["uid"]));
     Some(ObjectRef::new(name, uid))

@@ -18,6 +18,7 @@ const GROUP: &str = "authentication.k8s.io";
 
 struct TokenReview {
     authenticator: Arc<Authenticator>,
+    /// Whether requests without credentials are let in as `system:anonymous`.
     anonymous: bool,
 }
 
@@ -84,8 +85,11 @@ impl Action for TokenReview {
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
+        // Through the same authenticator as a request with this token, so that a review cannot judge otherwise than
+        // the server does.
         let header = format!("Bearer {token}");
         let requested = strings(&review["spec"]["audiences"]);
+        // Without audiences the question is whether the token is good for this server.
         let audiences = if requested.is_empty() { self.authenticator.api_audiences() } else { &requested };
         // The warnings and audit annotations of this credential are for its own requests, not for this one.
         let outcome = match self.authenticator.authenticate(&AuthenticationRequest {
@@ -112,6 +116,7 @@ impl Action for TokenReview {
         }
         // What the client sent as status stays where nothing is found out, as on the real server.
         let status = member(&mut review, "status");
+        // Absent is false. A client must never get back a `true` that it sent itself.
         status.remove("authenticated");
         match outcome {
             Ok(Some((user, audiences))) => {
@@ -123,6 +128,7 @@ impl Action for TokenReview {
                 }
             }
             Ok(None) => {}
+            // A bad token is an answer, not a failure of the request: 201, with the reason in the status.
             Err(error) => {
                 status.insert("error".into(), error.into());
             }

@@ -21,6 +21,8 @@ pub(super) fn parse(text: &[u8]) -> Result<Request, String> {
     let Some(block) = block else {
         return Err("PEM block type must be CERTIFICATE REQUEST".into());
     };
+    // Go's decoder names what is wrong in detail. Its words are followed for the outermost header, where most
+    // garbage fails; deeper errors get one sentence for all.
     check_outer_sequence(&block.bytes)?;
     let (rest, request) = X509CertificationRequest::from_der(&block.bytes)
         .map_err(|_| "asn1: structure error: malformed certificate request".to_string())?;
@@ -30,6 +32,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Request, String> {
     let info = &request.certification_request_info;
     let organizations =
         info.subject.iter_organization().filter_map(|name| name.as_str().ok().map(str::to_string)).collect();
+    // In Go each kind of key fails with words of its own.
     let key = &info.subject_pki.algorithm.algorithm;
     let bad_signature = request.verify_signature().err().map(|_| match key {
         key if *key == OID_PKCS1_RSAENCRYPTION => "crypto/rsa: verification error",
@@ -57,6 +60,7 @@ pub(super) fn check_certificates(text: &[u8]) -> Result<(), String> {
         if rest.is_empty() {
             return Err("found CERTIFICATE PEM block containing 0 certificates".into());
         }
+        // A block may hold several certificates one after the other; each pass consumes one, so this ends.
         while !rest.is_empty() {
             rest = X509Certificate::from_der(rest).map_err(|_| "x509: malformed certificate".to_string())?.0;
         }
@@ -81,6 +85,7 @@ fn check_outer_sequence(der: &[u8]) -> Result<(), String> {
         if count == 0 {
             return Err("asn1: syntax error: indefinite length found (not DER)".into());
         }
+        // A length of more than four bytes cannot be that of a body.
         if count > 4 {
             return Err("asn1: structure error: length too large".into());
         }

@@ -1,5 +1,5 @@
 //! What a certificate signing request may say (`pkg/apis/certificates/validation/validation.go`). What an older
-//! server let in is let be.
+//! server has accepted is tolerated on updates (ratcheting).
 
 use super::fields::{bytes, conditions};
 use super::pkcs10;
@@ -35,6 +35,7 @@ const USAGES: [&str; 23] = [
     "timestamping",
 ];
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+/// The shortest lifetime that may be asked for.
 const MIN_SECONDS: i64 = 600;
 
 /// The errors of the spec and the status; `old` is there on updates.
@@ -70,6 +71,7 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> ErrorList {
     }
     validate_conditions(object, old, &mut errors);
     let certificate = |object| bytes(object, &["status", "certificate"]);
+    // A certificate that did not change, or that replaces a bad one, is not judged: neither is made worse.
     let tolerated = old.is_some_and(|old| {
         certificate(object) == certificate(old) || pkcs10::check_certificates(&certificate(old)).is_err()
     });
@@ -83,6 +85,7 @@ pub(super) fn validate(object: &Value, old: Option<&Value>) -> ErrorList {
 pub(super) fn validate_decisions(new: &Value, old: &Value, may_decide: bool) -> ErrorList {
     let field = Path::new("status.conditions");
     let mut errors = ErrorList::new();
+    // Decisions stay: who was denied could otherwise be approved as if nothing had happened.
     for kind in ["Approved", "Denied", "Failed"] {
         if conditions(new, kind).len() < conditions(old, kind).len() {
             let detail = format!("updates may not remove a condition of type {}", go_quote(kind));
@@ -140,7 +143,7 @@ fn usages(object: &Value) -> Vec<&str> {
     meta::list(object, &["spec", "usages"]).iter().filter_map(Value::as_str).collect()
 }
 
-/// Where a text stands that stood before.
+/// The places of texts that have occurred before.
 fn repeated(texts: &[&str]) -> Vec<usize> {
     let mut seen = BTreeSet::new();
     (0..texts.len()).filter(|i| !seen.insert(texts[*i])).collect()
@@ -150,6 +153,7 @@ fn repeated(texts: &[&str]) -> Vec<usize> {
 /// `pkg/apis/core/validation/validation.go`).
 fn validate_signer_name(name: &str, field: &Path, errors: &mut ErrorList) {
     const MAX_DOMAIN: usize = 253;
+    // A domain, and a path as long as the longest name and namespace together.
     const MAX: usize = MAX_DOMAIN + 1 + 253 + 1 + 63;
     if name.is_empty() {
         errors.push(Error::required(field, ""));
@@ -165,7 +169,7 @@ fn validate_signer_name(name: &str, field: &Path, errors: &mut ErrorList) {
     }
     type Rule = fn(&str, bool) -> Vec<String>;
     let check = |part: &str, rule: Rule, errors: &mut ErrorList| {
-        // One bad label is enough.
+        // Only the first bad label is reported.
         let bad =
             part.split('.').map(|label| (label, rule(label, false))).find(|(_, wrong)| !wrong.is_empty());
         for (label, message) in
@@ -192,6 +196,7 @@ fn validate_conditions(object: &Value, old: Option<&Value>, errors: &mut ErrorLi
         meta::list(object, &["status", "conditions"]).iter().map(|c| meta::text(c, &["type"])).collect()
     };
     let before = old.map(types).unwrap_or_default();
+    // Each rule is waived if the old object broke it already; otherwise such a request could never be finished.
     let empty_before = before.contains(&"");
     let both_before = before.contains(&"Approved") && before.contains(&"Denied");
     let repeated_before = !repeated(&before).is_empty();
@@ -214,6 +219,7 @@ fn validate_conditions(object: &Value, old: Option<&Value>, errors: &mut ErrorLi
         let opposite = match kind {
             "Approved" => "Denied",
             "Denied" => "Approved",
+            // No condition has this type.
             _ => "\0",
         };
         if earlier.contains(opposite) && !both_before {

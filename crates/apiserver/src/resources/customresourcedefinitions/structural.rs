@@ -149,8 +149,7 @@ fn invariants(props: &Props, level: Level, path: &Path, errors: &mut ErrorList) 
     }
 }
 
-/// `apiVersion`, `kind` and `metadata` are implied in every resource, so a schema may restate their types and little else
-/// (`validateMetadata…` rules of `schema/validation.go`).
+/// `apiVersion`, `kind` and `metadata` are implied in every resource, so a schema may restate their types and little else.
 fn meta_fields(props: &Props, level: Level, check: bool, path: &Path, errors: &mut ErrorList) {
     let Some(properties) = child(props, "properties") else { return };
     let at = path.child("properties");
@@ -382,7 +381,8 @@ impl Place {
     }
 }
 
-/// Looks at the defaults of a node and of all below it, except in maps and junctors, where Go looks for none either.
+/// Looks at the defaults of a node and of all below it, but not in maps: Go does not follow
+/// `additionalProperties` here.
 fn defaults(path: &Path, props: &Props, place: &Place, errors: &mut ErrorList) {
     let embedded = flag(props, "x-kubernetes-embedded-resource");
     let own;

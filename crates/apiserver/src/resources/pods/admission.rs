@@ -11,17 +11,21 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// The annotation of pods that a kubelet made from a file of its own, and only mirrors here.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_VOLUME: &str = "kube-api-access-";
-/// An hour and a sign: tokens of this age stem from pods that never asked for one.
+/// A little more than an hour (`WarnOnlyBoundTokenExpirationSeconds` in `pkg/serviceaccount/claims.go`). By this odd number
+/// `token::claims` knows tokens that were mounted without being asked for, and lets them live longer.
 const TOKEN_EXPIRATION_SECONDS: i64 = 3607;
 const PRIORITY_CLASSES: [(&str, i64); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// Completes or refuses a new pod.
 pub(super) fn admit_new(ctx: &Context<'_>, object: &mut Value) -> Result<(), Status> {
+    // In the order in which kube-apiserver runs its plugins. A mirror pod runs already; all that a reference to an
+    // account or a Secret in one could do is to open that Secret to its node.
     if meta::annotation(object, MIRROR).is_some() {
         refuse_in_mirror_pods(object)?;
     } else {
@@ -34,6 +38,7 @@ pub(super) fn admit_new(ctx: &Context<'_>, object: &mut Value) -> Result<(), Sta
 
 /// Keeps in an update what admission gave the pod at first.
 pub(super) fn admit_change(object: &mut Value, old: &Value) {
+    // A client that sends a pod as it first wrote it would otherwise seem to change what must not change.
     for name in ["priority", "preemptionPolicy"] {
         if meta::at(object, &["spec", name]).is_none()
             && let Some(value) = meta::at(old, &["spec", name])
@@ -70,7 +75,7 @@ fn refuse_in_mirror_pods(object: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// Names the account, mounts its token and lends its image pull secrets.
+/// Names the account, mounts its token and adds its image pull secrets.
 fn apply_service_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     let spec = spec_mut(object);
     if spec.get("serviceAccountName").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -79,11 +84,14 @@ fn apply_service_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), St
     defaults::fill_both_account_fields(spec);
     let name = meta::text(object, &["spec", "serviceAccountName"]).to_string();
     let Some(account) = ctx.lister.get("", "serviceaccounts", ctx.namespace, &name) else {
+        // 403 and not 404: it is the plugin that refuses. kube-apiserver waits a moment for the account `default`
+        // of a new namespace; here it is not waited for.
         let missing = Status::not_found(GroupResource { group: "", resource: "serviceaccount" }, &name);
         let why = format!("error looking up service account {}/{name}: {}", ctx.namespace, missing.message);
         return Err(forbidden(object, why));
     };
     let wants = |of: &Value| of.get("automountServiceAccountToken").and_then(Value::as_bool);
+    // The pod's wish counts before the account's; without either, the token is mounted.
     if object.get("spec").and_then(wants).or_else(|| wants(&account)).unwrap_or(true) {
         mount_token(object, ctx);
     }
@@ -91,14 +99,16 @@ fn apply_service_account(ctx: &Context<'_>, object: &mut Value) -> Result<(), St
         .iter()
         .map(|secret| json!({"name": meta::text(secret, &["name"])}))
         .collect();
+    // Not merged: a pod that names pull secrets of its own wants those only.
     if meta::list(object, &["spec", "imagePullSecrets"]).is_empty() && !lent.is_empty() {
         spec_mut(object).insert("imagePullSecrets".into(), lent.into());
     }
-    // Go's ParseBool.
+    // What Go's ParseBool takes for true; anything else is false, not an error.
     if matches!(
         meta::annotation(&account, ENFORCE_MOUNTABLE),
         Some("1" | "t" | "T" | "TRUE" | "true" | "True")
     ) {
+        // After the pull secrets were added, which then are the account's and pass.
         enforce_mountable_secrets(object, &account)?;
     }
     Ok(())
@@ -119,10 +129,12 @@ fn mount_token(object: &mut Value, ctx: &Context<'_>) {
     });
     let spec = spec_mut(object);
     let mut mounted = false;
+    // Not the ephemeral containers, which a new pod cannot have.
     for list in &CONTAINER_LISTS[..2] {
         for container in spec.get_mut(*list).and_then(Value::as_array_mut).into_iter().flatten() {
             let mounts = meta::as_map_mut(container).entry("volumeMounts").or_insert_with(|| json!([]));
             if let Value::Array(mounts) = mounts
+                // Whoever mounts something at this path has brought a token along.
                 && !mounts.iter().any(|m| m["mountPath"] == TOKEN_PATH)
             {
                 mounts.push(json!({"name": volume, "readOnly": true, "mountPath": TOKEN_PATH}));
@@ -130,6 +142,7 @@ fn mount_token(object: &mut Value, ctx: &Context<'_>) {
             }
         }
     }
+    // A volume that no container mounts is not added.
     if mounted
         && !has_volume
         && let Value::Array(volumes) = spec.entry("volumes").or_insert_with(|| json!([]))
@@ -205,10 +218,12 @@ fn enforce_mountable_secrets(object: &Value, account: &Value) -> Result<(), Stat
 fn apply_priority(object: &mut Value) -> Result<(), Status> {
     let class = meta::text(object, &["spec", "priorityClassName"]);
     let known = PRIORITY_CLASSES.iter().find(|(name, _)| *name == class).map(|(_, value)| *value);
+    // No class is the priority 0: there is no PriorityClass that could be the global default.
     let Some(priority) = known.or(class.is_empty().then_some(0)) else {
         return Err(forbidden(object, format!("no PriorityClass with name {class} was found")));
     };
     let given = meta::at(object, &["spec", "priority"]).and_then(Value::as_i64);
+    // Only the class counts, or everybody could outrank the system's pods by a number.
     if let Some(given) = given.filter(|given| *given != priority) {
         let why = format!(
             "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
@@ -229,12 +244,13 @@ fn apply_priority(object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// Lets a pod stay five minutes on a node that fails.
+/// Lets a pod stay five minutes on a node that fails, unless it says otherwise.
 fn add_default_tolerations(object: &mut Value) {
     let tolerations = spec_mut(object).entry("tolerations").or_insert_with(|| json!([]));
     let Value::Array(tolerations) = tolerations else { return };
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = tolerations.iter().any(|t| {
+            // An empty key or effect tolerates every one.
             ["", key].contains(&meta::text(t, &["key"]))
                 && ["", "NoExecute"].contains(&meta::text(t, &["effect"]))
         });

@@ -93,6 +93,7 @@ impl ContainerSummary {
             last_restart: None,
             reason: if own_reason.is_empty() { phase } else { own_reason }.into(),
         };
+        // Each step below may overwrite the reason that the step before has found; their order is `printPod`'s.
         let gated = |c: &Value| {
             meta::text(c, &["type"]) == "PodScheduled" && meta::text(c, &["reason"]) == "SchedulingGated"
         };
@@ -100,6 +101,7 @@ impl ContainerSummary {
             summary.reason = "SchedulingGated".into();
         }
         let initializing = summary.look_at_init_containers(object);
+        // Until then the pod's own containers have not started and would only hide what is awaited.
         if !initializing || has_condition(object, "Initialized") {
             summary.look_at_containers(object);
         }
@@ -126,6 +128,7 @@ impl ContainerSummary {
             specs.iter().filter(|c| is_sidecar(c)).map(|c| meta::text(c, &["name"])).collect();
         let (mut sidecar_restarts, mut sidecar_last) = (0, None);
         let mut initializing = false;
+        // In order, up to the first that is not done: it is the one that the pod waits for.
         for (index, status) in meta::list(object, &["status", "initContainerStatuses"]).iter().enumerate() {
             let sidecar = sidecars.contains(meta::text(status, &["name"]));
             let (before, last) = (self.restarts, self.last_restart);
@@ -154,6 +157,7 @@ impl ContainerSummary {
             break;
         }
         if !initializing || has_condition(object, "Initialized") {
+            // Restarts of init containers do not count any more; sidecars go on running, so theirs do.
             (self.restarts, self.last_restart) = (sidecar_restarts, sidecar_last);
         }
         initializing
@@ -161,6 +165,7 @@ impl ContainerSummary {
 
     fn look_at_containers(&mut self, object: &Value) {
         let (mut running, mut failure) = (false, String::new());
+        // From the last to the first, so that the reason of the first one stays.
         for status in meta::list(object, &["status", "containerStatuses"]).iter().rev() {
             self.count_restarts(status);
             let waiting = meta::text(status, &["state", "waiting", "reason"]);
@@ -178,6 +183,7 @@ impl ContainerSummary {
                 self.ready += 1;
             }
         }
+        // One container has ended well while others may run or have failed.
         if self.reason == "Completed" {
             if running && has_condition(object, "Ready") {
                 self.reason = "Running".into();

@@ -32,7 +32,8 @@ pub(super) fn apply(object: &mut Value) {
     }
 }
 
-/// `serviceAccount` is an old name of `serviceAccountName`; both are printed.
+/// `serviceAccount` is the old name of `serviceAccountName`; both are printed, and the new one wins
+/// (`pkg/apis/core/v1/conversion.go`).
 pub(super) fn fill_both_account_fields(spec: &mut Map<String, Value>) {
     let text = |name: &str| spec.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
     if let Some(name) = text("serviceAccountName").or_else(|| text("serviceAccount")).map(str::to_string) {
@@ -55,6 +56,7 @@ fn apply_to_container(container: &mut Map<String, Value>, host_network: bool) {
     if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut)
         && let Some(Value::Object(limits)) = resources.get("limits").cloned()
     {
+        // A limit without a request is a request for as much.
         let requests = meta::child_mut(resources, "requests");
         for (name, limit) in limits {
             requests.entry(name).or_insert(limit);
@@ -62,6 +64,7 @@ fn apply_to_container(container: &mut Map<String, Value>, host_network: bool) {
     }
     for port in objects_mut(container, "ports") {
         set_default(port, "protocol", json!("TCP"));
+        // On the host's network, a container's port is the host's.
         if host_network && let Some(number) = port.get("containerPort").cloned() {
             set_default(port, "hostPort", number);
         }
@@ -82,6 +85,7 @@ fn apply_to_container(container: &mut Map<String, Value>, host_network: bool) {
 fn is_latest(image: &str) -> bool {
     let name = image.rsplit('/').next().unwrap_or_default();
     match name.split_once(':') {
+        // A digest decides what runs; a tag beside it still counts for the policy, a missing one does not.
         _ if name.is_empty() || name.contains('@') => name.contains(":latest@"),
         Some((_, tag)) => tag == "latest",
         None => true,
@@ -104,6 +108,7 @@ fn apply_to_probe(probe: &mut Map<String, Value>) {
 }
 
 fn apply_to_volume(volume: &mut Map<String, Value>) {
+    // A volume without a source is an empty directory, as it was in the first versions.
     if volume.keys().all(|name| name == "name") {
         volume.insert("emptyDir".into(), json!({}));
     }
@@ -137,10 +142,10 @@ fn apply_to_field_reference(holder: &mut Map<String, Value>) {
     }
 }
 
-/// Sets a member that is missing, `null`, an empty string or 0: where these defaults apply, Go tells them not
-/// apart.
+/// Sets a member that is missing, `null`, an empty string or 0: in Go these are the same, except where the field is a pointer.
 fn set_default(object: &mut Map<String, Value>, name: &str, value: Value) {
     let slot = object.entry(name).or_insert(Value::Null);
+    // The pointers among these fields: a 0 in them was written by the client.
     let nullable =
         name == "terminationGracePeriodSeconds" || name == "defaultMode" || name == "expirationSeconds";
     if slot.is_null() || *slot == "" || (*slot == 0 && !nullable) {

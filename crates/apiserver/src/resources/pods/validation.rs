@@ -1,4 +1,4 @@
-//! The part of a pod's validation that matters to who asks for tokens: names, references, and how little of a pod
+//! The part of a pod's validation that matters where pods only have tokens bound to them: names, references, and how little of a pod
 //! may change (`ValidatePodSpec`, `ValidatePodUpdate`, `ValidatePodStatusUpdate` in
 //! `pkg/apis/core/validation/validation.go`).
 
@@ -35,6 +35,7 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> ErrorList {
     for list in ["containers", "initContainers"] {
         let field = path.child(list);
         let containers = meta::list(new, &["spec", list]);
+        // The comparison below pairs containers by their place, which needs as many as before.
         if containers.len() != meta::list(old, &["spec", list]).len() {
             errors.push(Error::forbidden(&field, "pod updates may not add or remove containers"));
             return errors;
@@ -50,6 +51,7 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> ErrorList {
             }
         }
     }
+    // Where Go returns early, so do we: what comes later would be reported in addition.
     let Ok(()) = validate_deadline(new, old, &path.child("activeDeadlineSeconds"), &mut errors) else {
         return errors;
     };
@@ -79,6 +81,8 @@ pub(super) fn validate_status(new: &Value, old: &Value) -> ErrorList {
     errors
 }
 
+/// The errors of a spec, new or changed. Much of `ValidatePodSpec` (probes, ports, security contexts, affinity) is not checked:
+/// nothing here runs pods.
 fn validate_spec(object: &Value) -> ErrorList {
     let path = Path::new("spec");
     let text = |name: &str| meta::text(object, &["spec", name]);
@@ -127,6 +131,7 @@ fn validate_spec(object: &Value) -> ErrorList {
 }
 
 fn validate_volumes(volumes: &[Value], path: &Path, errors: &mut ErrorList) {
+    // Names are unique over both lists.
     let mut seen = BTreeSet::new();
     for (index, volume) in volumes.iter().enumerate() {
         let field = path.index(index).child("name");
@@ -213,7 +218,8 @@ fn validate_tolerations_kept(new: &Value, old: &Value, field: &Path) -> Option<E
     })
 }
 
-/// The new spec with all that may change set back to what it was.
+/// The new spec with all that may change set back to what it was (`mungedPodSpec` in Go): any difference that is left is one
+/// too many. So fields that are not known here are fixed as well.
 fn munged(spec: &Value, old: &Value) -> Value {
     let mut spec = spec.clone();
     for list in ["containers", "initContainers"] {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(crate) const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// The group of the kind.
-pub const GROUP: &str = "apiextensions.k8s.io";
+pub(crate) const GROUP: &str = "apiextensions.k8s.io";
 
 const PLURAL: &str = "customresourcedefinitions";
 

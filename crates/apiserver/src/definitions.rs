@@ -47,12 +47,13 @@ struct Known {
 
 /// All definitions, and what follows from them.
 ///
-/// `known` is locked by the cache's follower while that holds the cache's own lock. So the order is cache, then `known`: whoever
-/// holds `known` must not call the cache or the registry, nor await.
+/// `known` is locked by the cache's follower while that holds the cache's own lock. So the order is cache, then `known`:
+/// whoever holds `known` must not call the cache or the registry, nor await.
 pub(crate) struct Definitions {
     catalog: Arc<Catalog>,
     known: Mutex<BTreeMap<String, Known>>,
-    /// Wakes [`Definitions::run`]. Several changes that come while it works are one wake-up: it looks at all definitions anyway.
+    /// Wakes [`Definitions::run`]. Several changes that come while it works are one wake-up: it looks at all definitions
+    /// anyway.
     changed: Notify,
 }
 
@@ -187,8 +188,8 @@ impl Definitions {
                 done &= self.finalize(registry, definition).await?;
                 continue;
             }
-            // Whose names are accepted depends on all definitions, so the lock is held for the whole comparison, but not for the
-            // write.
+            // Whose names are accepted depends on all definitions, so the lock is held for the whole comparison, but not for
+            // the write.
             let status = {
                 let known = self.known.lock();
                 naming_conditions(&definition, known.values().map(|k| &k.definition), registry.now())
@@ -201,8 +202,8 @@ impl Definitions {
         Ok(done)
     }
 
-    /// Deletes the objects of a deleted definition, then removes the finalizer that holds it (`crd_finalizer.go`). `false` while
-    /// objects are left. The order matters: without the definition its objects could not be reached any more.
+    /// Deletes the objects of a deleted definition, then removes the finalizer that holds it (`crd_finalizer.go`). `false`
+    /// while objects are left. The order matters: without the definition its objects could not be reached any more.
     async fn finalize(&self, registry: &Arc<Registry>, mut definition: Value) -> Result<bool, Status> {
         let held =
             meta::list(&definition, &["metadata", "finalizers"]).iter().any(|f| f == CLEANUP_FINALIZER);

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The order in which built-in groups are listed: that of their priorities in a real server
-/// (`DefaultGenericAPIServicePriorities` in `pkg/controlplane/apiserver/aggregator.go`); custom groups follow by name. Clients see
-/// it: of two groups that have `events`, kubectl takes the first.
+/// (`DefaultGenericAPIServicePriorities` in `pkg/controlplane/apiserver/aggregator.go`); custom groups follow by name. Clients
+/// see it: of two groups that have `events`, kubectl takes the first.
 const GROUP_ORDER: &[&str] = &[
     "",
     "events.k8s.io",
@@ -85,7 +85,7 @@ pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option
     }
     let resources: Vec<Value> = rows.iter().flat_map(|row| resources_of(row, version)).collect();
     let mut out = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources});
-    // The document of the core group was never given an `apiVersion`, and real servers still print it so.
+    // Real servers print the document of the core group without an `apiVersion`.
     if !group.is_empty() {
         out["apiVersion"] = "v1".into();
     }

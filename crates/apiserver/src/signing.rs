@@ -1,9 +1,9 @@
 //! Threads that make slow signatures.
 //!
-//! An RSA signature keeps a core busy for up to a millisecond, which would stall all connections of the thread that makes it. As
-//! many threads as there are cores take waiting signatures from one queue. Under load they never sleep, so nothing is spent on
-//! waking them, and other requests stay quick, because the operating system shares the cores between these threads and those of
-//! connections. (`spawn_blocking` would start hundreds of threads under the same load.)
+//! An RSA signature keeps a core busy for up to a millisecond, which would stall all connections of the thread that makes it.
+//! As many threads as there are cores take waiting signatures from one queue. Under load they never sleep, so nothing is spent
+//! on waking them, and other requests stay quick, because the operating system shares the cores between these threads and those
+//! of connections. (`spawn_blocking` would start hundreds of threads under the same load.)
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,8 +24,8 @@ pub(crate) struct SigningThreads {
 pub(crate) struct Failed;
 
 impl SigningThreads {
-    /// Runs a job on one of the threads. If this future is dropped before the job's turn comes, the job is skipped: signatures for
-    /// clients that have gone must not delay those of others.
+    /// Runs a job on one of the threads. If this future is dropped before the job's turn comes, the job is skipped: signatures
+    /// for clients that have gone must not delay those of others.
     ///
     /// # Errors
     /// [`Failed`].

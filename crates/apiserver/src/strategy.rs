@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// What a phase may know about the request.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Who asks (after impersonation).
+    /// The user who makes the request, after impersonation.
     pub user: &'a UserInfo,
     /// The present moment; the same for the whole request.
     pub now: Timestamp,

@@ -5,10 +5,10 @@
 //!     └ wait while it is full
 //! ```
 //!
-//! A request waits for a place in the queue before it is answered (`--audit-log-mode=blocking` of kube-apiserver). A request that
-//! cannot wait, because its client is gone or its watch was cut off, hands its line to a task that waits instead. The number of
-//! such tasks is limited; a line beyond that is lost and counted. Faults are logged once when they begin and once when they are
-//! over, not for each line.
+//! A request waits for a place in the queue before it is answered (`--audit-log-mode=blocking` of kube-apiserver). A request
+//! that cannot wait, because its client is gone or its watch was cut off, hands its line to a task that waits instead. The
+//! number of such tasks is limited; a line beyond that is lost and counted. Faults are logged once when they begin and once
+//! when they are over, not for each line.
 //!
 //! A thread and not a task, because writing and rotating files blocks, and one, so that lines stay in order and whole.
 
@@ -135,8 +135,8 @@ impl Log {
         Ok(log)
     }
 
-    /// Puts the line into the queue, once there is room. Takes it out of `line` at that moment, so that a caller whose future is
-    /// dropped while it waits still has it and can [`put_detached`](Self::put_detached) it.
+    /// Puts the line into the queue, once there is room. Takes it out of `line` at that moment, so that a caller whose future
+    /// is dropped while it waits still has it and can [`put_detached`](Self::put_detached) it.
     pub(super) async fn put(&self, line: &mut Option<Vec<u8>>) {
         let Some(bytes) = line.take() else { return };
         match self.queue.try_send(Entry::Line(bytes)) {

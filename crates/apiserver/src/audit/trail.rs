@@ -5,8 +5,8 @@
 //!
 //! - it is answered as a whole: [`Trail::answered`] queues the event, and the answer waits for that;
 //! - it is answered with a stream: the first event is queued then, the last one when the stream is dropped;
-//! - its future is dropped, because the client went away: `Drop` leaves the event. A destructor cannot wait, so the line goes to
-//!   [`Log::put_detached`]. This is the case that must not be missing: the write may have been carried out.
+//! - its future is dropped, because the client went away: `Drop` leaves the event. A destructor cannot wait, so the line goes
+//!   to [`Log::put_detached`]. This is the case that must not be missing: the write may have been carried out.
 
 use super::event::{self, AuditContext, Notes, Outcome, Stage};
 use super::log::Log;
@@ -67,7 +67,8 @@ impl Trail {
         }
     }
 
-    /// The user as whom the request is made; `constraint` is the verb that allowed it, if it was one of constrained impersonation.
+    /// The user as whom the request is made; `constraint` is the verb that allowed it, if it was one of constrained
+    /// impersonation.
     pub(crate) fn impersonated(&mut self, user: &Arc<UserInfo>, constraint: Option<&'static str>) {
         if let Some(pending) = &mut self.0 {
             pending.context.impersonated = Some((user.clone(), constraint));

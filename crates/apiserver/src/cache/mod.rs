@@ -65,18 +65,18 @@ pub(crate) enum CacheError {
     },
 }
 
-/// Is called for every change, in order, before any reader can see it: what a subscriber derives from objects (the RBAC index, the
-/// table of kinds) is never older than the objects.
+/// Is called for every change, in order, before any reader can see it: what a subscriber derives from objects (the RBAC index,
+/// the table of kinds) is never older than the objects.
 ///
-/// It runs under the cache's write lock. So it must be quick, must not block, and must not call back into the cache, which would
-/// deadlock. A lock that it takes itself must never be held by anybody who calls the cache.
+/// It runs under the cache's write lock. So it must be quick, must not block, and must not call back into the cache, which
+/// would deadlock. A lock that it takes itself must never be held by anybody who calls the cache.
 pub(crate) type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
 
 /// One resource: all objects below one storage prefix.
 #[derive(Default)]
 struct ResourceCache {
-    /// A persistent map: a clone shares all nodes with the original, and a change copies the path to what is changed. That makes
-    /// snapshots cheap and leaves those that were taken as they are.
+    /// A persistent map: a clone shares all nodes with the original, and a change copies the path to what is changed. That
+    /// makes snapshots cheap and leaves those that were taken as they are.
     objects: Objects,
     window: Window,
     watchers: Watchers,
@@ -88,8 +88,8 @@ struct Inner {
     resources: HashMap<Box<str>, ResourceCache>,
     /// The revision at which the whole cache was last loaded.
     loaded: Revision,
-    /// The revision that has been applied last: that at which a snapshot taken now is the whole truth. `Cache::revision` follows
-    /// it once the lock is free.
+    /// The revision that has been applied last: that at which a snapshot taken now is the whole truth. `Cache::revision`
+    /// follows it once the lock is free.
     applied: Revision,
 }
 
@@ -167,8 +167,8 @@ impl Cache {
         }
     }
 
-    /// Loads everything and takes up the events after it. Nothing is missed between the two: the watch begins at the revision of
-    /// the listing.
+    /// Loads everything and takes up the events after it. Nothing is missed between the two: the watch begins at the revision
+    /// of the listing.
     async fn load(
         &self,
         store: &Arc<dyn Store>,
@@ -180,8 +180,8 @@ impl Cache {
         Ok(events)
     }
 
-    /// Replaces everything. Watchers are ended, since they cannot be told what they have missed: their queues close with the old
-    /// resources, their clients begin again. Subscribers are told of every object (again) and of every one that is gone.
+    /// Replaces everything. Watchers are ended, since they cannot be told what they have missed: their queues close with the
+    /// old resources, their clients begin again. Subscribers are told of every object (again) and of every one that is gone.
     fn reset(&self, entries: &[Entry], revision: Revision) {
         let mut inner = self.inner.write();
         let before = std::mem::take(&mut inner.resources);
@@ -194,7 +194,8 @@ impl Cache {
             cache.objects.insert_cow(object.key.clone(), object.clone());
             self.notify(prefix, &Event::new(object.revision, EventKind::Added, object, None));
         }
-        // What was deleted while nobody looked. Subscribers must hear of it, or a role binding that is gone would stay in force.
+        // What was deleted while nobody looked. Subscribers must hear of it, or a role binding that is gone would stay in
+        // force.
         for (prefix, old) in before {
             let now = inner.resource(&prefix);
             for (key, gone) in &old.objects {
@@ -218,7 +219,8 @@ impl Cache {
                     let prefix = split_key(&entry.key).0;
                     let cache = inner.resource(prefix);
                     let previous = cache.objects.insert_cow(object.key.clone(), object.clone());
-                    // By what the cache had, not by what the writer meant: for watchers an object is new if they have not seen it.
+                    // By what the cache had, not by what the writer meant: for watchers an object is new if they have not seen
+                    // it.
                     let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
                     self.publish(prefix, cache, Event::new(commit.revision, kind, object, previous));
                 }
@@ -356,8 +358,8 @@ impl Cache {
         (applied, objects, watcher)
     }
 
-    /// Adds a watcher. It removes itself when it is dropped, which takes the write lock: a [`Watcher`] must not be dropped while
-    /// the lock is held.
+    /// Adds a watcher. It removes itself when it is dropped, which takes the write lock: a [`Watcher`] must not be dropped
+    /// while the lock is held.
     fn register(
         self: &Arc<Self>,
         prefix: &str,
@@ -385,8 +387,8 @@ impl Cache {
 }
 
 impl Inner {
-    /// The resource, which is made if it is not there. Its window begins when the store was loaded, not now: it was empty since,
-    /// so nothing that happened after that has been forgotten.
+    /// The resource, which is made if it is not there. Its window begins when the store was loaded, not now: it was empty
+    /// since, so nothing that happened after that has been forgotten.
     fn resource(&mut self, prefix: &str) -> &mut ResourceCache {
         // Two lookups instead of `entry`, which would need an owned key for each change.
         if !self.resources.contains_key(prefix) {

@@ -1,9 +1,9 @@
 //! Watchers of a resource: bounded queues, found by namespace, so that the cost of a change depends on the number of watchers
 //! that it concerns and not on the number of all.
 //!
-//! A watcher that does not keep up is ended, never waited for (`k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go`): events are
-//! queued under the cache's lock, and waiting would stall every writer. Its client begins again at the last revision that it saw,
-//! from the window.
+//! A watcher that does not keep up is ended, never waited for (`k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go`): events
+//! are queued under the cache's lock, and waiting would stall every writer. Its client begins again at the last revision that
+//! it saw, from the window.
 
 use super::object::{Head, Object};
 use bytes::Bytes;
@@ -50,8 +50,8 @@ pub(crate) struct Event {
     pub object: Arc<Object>,
     /// The object before the change.
     pub previous: Option<Arc<Object>>,
-    /// The JSON line for the API version that was wanted last: encoded once, shared by all watchers of that version. Nearly always
-    /// there is only one. The lock is held while encoding, so that others wait for the line instead of making it too.
+    /// The JSON line for the API version that was wanted last: encoded once, shared by all watchers of that version. Nearly
+    /// always there is only one. The lock is held while encoding, so that others wait for the line instead of making it too.
     encoded: Mutex<Option<(Box<str>, Bytes)>>,
 }
 
@@ -166,8 +166,8 @@ impl Watcher {
         Self { backlog, events, on_drop: Box::new(on_drop) }
     }
 
-    /// The next event; `None` if the watch was ended, because it was too slow or because the cache was loaded again. Cancel-safe:
-    /// an event leaves the queue only when it is returned.
+    /// The next event; `None` if the watch was ended, because it was too slow or because the cache was loaded again.
+    /// Cancel-safe: an event leaves the queue only when it is returned.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
         // All of the backlog is older than anything in the queue: it was taken under the lock that registered the watcher.
         match self.backlog.pop_front() {

@@ -43,7 +43,7 @@ impl Window {
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > MIN_EVENTS) {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.object.size();
-            // A commit has several events of one revision. If only some of them are forgotten, the revision is: who asks for
+            // A commit has several events of one revision. If only some of them are forgotten, the whole revision counts as such: a watch of
             // events after `start` needs none of it.
             self.start = oldest.revision;
         }

@@ -19,8 +19,8 @@ pub(crate) fn present(row: &Row, version: &str, stored: &Object) -> Value {
     to_external(row, version, object)
 }
 
-/// From the internal form of an object, which is the one that the kind's rules see, to the external one, which clients see. They
-/// differ for views (`events.k8s.io/v1` over core Events), and in `kind` and `apiVersion`.
+/// From the internal form of an object, which is the one that the kind's rules see, to the external one, which clients see.
+/// They differ for views (`events.k8s.io/v1` over core Events), and in `kind` and `apiVersion`.
 pub(crate) fn to_external(row: &Row, version: &str, object: Value) -> Value {
     let mut shown = match &row.resource.view {
         Some(view) => view.show_stored(&object),

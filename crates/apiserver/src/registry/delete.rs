@@ -103,9 +103,9 @@ impl Registry {
         }
     }
 
-    /// Deletes all objects that a query selects, one after the other (`--delete-collection-workers` is 1 by default); the answer
-    /// is what was selected. Not atomic: what was deleted before an error stays deleted, and so it is when the client goes away
-    /// in the middle.
+    /// Deletes all objects that a query selects, one after the other (`--delete-collection-workers` is 1 by default); the
+    /// answer is what was selected. Not atomic: what was deleted before an error stays deleted, and so it is when the client
+    /// goes away in the middle.
     pub(crate) async fn delete_collection(
         &self,
         scope: &Scope<'_>,

@@ -27,7 +27,7 @@ pub(super) fn encode(revision: Revision, last: &str) -> String {
     let token = Token {
         v: VERSION.into(),
         rv: i64::try_from(revision).unwrap_or(i64::MAX),
-        // The smallest key after `last`, as kube-apiserver writes it: tokens of the two are interchangeable.
+        // The smallest key after `last`, as kube-apiserver writes it.
         start: format!("{last}\0"),
     };
     ENGINE.encode(serde_json::to_vec(&token).unwrap_or_default())

@@ -110,7 +110,7 @@ fn decode_patched(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = patched.clone();
     let refuse = |why: &str| undecodable(request.kind, &request.document, &patched, why);
-    // Custom resources may be patched to a wrong kind here; their validation words the refusal.
+    // A custom resource is an untyped map in Go, so decoding does not look at its kind; validation does.
     if !scope.row.resource.custom {
         check_kind(scope, &patched).map_err(|why| refuse(&why))?;
     }

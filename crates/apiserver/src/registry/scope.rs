@@ -11,14 +11,15 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// What all requests to one resource have in common.
+/// One request to the registry: of which kind, in which version, about which object, by whom and with which options. It
+/// borrows all of it, so it is cheap to make and to vary (`Scope { name, ..scope }`).
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'a> {
     /// The kind.
     pub row: &'a Row,
     /// The version that the client speaks.
     pub version: &'a Version,
-    /// Who asks.
+    /// The user who makes the request, after impersonation.
     pub user: &'a UserInfo,
     /// The namespace, or empty.
     pub namespace: &'a str,

@@ -142,8 +142,8 @@ impl Watching {
         }
     }
 
-    /// The next item; `None` when the watch is over (its time is up, or it was too slow). Safe to drop and to call again: nothing
-    /// is taken out of a queue before this returns it.
+    /// The next item; `None` when the watch is over (its time is up, or it was too slow). Safe to drop and to call again:
+    /// nothing is taken out of a queue before this returns it.
     pub(crate) async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
         if let Some(object) = self.initial.pop_front() {
             return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
@@ -191,8 +191,8 @@ impl Watching {
         nothing_waits.then_some(WatchItem::Bookmark { revision, initial_events_end: false })
     }
 
-    /// An event as this selection sees it (`convertToWatchEvent` in `storage/cacher/cache_watcher.go`): an object that begins to
-    /// fit is added, one that ceases to fit is deleted, with its old state and the revision of the event.
+    /// An event as this selection sees it (`convertToWatchEvent` in `storage/cacher/cache_watcher.go`): an object that begins
+    /// to fit is added, one that ceases to fit is deleted, with its old state and the revision of the event.
     fn translate(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
         // The usual case: nothing to decide, and the encoded line can be shared.
         if self.labels.is_empty() && self.fields.is_empty() {

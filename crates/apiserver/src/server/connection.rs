@@ -9,7 +9,7 @@
 //!
 //! Whatever runs here may be dropped at any `.await`: hyper drops the future of a request when its client resets the stream
 //! or goes away, and dropping an offloaded one aborts its task. Handlers must therefore be safe to drop at every await point;
-//! a write that has been handed to the store is carried out all the same, and the audit log hears of the request when its
+//! a write that has been handed to the store may be carried out all the same, and the audit log hears of the request when its
 //! trail is dropped ([`crate::audit`]).
 
 use super::coalesce::Coalesced;

@@ -44,8 +44,8 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 pub(crate) struct InProcess(pub Arc<UserInfo>);
 
 /// What is kept of a request until it is answered, whatever becomes of it. It is owned by [`handle`] and only lent to the
-/// future of [`answer`], which is dropped at the deadline: the log, the metrics and the audit log need to hear of such a request
-/// too.
+/// future of [`answer`], which is dropped at the deadline: the log, the metrics and the audit log need to hear of such a
+/// request too.
 struct InFlight<'a> {
     started: Instant,
     /// The span of all debug lines of this request.
@@ -346,7 +346,8 @@ fn authorize(state: &ServerState, context: &RequestContext) -> Result<(), Status
         context.notes.annotate(REASON, decision.reason);
         return Ok(());
     }
-    // Not allowed, but also not decided: a rule could not be read. As in `WithAuthorization`, that is our fault, not the user's.
+    // Not allowed, but also not decided: a rule could not be read. As in `WithAuthorization`, that is our fault, not the
+    // user's.
     if !decision.evaluation_error.is_empty() {
         context.notes.annotate(REASON, "internal error");
         return Err(Status::internal(decision.evaluation_error));

@@ -40,7 +40,8 @@ pub(super) struct Full;
 
 /// The limits at work: semaphores for requests under way, and durations.
 pub(super) struct Limits {
-    /// Two of them, so that a flood of reads cannot keep writes (leases, tokens) out, nor the other way round. `None`: no limit.
+    /// Two of them, so that a flood of reads cannot keep writes (leases, tokens) out, nor the other way round. `None`: no
+    /// limit.
     reading: Option<Arc<Semaphore>>,
     mutating: Option<Arc<Semaphore>>,
     /// How long an answer may take.

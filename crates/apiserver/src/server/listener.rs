@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 20_000;
 /// How long requests under way may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Who is at the other end of a connection.
+/// The client at the other end of a connection.
 #[derive(Clone)]
 pub(super) struct Peer {
     /// Its address.

@@ -77,7 +77,7 @@ impl Metrics {
         );
         for (prefix, count) in counts {
             let resource = match prefix.strip_prefix("/registry/").unwrap_or(prefix) {
-                // The only prefix that is not the plural name of its resource.
+                // Nodes are stored under their old name.
                 "minions" => "nodes",
                 resource => resource,
             };

@@ -58,7 +58,7 @@ const PLAIN: Output = Output { media: MediaType::Json, convert_to: None, pretty:
 fn document(context: &RequestContext, value: &Value) -> Result<Reply, Status> {
     let endpoint = Endpoint { custom: false, table: false, watchable: false };
     negotiate::route(context.accept(), endpoint, context.method.as_str(), false)?;
-    // Discovery has one form; whoever asks for a Table first gets the document.
+    // Discovery has one form; a client that prefers a Table gets the document.
     let output = negotiate::output(context.accept(), endpoint, context.query.pairs(), context.user_agent())
         .unwrap_or(PLAIN);
     let output = Output { convert_to: None, ..output };

@@ -167,7 +167,6 @@ impl Renderer<'_> {
         }
         let mut metadata =
             Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
-        // `json!` maps are sorted by key, as Go prints `ListMeta`... so the order of insertion does not matter.
         if !listed.continue_token.is_empty() || self.prints_continue() {
             metadata.insert("continue".into(), listed.continue_token.clone().into());
         }

@@ -26,8 +26,8 @@ const TARGET: GvkRef<'static> = GvkRef { group: "autoscaling", version: "v1", ki
 const UNSET: i64 = i32::MIN as i64;
 const DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
 
-/// Answers get, update and patch of a Scale. A change is an update of the whole object through the registry, with its validation
-/// and its revision check; the Scale itself is stored nowhere.
+/// Answers get, update and patch of a Scale. A change is an update of the whole object through the registry, with its
+/// validation and its revision check; the Scale itself is stored nowhere.
 pub(super) async fn serve(
     request: &ResourceRequest<'_>,
     paths: &Arc<ScalePaths>,

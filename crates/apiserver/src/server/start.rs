@@ -86,7 +86,7 @@ impl From<NoIssuer> for StartError {
 
 pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<ServerState, StartError> {
     let api_audiences = if options.api_audiences.is_empty() {
-        // The default of `--api-audiences` (`pkg/kubeapiserver/options/authentication.go`).
+        // The documented default of `--api-audiences`: the issuer's URL.
         options.issuers.iter().take(1).cloned().collect()
     } else {
         options.api_audiences

@@ -77,8 +77,8 @@ struct Rendering {
     include: super::render::IncludeObject,
 }
 
-/// A watch that is being sent. It owns all it needs, because it outlives its request; among that is the row of the catalog as it
-/// was when the watch began, so a CRD that changes does not change the form of events under way.
+/// A watch that is being sent. It owns all it needs, because it outlives its request; among that is the row of the catalog as
+/// it was when the watch began, so a CRD that changes does not change the form of events under way.
 struct Stream {
     state: Arc<ServerState>,
     row: Arc<Row>,
@@ -119,12 +119,11 @@ impl Stream {
                 strategy: &*self.strategy,
                 options: &self.write,
                 user_agent: "",
-                // Ages in a Table are those at the time of the event, not of the request.
                 now: state.registry.now(),
             };
             tokio::select! {
                             item = self.watching.next(&state.registry, &scope) => item?,
-            // A stream has no end of its own that a graceful shutdown could wait for.
+            // A graceful shutdown must not wait for the end of a watch, which may be an hour away.
                             () = state.stop.cancelled() => return None,
                         }
         };
@@ -180,6 +179,7 @@ impl Stream {
             version: &self.version,
             accepted: self.form.accepted,
             include: self.form.include,
+            // The ages in a Table's row are those at the time of the event, not of the request.
             // The ages in a Table's row are those at the time of the event, not of the request.
             now: self.state.registry.now(),
         };

@@ -44,6 +44,11 @@ pub fn resolve(method: &str, path: &str) -> Option<Alias> {
     item.then(|| Alias::Path(format!("{REAL}/namespaces/{namespace}{RESOURCE}{name}")))
 }
 
+/// The collection of all namespaces: what is asked for while the namespace is not known.
+pub(crate) fn collection_of_all() -> String {
+    format!("{REAL}{RESOURCE}")
+}
+
 /// The collection of a namespace.
 pub fn collection(namespace: &str) -> String {
     format!("{REAL}/namespaces/{namespace}{RESOURCE}")

@@ -1,16 +1,11 @@
 //! A request's debug lines can be followed by its audit id, and hold no secret.
 
+mod common;
+
 use bytes::Bytes;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
-use fleetpass_auth::authn::TokenFile;
-use fleetpass_store::MemoryStore;
-use fleetpass_token::claims::Lifetimes;
-use fleetpass_token::key::{KeyKind, SigningKey};
-use fleetpass_token::ring::KeyRing;
 use http::Request;
 use http_body_util::Full;
-use secrecy::ExposeSecret as _;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
@@ -37,25 +32,6 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-async fn server(stop: &CancellationToken) -> ApiServer {
-    let key = SigningKey::generate_pem(KeyKind::P256).expect("a key");
-    let options = Options {
-        store: Arc::new(MemoryStore::default()),
-        clock: fleetpass_api::clock::system(),
-        key_ring: KeyRing::from_pem(key.expose_secret().as_bytes(), &[] as &[&[u8]]).expect("a ring"),
-        issuers: vec!["https://kubernetes.default.svc".into()],
-        api_audiences: Vec::new(),
-        lifetimes: Lifetimes::default(),
-        token_users: TokenFile::parse("").expect("an empty file"),
-        external_address: "127.0.0.1:6443".into(),
-        jwks_uri: None,
-        crds: Vec::new(),
-        audit: None,
-        limits: RequestLimits::default(),
-    };
-    ApiServer::start(options, stop.clone()).await.expect("a server")
-}
-
 #[tokio::test]
 async fn debug_lines_name_the_request_and_no_value() {
     let lines = Lines::default();
@@ -64,7 +40,7 @@ async fn debug_lines_name_the_request_and_no_value() {
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let stop = CancellationToken::new();
     let user = UserInfo { name: "root".into(), groups: vec!["system:masters".into()], ..UserInfo::default() };
-    let service = server(&stop).await.client_service(user);
+    let service = common::server(&stop).await.client_service(user);
     let secret = r#"{"metadata":{"name":"s"},"stringData":{"password":"hush-hush"}}"#;
     let request = Request::post("/api/v1/namespaces/default/secrets?pretty=hush-hush")
         .header("audit-id", "follow-me")

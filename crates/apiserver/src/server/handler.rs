@@ -18,11 +18,11 @@ use super::reply::{Failure, Reply};
 use super::state::ServerState;
 use super::{compression, connection, documents, limits, nonresource, resource, warning};
 use crate::alias::{self, Alias};
-use crate::audit::event::{self, DECISION, Outcome, REASON};
+use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
 use crate::audit::trail::Trail;
 use bytes::Bytes;
 use fleetpass_apimachinery::status::Status;
-use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_apimachinery::user::{ALL_UNAUTHENTICATED, UserInfo};
 use fleetpass_apimachinery::{Query, RequestInfo};
 use fleetpass_auth::authn::{AuthenticationRequest, Unauthenticated};
 use fleetpass_auth::authz::{self, Attributes, impersonation};
@@ -160,9 +160,16 @@ where
         None => parts.uri.path().to_string(),
         Some(Alias::Path(path)) => path,
         Some(Alias::NamespaceInBody) => {
-            // The namespace is in the body, so authorization has to wait until that is read. Bad credentials can be refused
-            // without: they must not make us buffer megabytes.
-            authenticate(state, &parts, now, &mut in_flight.trail)?;
+            // The namespace is in the body, so authorization has to wait until that is read. Strangers can be refused without:
+            // they must not make us buffer and parse megabytes.
+            let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.trail)?;
+            if user.in_group(ALL_UNAUTHENTICATED) {
+                let info = RequestInfo::parse(parts.method.as_str(), &alias::collection_of_all(), &query);
+                in_flight.resolved(&info);
+                let notes = in_flight.trail.notes();
+                authorize(state, &attributes(&info, &user), &notes)
+                    .map_err(|status| Failure { status, warnings })?;
+            }
             let bytes = match body.take() {
                 Some(body) => body::read(body).await?,
                 None => Bytes::new(),
@@ -186,7 +193,7 @@ where
     let mut context = RequestContext { info, query, method, headers, user, now, notes };
     // Gone before any handler can see them, so that nothing acts on them twice.
     impersonation::remove_headers(&mut context.headers);
-    authorize(state, &context).map_err(failed)?;
+    authorize(state, &attributes(&context.info, &context.user), &context.notes).map_err(failed)?;
     // kube-apiserver has its limit before authorization. Here authorization is a look into memory that never waits, and who
     // may not do anything must not be able to occupy slots.
     match state.limits.acquire(&context) {
@@ -338,23 +345,22 @@ fn impersonate(
 ///
 /// # Errors
 /// 403; 500 if no authorizer allows it and one could not decide.
-fn authorize(state: &ServerState, context: &RequestContext) -> Result<(), Status> {
-    let attributes = attributes(&context.info, &context.user);
-    let decision = state.authorizer.authorize(&attributes);
+fn authorize(state: &ServerState, attributes: &Attributes<'_>, notes: &Notes) -> Result<(), Status> {
+    let decision = state.authorizer.authorize(attributes);
     if decision.allowed {
-        context.notes.annotate(DECISION, "allow");
-        context.notes.annotate(REASON, decision.reason);
+        notes.annotate(DECISION, "allow");
+        notes.annotate(REASON, decision.reason);
         return Ok(());
     }
     // Not allowed, but also not decided: a rule could not be read. As in `WithAuthorization`, that is our fault, not the
     // user's.
     if !decision.evaluation_error.is_empty() {
-        context.notes.annotate(REASON, "internal error");
+        notes.annotate(REASON, "internal error");
         return Err(Status::internal(decision.evaluation_error));
     }
-    context.notes.annotate(DECISION, "forbid");
-    context.notes.annotate(REASON, decision.reason.as_str());
-    Err(authz::forbidden(&attributes, &decision.reason))
+    notes.annotate(DECISION, "forbid");
+    notes.annotate(REASON, decision.reason.as_str());
+    Err(authz::forbidden(attributes, &decision.reason))
 }
 
 /// A failure as a `Status`, in the encoding that the client accepts, or in JSON if it accepts none that we have: an error is

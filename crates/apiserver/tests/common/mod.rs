@@ -1,0 +1,31 @@
+//! A server in memory, for tests that ask it in process.
+
+use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
+use fleetpass_auth::authn::TokenFile;
+use fleetpass_store::MemoryStore;
+use fleetpass_token::claims::Lifetimes;
+use fleetpass_token::key::{KeyKind, SigningKey};
+use fleetpass_token::ring::KeyRing;
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// A server without CRDs, until it is stopped.
+pub(crate) async fn server(stop: &CancellationToken) -> ApiServer {
+    let key = SigningKey::generate_pem(KeyKind::P256).expect("a key");
+    let options = Options {
+        store: Arc::new(MemoryStore::default()),
+        clock: fleetpass_api::clock::system(),
+        key_ring: KeyRing::from_pem(key.expose_secret().as_bytes(), &[] as &[&[u8]]).expect("a ring"),
+        issuers: vec!["https://kubernetes.default.svc".into()],
+        api_audiences: Vec::new(),
+        lifetimes: Lifetimes::default(),
+        token_users: TokenFile::parse("").expect("an empty file"),
+        external_address: "127.0.0.1:6443".into(),
+        jwks_uri: None,
+        crds: Vec::new(),
+        audit: None,
+        limits: RequestLimits::default(),
+    };
+    ApiServer::start(options, stop.clone()).await.expect("a server")
+}

@@ -32,6 +32,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFT
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use jiff::Timestamp;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -101,9 +102,13 @@ where
     // One deadline for all verbs (`filters/request_deadline.go`): the future that it bounds ends when the head of the answer
     // is made. The stream of a watch is made after that, with an end of its own.
     let span = in_flight.span.clone();
-    let answer = answer(state, parts, body, &mut in_flight).instrument(span);
-    let answer = AssertUnwindSafe(answer).catch_unwind();
-    let (result, panicked) = match tokio::time::timeout_at(started + state.limits.timeout, answer).await {
+    // Pinned where it is made: it is kilobytes, and each wrapper below would move it once more, for every request.
+    let answered = {
+        let answer = pin!(answer(state, parts, body, &mut in_flight));
+        let answer = AssertUnwindSafe(answer.instrument(span)).catch_unwind();
+        tokio::time::timeout_at(started + state.limits.timeout, answer).await
+    };
+    let (result, panicked) = match answered {
         Ok(Ok(result)) => (result, false),
         // `WithPanicRecovery`: the panic costs this request its answer and nothing else. Objects change only by commits, which
         // a panic cannot halve, and a lock that it unwinds through is released, not poisoned.

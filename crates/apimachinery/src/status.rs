@@ -183,6 +183,13 @@ impl Status {
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(504, "Timeout", message)
     }
+    /// 429 `TooManyRequests`, with how many seconds to wait (`NewTooManyRequests`).
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let mut status = Self::new(429, "TooManyRequests", message);
+        let details = Details { retry_after_seconds, ..Details::default() };
+        status.details = Some(Box::new(details));
+        status
+    }
     /// 500 `InternalError`: something in the server failed. Never put a secret in `why`.
     pub fn internal(why: impl fmt::Display) -> Self {
         let mut status = Self::new(500, "InternalError", format!("Internal error occurred: {why}"));

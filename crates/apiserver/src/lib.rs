@@ -87,9 +87,9 @@ mod openapi;
 mod registry;
 pub mod resources;
 mod server;
-mod signing;
 pub mod strategy;
 mod system_user;
+mod work;
 
 pub use server::body;
 pub use server::tls;

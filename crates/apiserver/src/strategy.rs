@@ -164,6 +164,11 @@ pub trait Strategy: Send + Sync + 'static {
     fn selectable_field(&self, _object: &Value, _label: &str) -> String {
         String::new()
     }
+    /// Whether a write may keep a core busy for milliseconds though body and object are short: because it multiplies lists,
+    /// compiles, or evaluates rules. Such requests are worked on in the pool for heavy work ([`crate::work`]).
+    fn is_heavy(&self) -> bool {
+        false
+    }
     /// The cells of a Table row, one for each column of the version that is asked for.
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
 }

@@ -62,7 +62,7 @@ impl<'a> Scope<'a> {
         GroupResource { group: &self.row.resource.group, resource: &self.row.resource.plural }
     }
 
-    pub(super) fn key(&self, name: &str) -> Arc<str> {
+    pub(crate) fn key(&self, name: &str) -> Arc<str> {
         join_key(&self.row.storage_prefix, self.namespace, name)
     }
 

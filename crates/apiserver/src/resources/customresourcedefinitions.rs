@@ -64,6 +64,11 @@ struct Definitions {
 }
 
 impl Strategy for Definitions {
+    /// Patterns and rules are compiled and priced.
+    fn is_heavy(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let stored = storage_version(object).map(str::to_string);
         let spec = meta::child_mut(meta::as_map_mut(object), "spec");

@@ -372,6 +372,11 @@ impl Objects {
 }
 
 impl Strategy for Objects {
+    /// Rules are evaluated, for up to the budget that the API allows them.
+    fn is_heavy(&self) -> bool {
+        self.kind.versions.values().any(|version| version.rules.is_some())
+    }
+
     fn default(&self, object: &mut Value) {
         // The version that the object names, which on a write is that of the path: `validate_type` refuses any
         // other.

@@ -11,13 +11,18 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;
 
+/// The group of Leases.
+pub(crate) const GROUP: &str = "coordination.k8s.io";
+/// Their name in paths.
+pub(crate) const PLURAL: &str = "leases";
+
 /// The row of Leases.
 pub(crate) fn resource() -> Resource {
     let kind = StoredKind {
-        group: "coordination.k8s.io",
+        group: GROUP,
         version: "v1",
         kind: "Lease",
-        plural: "leases",
+        plural: PLURAL,
         definition: "io.k8s.api.coordination.v1.Lease",
         namespaced: true,
         short_names: &[],

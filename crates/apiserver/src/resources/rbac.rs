@@ -86,6 +86,11 @@ struct Roles {
 }
 
 impl Strategy for Roles {
+    /// Groups × resources × verbs are compared with what the user may do.
+    fn is_heavy(&self) -> bool {
+        true
+    }
+
     fn admit(&self, ctx: &Context<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         // Nobody grants what they do not have themselves. This is admission and not validation: it depends on who
         // asks, and its refusal is 403.
@@ -192,6 +197,11 @@ struct Bindings {
 }
 
 impl Strategy for Bindings {
+    /// All rules of the role are compared with what the user may do.
+    fn is_heavy(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let object = meta::as_map_mut(object);
         let role_ref = meta::child_mut(object, "roleRef");

@@ -11,8 +11,8 @@
 //! the body has another account's UID; validation of the spec; the bound object; the token.
 
 use super::token_review::{member, object, strings};
-use crate::signing::SigningThreads;
 use crate::strategy::{Action, ActionRequest, Context, Handler, Subresource};
+use crate::work::{Flow, Pool, PoolLimits};
 use async_trait::async_trait;
 use fleetpass_apimachinery::Lister;
 use fleetpass_apimachinery::field::{self, ErrorList, Path, go_quote};
@@ -36,14 +36,19 @@ const DEFAULT_EXPIRATION_SECONDS: i64 = 3600;
 
 struct TokenRequest {
     accounts: Arc<ServiceAccounts>,
-    signing: SigningThreads,
+    signing: Pool,
 }
 
 /// The action: issues tokens with the keys and lifetimes of `accounts`.
 ///
-/// RSA signatures are made on threads of their own; ECDSA takes a small fraction of their time and is done in place.
+/// RSA signatures are made on threads of their own, in turn for those who ask; ECDSA takes a small fraction of their time and is
+/// done in place. An RSA signature keeps a core busy for up to a millisecond, which would stall all connections of a thread. Under
+/// load these threads never sleep, so nothing is spent on waking them, and other requests stay quick, because the operating system
+/// shares the cores between them and the threads of connections.
 pub(crate) fn action(accounts: Arc<ServiceAccounts>) -> Arc<dyn Action> {
-    Arc::new(TokenRequest { accounts, signing: SigningThreads::default() })
+    // How many wait is bounded by the limit of requests that write.
+    let limits = PoolLimits { tasks: usize::MAX, tasks_of_flow: usize::MAX, gives_way: false };
+    Arc::new(TokenRequest { accounts, signing: Pool::new("signing", limits) })
 }
 
 /// The `token` subresource; `schema` is that of TokenRequest.
@@ -97,7 +102,7 @@ impl Action for TokenRequest {
         let signer = self.accounts.ring().signer(ctx.now).cloned();
         let signer =
             signer.ok_or_else(|| Status::internal("failed to generate token: there is no signing key"))?;
-        let token = self.sign(signer, grant.claims).await?;
+        let token = self.sign(Flow::of(ctx.user), signer, grant.claims).await?;
         // Only now: the audit log must not name a credential that was never issued.
         notes.annotate(ISSUED_CREDENTIAL_ID, issued);
 
@@ -125,13 +130,18 @@ impl Action for TokenRequest {
 }
 
 impl TokenRequest {
-    async fn sign(&self, key: Arc<SigningKey>, claims: Claims) -> Result<SecretString, Status> {
+    async fn sign(
+        &self,
+        flow: Flow<'_>,
+        key: Arc<SigningKey>,
+        claims: Claims,
+    ) -> Result<SecretString, Status> {
         let failed = |why: String| Status::internal(format!("failed to generate token: {why}"));
         if !key.is_slow() {
             return key.sign(&claims).map_err(|error| failed(error.to_string()));
         }
         // If the client goes away now, this future is dropped and the job is skipped when its turn comes, unsigned.
-        let signed = self.signing.run(move || key.sign(&claims)).await;
+        let signed = self.signing.run(flow, move || key.sign(&claims)).await;
         signed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 }

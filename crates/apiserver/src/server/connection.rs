@@ -2,13 +2,13 @@
 //!
 //! Most requests are answered faster than another thread could be woken for them, and answers that are ready at the same
 //! time share a TLS record and a write to the socket ([`super::coalesce`]). So all requests of a connection are polled by the
-//! connection's own task, on one thread. A request that may keep the thread busy calls [`offload`] and goes on in a task of
-//! its own on the main runtime, so that the others on the connection do not wait for it.
+//! connection's own task, on one thread. A request that may keep the thread busy calls [`super::offload::offload`] and goes on
+//! in the pool for heavy work, so that the others on the connection do not wait for it.
 //!
 //! # Cancellation
 //!
 //! Whatever runs here may be dropped at any `.await`: hyper drops the future of a request when its client resets the stream
-//! or goes away, and dropping an offloaded one aborts its task. Handlers must therefore be safe to drop at every await point;
+//! or goes away, and dropping an offloaded one cancels its task. Handlers must therefore be safe to drop at every await point;
 //! a write that has been handed to the store may be carried out all the same, and the audit log hears of the request when its
 //! trail is dropped ([`crate::audit`]).
 
@@ -16,119 +16,14 @@ use super::coalesce::Coalesced;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::runtime::Handle;
-use tokio::task::JoinError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-
-/// What this thread is polling right now.
-///
-/// A thread-local, because [`offload`] is called deep inside a handler and has to reach the [`ResponseFuture`] that polls it,
-/// and a future can be handed nothing from above but its waker. It is only ever set for the duration of one poll.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Nothing that belongs to a connection: another task, or a request that was offloaded already.
-    Elsewhere,
-    /// A request, in the task of its connection.
-    Connection,
-    /// The same, and it has called [`offload`] during this poll.
-    Leaving,
-}
-
-thread_local! {
-    static PLACE: Cell<Place> = const { Cell::new(Place::Elsewhere) };
-}
-
-/// Moves the rest of the request to a task of its own on the main runtime, if the connection's task polls it now. Elsewhere
-/// (a request in process, or one that was moved already) it does nothing.
-pub(super) async fn offload() {
-    let mut asked = false;
-    poll_fn(|_| {
-        if asked || PLACE.get() != Place::Connection {
-            return Poll::Ready(());
-        }
-        asked = true;
-        PLACE.set(Place::Leaving);
-        // `Pending` without registering the waker: `ResponseFuture::poll` sees `Leaving` and spawns the future, and a
-        // spawned task is always polled at least once.
-        Poll::Pending
-    })
-    .await;
-}
-
-/// The answer to one request: made in the connection's task at first, on the main runtime after [`offload`].
-pub(super) enum ResponseFuture<F: Future> {
-    /// Polled by the connection's task; the handle is that of the main runtime.
-    Inline(Pin<Box<F>>, Handle),
-    /// Polled by a task of its own. Aborted when this is dropped, so that a client who goes away ends an offloaded request
-    /// as it ends any other.
-    Spawned(AbortOnDropHandle<F::Output>),
-    /// Neither: for a moment while it moves, and for good when the main runtime has shut down.
-    Gone,
-}
-
-impl<F: Future> ResponseFuture<F> {
-    /// Boxed, because hyper's future of a request has room for the larger of making the answer and sending its body, for as
-    /// long as the body is sent; for a watch that is hours.
-    pub(super) fn new(future: F, main: Handle) -> Self {
-        Self::Inline(Box::pin(future), main)
-    }
-}
-
-impl<F> Future for ResponseFuture<F>
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        if let Self::Inline(future, _) = &mut *self {
-            let (polled, leaves) = poll_in_place(future.as_mut(), cx);
-            if polled.is_ready() || !leaves {
-                return polled;
-            }
-            // The boxed future moves without being moved in memory: pinning holds.
-            if let Self::Inline(future, main) = std::mem::replace(&mut *self, Self::Gone) {
-                *self = Self::Spawned(AbortOnDropHandle::new(main.spawn(future)));
-            }
-        }
-        let Self::Spawned(task) = &mut *self else { return Poll::Pending };
-        match ready!(Pin::new(task).poll(cx)).map_err(JoinError::try_into_panic) {
-            Ok(output) => Poll::Ready(output),
-            // A panic has the same effect wherever it happens: it ends the connection that the request came on.
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // Cancelled, and not by us: the main runtime is shutting down. There will be no answer, and the connection ends
-            // with the runtime.
-            Err(Err(_)) => {
-                *self = Self::Gone;
-                Poll::Pending
-            }
-        }
-    }
-}
-
-/// Polls a future, and says whether it called [`offload`] meanwhile.
-fn poll_in_place<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> (Poll<F::Output>, bool) {
-    /// Resets the thread-local on unwinding too: otherwise the next, unrelated future that this thread polls would be
-    /// taken for a request of a connection.
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            PLACE.set(Place::Elsewhere);
-        }
-    }
-    let _reset = Reset;
-    PLACE.set(Place::Connection);
-    let polled = future.poll(cx);
-    (polled, PLACE.get() == Place::Leaving)
-}
 
 /// What hyper makes of one HTTP/2 request: it calls the service and writes the answer's frames.
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -150,6 +45,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
 /// How many requests may end before the connection is polled again to write their answers. Until then their frames wait in
 /// a buffer of the connection, which keeps the capacity that it once needed.
 const MAX_ENDED_PER_POLL: usize = 4;
+
+/// How long a connection may keep its thread before the others on it get their turn. Hundreds of requests may be under way on
+/// one connection, and each that ends may let hyper read the next: without a bound, one client could hold the thread.
+const TURN: Duration = Duration::from_millis(2);
 
 /// Drives a connection of hyper and all its requests until it ends. What they write is sent once none of them can go on for
 /// now. When `stop` is cancelled, `close` begins hyper's graceful shutdown: no new requests, those under way are answered.
@@ -179,6 +78,7 @@ where
         // Requests and connection feed each other: a request that ends gives the connection frames to write, the connection
         // reads frames that start requests or wake them. So both are polled in turn until neither makes progress; only then is
         // what was written sent, in as few records as possible.
+        let began = Instant::now();
         loop {
             // `all` stops at the first poll that ends no request: each of them has been polled then, as far as it was woken.
             let ended = (0..MAX_ENDED_PER_POLL).all(|_| streams.poll_next_unpin(cx) == Poll::Ready(Some(())));
@@ -195,6 +95,10 @@ where
                 break;
             }
             streams.extend(arrived);
+            if began.elapsed() > TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
         }
         // If the socket takes only a part, or fails, the waker is registered and this task is polled again.
         let _ = io.poll_send(cx);
@@ -213,8 +117,6 @@ mod tests {
     use hyper::server::conn::http2;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use std::convert::Infallible;
-    use std::sync::mpsc;
-    use std::time::Duration;
     use tokio::task::JoinHandle;
 
     type Client = SendRequest<Full<Bytes>>;
@@ -230,8 +132,7 @@ mod tests {
         let (here, there) = tokio::io::duplex(1 << 16);
         let server = tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let answered =
-                    ResponseFuture::new(answer(request.uri().path().to_owned()), Handle::current());
+                let answered = answer(request.uri().path().to_owned());
                 async move {
                     answered.await;
                     Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
@@ -253,50 +154,29 @@ mod tests {
         client.send_request(request).await.unwrap().status().as_u16()
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn what_steps_aside_does_not_keep_the_others_waiting() {
-        let (release, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
-        let answer = move |path: String| {
-            let held = held.clone();
-            async move {
-                if path == "/long" {
-                    offload().await;
-                    // Keeps the thread, as a long computation does.
-                    held.lock().recv().unwrap();
-                }
-            }
+    #[tokio::test]
+    async fn a_connection_with_much_to_do_lets_others_on_its_thread() {
+        let answer = |_| async {
+            // Longer than a turn, as a clock that jumps would make it too.
+            let began = Instant::now();
+            while began.elapsed() <= TURN {}
         };
         let (client, _server) = connect(answer, CancellationToken::new()).await;
-        let long = tokio::spawn(get(client.clone(), "/long"));
-        for _ in 0..20 {
-            assert_eq!(get(client.clone(), "/short").await, 200);
-        }
-        assert!(!long.is_finished());
-        release.send(()).unwrap();
-        assert_eq!(long.await.unwrap(), 200);
-    }
-
-    #[test]
-    fn what_steps_aside_goes_on_in_the_main_runtime() {
-        let main = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let own = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let here = || std::thread::current().id();
-        let (before, after) = own.block_on(ResponseFuture::new(
+        let answered = Arc::new(Mutex::new(0));
+        let requests = (0..40).map(|_| {
+            let (client, answered) = (client.clone(), answered.clone());
             async move {
-                let before = here();
-                offload().await;
-                (before, here())
-            },
-            main.handle().clone(),
-        ));
-        assert_eq!(before, here());
-        assert_ne!(after, here());
-    }
-
-    #[tokio::test]
-    async fn aside_of_no_connection_there_is_nothing_to_do() {
-        tokio::time::timeout(Duration::from_secs(60), offload()).await.unwrap();
+                assert_eq!(get(client, "/").await, 200);
+                *answered.lock() += 1;
+            }
+        });
+        let requests = tokio::spawn(futures::future::join_all(requests));
+        // All on one thread: this task gets its turn while they are under way, though none of them ever waits.
+        while *answered.lock() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(*answered.lock() < 40);
+        requests.await.unwrap();
     }
 
     #[tokio::test]
@@ -332,7 +212,5 @@ mod tests {
         let request = Request::get("http://server/bad").body(Full::default()).unwrap();
         assert!(bad.send_request(request).await.is_err());
         assert!(server.await.unwrap_err().is_panic());
-        // This thread polled it, and is not taken for the connection's any longer.
-        tokio::time::timeout(Duration::from_secs(60), offload()).await.unwrap();
     }
 }

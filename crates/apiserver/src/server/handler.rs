@@ -3,23 +3,33 @@
 //! The order is that of kube-apiserver's handler chain (`DefaultBuildHandlerChain` in `k8s.io/apiserver/pkg/server/config.go`),
 //! because clients see it: which of two faults is reported, and what the audit log says of a request that is refused.
 //!
+//! ```text
+//! handle ── on the connection's thread: the deadline, the audit event, the head of the answer
+//!   └─ answer ── there too, until it is known to be heavy; then in the pool, in the flow of its user
+//! ```
+//!
+//! The deadline is kept by who does not do the work: however busy the pool is, the client is answered 504 in time.
+//!
 //! # What a dropped future leaves behind
 //!
-//! The future of [`handle`] is dropped when the client goes away, and that of [`answer`] also when the deadline passes.
-//! Nothing in them needs to be finished: a commit that the store has accepted is carried out without us, and whatever has to
-//! happen in any case is tied to a value that is dropped: [`Measured`](super::metrics::Measured) counts down the requests under
-//! way, [`Trail`] leaves the audit event, the permit gives the slot back.
+//! The future of [`handle`] is dropped when the client goes away, and that of [`answer`] also when the deadline passes; in the
+//! pool that happens at its next await. Nothing in them needs to be finished: a commit that the store has accepted is carried
+//! out without us, and whatever has to happen in any case is tied to a value that is dropped:
+//! [`Measured`](super::metrics::Measured) counts down the requests under way, [`Trail`] leaves the audit event, the slot is given back.
 
 use super::body::{self, Body, BoxError, Content};
 use super::context::RequestContext;
+use super::limits::Slot;
 use super::listener::Peer;
+use super::offload::Movable;
 use super::render;
 use super::reply::{Failure, Reply};
 use super::state::ServerState;
-use super::{compression, connection, documents, limits, nonresource, resource, warning};
+use super::{compression, documents, limits, nonresource, offload, resource, warning};
 use crate::alias::{self, Alias};
 use crate::audit::event::{self, DECISION, Notes, Outcome, REASON};
 use crate::audit::trail::Trail;
+use crate::work::{Flow, Full};
 use bytes::Bytes;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::{ALL_UNAUTHENTICATED, UserInfo};
@@ -31,9 +41,12 @@ use futures::FutureExt;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -44,21 +57,33 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 #[derive(Debug, Clone)]
 pub(crate) struct InProcess(pub Arc<UserInfo>);
 
-/// What is kept of a request until it is answered, whatever becomes of it. It is owned by [`handle`] and only lent to the
-/// future of [`answer`], which is dropped at the deadline: the log, the metrics and the audit log need to hear of such a
-/// request too.
-struct InFlight<'a> {
+/// What is known of a request until it is answered, whatever becomes of it: shared by [`handle`] and the future of [`answer`].
+/// The latter fills it in, and is dropped at the deadline, perhaps in the middle of it; the log, the metrics and the audit log
+/// need to hear of such a request too.
+///
+/// The lock is hardly ever contended, and never held across an await: only when the deadline passes while the pool works do two
+/// threads look at the same request.
+type Shared = Arc<Mutex<InFlight>>;
+
+struct InFlight {
     started: Instant,
+    /// When the client has to have the head of its answer.
+    deadline: Instant,
     /// The span of all debug lines of this request.
     span: Span,
-    measured: super::metrics::Measured<'a>,
+    measured: super::metrics::Measured,
     trail: Trail,
-    /// Of `--max-requests-inflight`. Held until the answer is made, not until it is sent: a slow reader or a watch must not use
-    /// up what is meant to bound our work.
-    slot: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
-impl InFlight<'_> {
+/// What [`answer`] came to.
+struct Answered {
+    result: Result<Reply, Failure>,
+    /// Of `--max-requests-inflight`. Held until the answer is made, not until it is sent: a slow reader or a watch must not use
+    /// up what is meant to bound our work.
+    slot: Option<Slot>,
+}
+
+impl InFlight {
     /// Notes what the request asks for (`RequestInfo`), as soon as its path has been parsed.
     fn resolved(&mut self, info: &RequestInfo) {
         self.measured.resolved(info);
@@ -92,28 +117,31 @@ where
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).map(String::from);
     let id = event::requested_id(&parts.headers).unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let mut in_flight = InFlight {
+    let span = span(&id);
+    let in_flight = Arc::new(Mutex::new(InFlight {
         started,
-        span: span(&id),
-        measured: super::metrics::Measured::begin(&state.metrics),
+        // One deadline for all verbs (`filters/request_deadline.go`): the future that it bounds ends when the head of the
+        // answer is made. The stream of a watch is made after that, with an end of its own.
+        deadline: started + state.limits.timeout,
+        span: span.clone(),
+        measured: super::metrics::Measured::begin(state.metrics.clone()),
         trail: trail(state, &parts, &id),
-        slot: None,
-    };
-    // One deadline for all verbs (`filters/request_deadline.go`): the future that it bounds ends when the head of the answer
-    // is made. The stream of a watch is made after that, with an end of its own.
-    let span = in_flight.span.clone();
-    // Pinned where it is made: it is kilobytes, and each wrapper below would move it once more, for every request.
-    let answered = {
-        let answer = pin!(answer(state, parts, body, &mut in_flight));
-        let answer = AssertUnwindSafe(answer.instrument(span)).catch_unwind();
-        tokio::time::timeout_at(started + state.limits.timeout, answer).await
-    };
-    let (result, panicked) = match answered {
-        Ok(Ok(result)) => (result, false),
+    }));
+    let answer = answer(state.clone(), parts, body, in_flight.clone()).instrument(span.clone());
+    let answered = in_time(Movable::new(AssertUnwindSafe(answer).catch_unwind()), &in_flight).await;
+    let (result, panicked, slot) = match answered {
+        Some(Ok(Answered { result, slot })) => (result, false, slot),
         // `WithPanicRecovery`: the panic costs this request its answer and nothing else. Objects change only by commits, which
         // a panic cannot halve, and a lock that it unwinds through is released, not poisoned.
-        Ok(Err(_)) => (Err(Status::internal("the server panicked; its log says where").into()), true),
-        Err(_) => (Err(limits::timed_out().into()), false),
+        Some(Err(_)) => (Err(Status::internal("the server panicked; its log says where").into()), true, None),
+        None => (Err(limits::timed_out().into()), false, None),
+    };
+    let result = match result {
+        // In the form in which API Priority and Fairness refuses, which is no `Status`.
+        Err(failure) if failure.status == limits::overloaded() => {
+            Ok(Reply::too_many_requests().warned(failure.warnings))
+        }
+        result => result,
     };
     let outcome = match &result {
         _ if panicked => Outcome::Panicked,
@@ -121,9 +149,13 @@ where
         Err(failure) => Outcome::Refused(failure.status.clone()),
     };
     let mut reply = result.unwrap_or_else(|failure| error_reply(&failure, accept.as_deref()));
-    let InFlight { span, measured, mut trail, slot, .. } = in_flight;
-    span.in_scope(|| tracing::debug!(code = reply.code, took = ?started.elapsed(), "answered"));
-    measured.end(reply.code, started.elapsed());
+    let took = started.elapsed();
+    span.in_scope(|| tracing::debug!(code = reply.code, ?took, "answered"));
+    let mut trail = {
+        let mut in_flight = in_flight.lock();
+        in_flight.measured.end(reply.code, took);
+        std::mem::replace(&mut in_flight.trail, Trail::none())
+    };
     let streams = matches!(reply.body, Content::Stream(_));
     // The answer waits until its audit event is in the log's queue (blocking mode). The slot is held meanwhile: if the log is
     // slow, fewer requests are let in.
@@ -146,12 +178,44 @@ fn trail(state: &ServerState, parts: &http::request::Parts, id: &str) -> Trail {
     Trail::begin(log.clone(), state.registry.clock().clone(), context)
 }
 
-/// From the head of a request to its answer. The order of the steps matters; each says why it stands where it does.
+/// What a future gives, or `None` if the deadline of its request passes first. The deadline may be brought forward meanwhile.
+async fn in_time<F: Future + Unpin>(mut future: F, in_flight: &Shared) -> Option<F::Output> {
+    let mut deadline = pin!(tokio::time::sleep_until(in_flight.lock().deadline));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let due = in_flight.lock().deadline;
+        if deadline.deadline() != due {
+            deadline.as_mut().reset(due);
+        }
+        deadline.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
 async fn answer<B>(
+    state: Arc<ServerState>,
+    parts: http::request::Parts,
+    body: B,
+    in_flight: Shared,
+) -> Answered
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut slot = None;
+    let result = step_by_step(&state, parts, body, &in_flight, &mut slot).await;
+    Answered { result, slot }
+}
+
+/// From the head of a request to its answer. The order of the steps matters; each says why it stands where it does.
+async fn step_by_step<B>(
     state: &Arc<ServerState>,
     parts: http::request::Parts,
     body: B,
-    in_flight: &mut InFlight<'_>,
+    in_flight: &Shared,
+    slot: &mut Option<Slot>,
 ) -> Result<Reply, Failure>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -167,11 +231,11 @@ where
         Some(Alias::NamespaceInBody) => {
             // The namespace is in the body, so authorization has to wait until that is read. Strangers can be refused without:
             // they must not make us buffer and parse megabytes.
-            let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.trail)?;
+            let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.lock().trail)?;
             if user.in_group(ALL_UNAUTHENTICATED) {
                 let info = RequestInfo::parse(parts.method.as_str(), &alias::collection_of_all(), &query);
-                in_flight.resolved(&info);
-                let notes = in_flight.trail.notes();
+                in_flight.lock().resolved(&info);
+                let notes = in_flight.lock().trail.notes();
                 authorize(state, &attributes(&info, &user), &notes)
                     .map_err(|status| Failure { status, warnings })?;
             }
@@ -179,61 +243,68 @@ where
                 Some(body) => body::read(body).await?,
                 None => Bytes::new(),
             };
+            if bytes.len() > offload::HEAVY_BYTES {
+                offload::step_aside(state, &user).await?;
+            }
             let path = resource::collection_of_alias(&bytes, &parts.headers)?;
             known_body = Some(bytes);
             path
         }
     };
     let info = RequestInfo::parse(parts.method.as_str(), &path, &query);
-    in_flight.resolved(&info);
+    in_flight.lock().resolved(&info);
     // A malformed `timeout` is refused even without credentials: `WithRequestDeadline` stands before authentication.
-    let client_timeout = limits::requested_timeout(&info, &query)?;
-    let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.trail)?;
+    if let Some(timeout) = limits::requested_timeout(&info, &query)? {
+        let mut in_flight = in_flight.lock();
+        in_flight.deadline = in_flight.deadline.min(in_flight.started + timeout);
+    }
+    let (user, warnings) = authenticate(state, &parts, now, &mut in_flight.lock().trail)?;
     // Warnings of authentication (an extra space in the header) go with every answer from here on, refusals too.
     let failed = |status: Status| Failure { status, warnings: warnings.clone() };
     // After authentication: whether somebody may impersonate is decided for the user who really asks. The user that comes out
     // is the one whom authorization, admission and handlers see.
-    let user = impersonate(state, &parts.headers, &info, user, &mut in_flight.trail).map_err(failed)?;
-    let (method, headers, notes) = (parts.method, parts.headers, in_flight.trail.notes());
+    let user =
+        impersonate(state, &parts.headers, &info, user, &mut in_flight.lock().trail).map_err(failed)?;
+    let (method, headers, notes) = (parts.method, parts.headers, in_flight.lock().trail.notes());
     let mut context = RequestContext { info, query, method, headers, user, now, notes };
     // Gone before any handler can see them, so that nothing acts on them twice.
     impersonation::remove_headers(&mut context.headers);
     authorize(state, &attributes(&context.info, &context.user), &context.notes).map_err(failed)?;
     // kube-apiserver has its limit before authorization. Here authorization is a look into memory that never waits, and who
     // may not do anything must not be able to occupy slots.
-    match state.limits.acquire(&context) {
-        Ok(slot) => in_flight.slot = slot,
-        Err(limits::Full) => return Ok(Reply::too_many_requests().warned(warnings)),
-    }
+    let flow = Flow::of(&context.user);
+    *slot = state.limits.acquire(&context.info, flow).map_err(|Full| {
+        state.metrics.refused(flow);
+        failed(limits::overloaded())
+    })?;
+    let user = context.user.clone();
     // Reading is lazy: a handler first checks verb, media types and whatever else it can tell from the head, and a body that
     // is refused is never read.
     let read = async move {
-        match (known_body, body) {
-            (Some(bytes), _) => Ok(bytes),
-            (None, Some(body)) => body::read(body).await,
-            (None, None) => Ok(Bytes::new()),
+        let bytes = match (known_body, body) {
+            (Some(bytes), _) => bytes,
+            (None, Some(body)) => body::read(body).await?,
+            (None, None) => Bytes::new(),
+        };
+        if bytes.len() > offload::HEAVY_BYTES {
+            offload::step_aside(state, &user).await?;
         }
+        Ok(bytes)
     };
     let served = async {
         // Before the work begins, so that other requests on this connection go on meanwhile.
         if is_expensive(&context.info) {
-            connection::offload().await;
+            offload::step_aside(state, &context.user).await?;
         }
         let mut reply = serve(state, &context, read).await?;
         compression::compress(&mut reply, &context.headers).await;
         Ok(reply)
     };
-    let result = match client_timeout {
-        None => served.await,
-        Some(client_timeout) => tokio::time::timeout_at(in_flight.started + client_timeout, served)
-            .await
-            .unwrap_or_else(|_| Err(limits::timed_out().into())),
-    };
-    with_warnings(warnings, result)
+    with_warnings(warnings, served.await)
 }
 
 /// Whether the answer may keep a core busy for milliseconds: encoding a list of thousands of objects, building an OpenAPI
-/// document. All other verbs deal with single objects.
+/// document. For all other verbs that depends on the sizes of bodies and objects.
 fn is_expensive(info: &RequestInfo) -> bool {
     matches!(info.verb.as_str(), "list" | "deletecollection") || documents::is_path(&info.path)
 }
@@ -246,7 +317,7 @@ async fn serve(
     if context.info.is_resource {
         resource::serve(state, context, read).await
     } else if documents::is_path(&context.info.path) {
-        documents::serve(state, context).await.map_err(Failure::from)
+        documents::serve(state, context).map_err(Failure::from)
     } else {
         nonresource::serve(state, context).map_err(Failure::from)
     }
@@ -411,4 +482,54 @@ fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
         headers.insert(name, value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::metrics::{Measured, Metrics};
+    use crate::work::{Pool, PoolLimits};
+    use std::time::Duration;
+
+    fn in_flight(timeout: Duration) -> Shared {
+        let started = Instant::now();
+        let measured = Measured::begin(Arc::new(Metrics::new(None)));
+        let (span, trail) = (span("id"), Trail::none());
+        Arc::new(Mutex::new(InFlight { started, deadline: started + timeout, span, measured, trail }))
+    }
+
+    #[tokio::test]
+    async fn the_deadline_is_kept_though_the_pool_is_busy() {
+        let pool = Pool::new("test", PoolLimits { tasks: 1_000, tasks_of_flow: 1_000, gives_way: true });
+        let user = UserInfo { name: "alice".into(), ..UserInfo::default() };
+        // More than there are threads, which all wait for the channel's end.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let busy: Vec<_> = (0..2 * threads)
+            .map(|_| {
+                let held = held.clone();
+                pool.admit(Flow::of(&user)).unwrap().spawn(async move { held.lock().recv().is_err() })
+            })
+            .collect();
+        let waits = pool.admit(Flow::of(&user)).unwrap().spawn(async { Some(1) });
+        assert_eq!(in_time(waits, &in_flight(Duration::from_millis(5))).await, None);
+        drop(release);
+        assert!(futures::future::join_all(busy).await.into_iter().all(|done| done == Some(true)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_want_its_answer_earlier() {
+        let shared = in_flight(Duration::from_secs(60));
+        let began = Instant::now();
+        let future = Box::pin(async {
+            tokio::task::yield_now().await;
+            shared.lock().deadline = began + Duration::from_secs(1);
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(in_time(future, &shared).await, None);
+        // The clock stands still but for timers.
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        assert_eq!(in_time(std::future::ready(1), &shared).await, Some(1));
+    }
 }

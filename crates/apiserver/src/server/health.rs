@@ -20,6 +20,12 @@ pub(super) struct Health {
     ready: Vec<Check>,
 }
 
+/// Whether a path is answered by [`Health::answer`].
+pub(super) fn is_path(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next();
+    matches!(first, Some("healthz" | "livez" | "readyz"))
+}
+
 /// The text of an answer and its status code.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HealthAnswer {

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::coalesce::Coalesced;
-use super::connection::{self, ResponseFuture, StreamExecutor};
+use super::connection::{self, StreamExecutor};
 use super::reactors::Reactors;
 use fleetpass_auth::authn::ClientCertificate;
 use http::{Request, Response};
@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -45,8 +44,7 @@ pub(super) struct Peer {
 }
 
 /// Serves until `stop`, then lets requests under way end, for at most [`GRACE`]. `handle` answers one request; it finds the
-/// [`Peer`] in the request's extensions. Connections run on the threads of [`Reactors`]; the runtime that this is called on is
-/// the main one, where offloaded requests run.
+/// [`Peer`] in the request's extensions. Connections run on the threads of [`Reactors`].
 pub(super) async fn serve<F, R>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -59,7 +57,6 @@ pub(super) async fn serve<F, R>(
     let acceptor = TlsAcceptor::from(tls);
     let connections = TaskTracker::new();
     let mut reactors = Reactors::start();
-    let main = Handle::current();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Before `accept`, not after it: a connection that was accepted has to be served.
@@ -77,7 +74,6 @@ pub(super) async fn serve<F, R>(
             () = stop.cancelled() => break,
         };
         let (acceptor, handle, stop) = (acceptor.clone(), handle.clone(), stop.clone());
-        let main = main.clone();
         // A tokio socket is registered with the runtime that accepted it. Unregister it here and register it with the
         // runtime of its thread, or each of its wake-ups would take a detour over this one.
         let stream = stream.into_std();
@@ -85,7 +81,7 @@ pub(super) async fn serve<F, R>(
             // Freed when the connection ends, however it ends.
             let _slot = slot;
             match stream.and_then(TcpStream::from_std) {
-                Ok(stream) => serve_connection(stream, address, acceptor, handle, stop, main).await,
+                Ok(stream) => serve_connection(stream, address, acceptor, handle, stop).await,
                 Err(error) => tracing::warn!(%address, %error, "cannot take a connection"),
             }
         };
@@ -129,7 +125,6 @@ async fn serve_connection<F, R>(
     acceptor: TlsAcceptor,
     handle: F,
     stop: CancellationToken,
-    main: Handle,
 ) where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
@@ -144,7 +139,9 @@ async fn serve_connection<F, R>(
     let peer = Peer { address, certificate };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        let answer = ResponseFuture::new(handle(request), main.clone());
+        // Boxed, because hyper's future of a request has room for the larger of making the answer and sending its body, for as
+        // long as the body is sent; for a watch that is hours.
+        let answer = Box::pin(handle(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");

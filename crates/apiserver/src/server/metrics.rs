@@ -1,12 +1,16 @@
 //! Prometheus metrics of the server, under the names that kube-apiserver gives them.
 
+use crate::work::{Flow, FlowId, FlowLoad};
 use fleetpass_apimachinery::RequestInfo;
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -27,6 +31,15 @@ struct DurationLabels {
     subresource: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlowLabels {
+    flow: String,
+}
+
+/// So many flows have a time series of their own; users beyond share one. Who can ask for certificates can make any number of
+/// users, and a time series is kept for ever.
+const MAX_FLOWS: usize = 500;
+
 /// The metrics of one server.
 pub(super) struct Metrics {
     registry: Registry,
@@ -34,6 +47,9 @@ pub(super) struct Metrics {
     durations: Family<DurationLabels, Histogram>,
     under_way: Gauge,
     pub(super) watches: Gauge,
+    refused: Family<FlowLabels, Counter>,
+    /// The flows that `refused` has a time series for.
+    refused_flows: Mutex<HashSet<FlowId>>,
 }
 
 fn buckets() -> Histogram {
@@ -61,14 +77,29 @@ impl Metrics {
         );
         registry.register("apiserver_current_requests", "Requests under way", under_way.clone());
         registry.register("apiserver_longrunning_requests", "Watches under way", watches.clone());
+        let refused = Family::default();
+        registry.register(
+            "apiserver_flow_refused_requests",
+            "Requests that were answered 429, by flow: a user, or the service accounts of a namespace",
+            refused.clone(),
+        );
         if let Some(log) = audit {
             log.register(&mut registry);
         }
-        Self { registry, requests, durations, under_way, watches }
+        Self { registry, requests, durations, under_way, watches, refused, refused_flows: Mutex::default() }
     }
 
-    /// The exposition text, with how many objects each resource has.
-    pub(super) fn text(&self, counts: &[(String, usize)]) -> String {
+    /// A request of a flow was answered 429.
+    pub(super) fn refused(&self, flow: Flow<'_>) {
+        let mut known = self.refused_flows.lock();
+        let shown = known.contains(&flow.id) || (known.len() < MAX_FLOWS && known.insert(flow.id));
+        drop(known);
+        let flow = if shown { flow.name } else { "other" }.to_owned();
+        self.refused.get_or_create(&FlowLabels { flow }).inc();
+    }
+
+    /// The exposition text, with how many objects each resource has, and what each flow has to do in the pool for heavy work.
+    pub(super) fn text(&self, counts: &[(String, usize)], loads: &[FlowLoad]) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut out, &self.registry);
@@ -83,6 +114,7 @@ impl Metrics {
             };
             objects.push_str(&format!("apiserver_resource_objects{{resource=\"{resource}\"}} {count}\n"));
         }
+        objects.push_str(&flow_loads(loads));
         // OpenMetrics ends with this line; nothing may come after it.
         match out.rfind("# EOF") {
             Some(at) => out.insert_str(at, &objects),
@@ -92,15 +124,36 @@ impl Metrics {
     }
 }
 
+/// The lines of what flows have to do. Made when they are asked for, so that a flow that has ended leaves nothing behind; at
+/// most as many as the pool has tasks.
+fn flow_loads(loads: &[FlowLoad]) -> String {
+    let mut out = String::new();
+    type Value = fn(&FlowLoad) -> usize;
+    let families: [(&str, &str, Value); 2] = [
+        ("queued", "Heavy requests that wait for their flow's turn.", |load| load.queued),
+        ("running", "Heavy requests that are worked on, or wait for something else.", |load| load.running),
+    ];
+    for (name, help, value) in families {
+        let name = format!("apiserver_flow_{name}_requests");
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        for load in loads {
+            // The escapes of label values in the exposition formats; users' names may hold anything.
+            let flow = load.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            out.push_str(&format!("{name}{{flow=\"{flow}\"}} {}\n", value(load)));
+        }
+    }
+    out
+}
+
 /// One request that is measured.
-pub(super) struct Measured<'a> {
-    metrics: &'a Metrics,
+pub(super) struct Measured {
+    metrics: Arc<Metrics>,
     labels: DurationLabels,
     version: String,
 }
 
-impl<'a> Measured<'a> {
-    pub(super) fn begin(metrics: &'a Metrics) -> Self {
+impl Measured {
+    pub(super) fn begin(metrics: Arc<Metrics>) -> Self {
         metrics.under_way.inc();
         let labels = DurationLabels {
             verb: String::new(),
@@ -147,8 +200,36 @@ impl<'a> Measured<'a> {
     }
 }
 
-impl Drop for Measured<'_> {
+impl Drop for Measured {
     fn drop(&mut self) {
         self.metrics.under_way.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_shown_with_what_they_do() {
+        let load = |name: &str, queued, running| FlowLoad { name: name.into(), queued, running };
+        let text = flow_loads(&[load("alice", 3, 1), load("a\"b\\c\nd", 0, 2)]);
+        assert!(text.contains("apiserver_flow_queued_requests{flow=\"alice\"} 3\n"), "{text}");
+        assert!(text.contains("apiserver_flow_running_requests{flow=\"a\\\"b\\\\c\\nd\"} 2\n"), "{text}");
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn refusals_of_any_number_of_users_are_a_bounded_number_of_series() {
+        let metrics = Metrics::new(None);
+        for number in 0..2 * MAX_FLOWS {
+            let user =
+                fleetpass_apimachinery::user::UserInfo { name: format!("u{number}"), ..Default::default() };
+            metrics.refused(Flow::of(&user));
+        }
+        let text = metrics.text(&[], &[]);
+        let series = text.lines().filter(|line| line.starts_with("apiserver_flow_refused_requests_total{"));
+        assert_eq!(series.count(), MAX_FLOWS + 1);
+        assert!(text.contains(&format!("{{flow=\"other\"}} {MAX_FLOWS}\n")), "{text}");
     }
 }

@@ -13,6 +13,7 @@ mod limits;
 mod listener;
 mod metrics;
 mod nonresource;
+mod offload;
 mod reactors;
 mod render;
 mod reply;

@@ -31,7 +31,7 @@ pub(super) fn serve(state: &ServerState, context: &RequestContext) -> Result<Rep
         }
         "/metrics" => {
             allow_get(context)?;
-            let text = state.metrics.text(&state.registry.cache().counts());
+            let text = state.metrics.text(&state.registry.cache().counts(), &state.heavy.loads());
             Ok(Reply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
         }
         "/api" | "/apis" => {

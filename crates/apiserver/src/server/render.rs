@@ -81,7 +81,8 @@ impl Renderer<'_> {
         api_version(&self.row.resource.group, &self.version.name)
     }
 
-    fn is_plain(&self) -> bool {
+    /// Whether the form is the stored one, whose bytes can be copied.
+    pub(super) fn is_plain(&self) -> bool {
         self.accepted.media == MediaType::Json && self.accepted.convert_to.is_none() && !self.accepted.pretty
     }
 

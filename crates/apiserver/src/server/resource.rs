@@ -3,12 +3,14 @@
 
 use super::action;
 use super::context::RequestContext;
+use super::offload;
 use super::render::{self, Renderer};
 use super::reply::{Failure, Reply};
 use super::resource_request::{MEDIA_ALIASES, ResourceRequest, write_options};
 use super::state::ServerState;
 use super::streaming;
 use crate::alias;
+use crate::cache::Object;
 use crate::catalog::{Kinds, Row};
 use crate::registry::{PatchRequest, Written, patch_status};
 use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
@@ -151,6 +153,9 @@ impl<'a> ResourceRequest<'a> {
         let has_body = self.context.headers.get(CONTENT_TYPE).is_some()
             || self.context.headers.get("content-length").is_some_and(|l| l != "0");
         negotiate::route(self.context.accept(), self.endpoint(), self.context.method.as_str(), has_body)?;
+        if self.is_heavy(verb) {
+            offload::step_aside(self.state, &self.context.user).await?;
+        }
         match (verb, self.subresource.map(|s| &s.handler), &self.row.resource.backing) {
             ("create", Some(Handler::Create(_)), _) | ("create", None, Backing::Virtual(_)) => {
                 action::create(self, read).await
@@ -160,6 +165,21 @@ impl<'a> ResourceRequest<'a> {
             (_, None, Backing::Stored(strategy)) => self.stored(verb, strategy, read).await,
             _ => Err(Status::method_not_allowed()),
         }
+    }
+
+    /// Whether a request that writes may keep a core busy, whatever the length of its body: a patch of a few bytes decodes,
+    /// validates and compares all of a large object.
+    fn is_heavy(&self, verb: &str) -> bool {
+        if !matches!(verb, "create" | "update" | "patch" | "delete") {
+            return false;
+        }
+        // Actions are as heavy as their bodies.
+        let acts = matches!(self.subresource.map(|s| &s.handler), Some(Handler::Create(_)));
+        let Some(strategy) = self.row.strategy().filter(|_| !acts) else { return false };
+        let options = WriteOptions::default();
+        let key = || self.scope(&**strategy, &options).key(&self.context.info.name);
+        strategy.is_heavy()
+            || (self.is_item() && self.state.registry.cache().get(&key()).is_some_and(is_large))
     }
 
     async fn stored(
@@ -195,6 +215,10 @@ impl<'a> ResourceRequest<'a> {
         let version = self.context.query.get("resourceVersion").unwrap_or_default();
         let options = WriteOptions::default();
         let object = self.state.registry.get(&self.scope(&**strategy, &options), version).await?;
+        // JSON copies the stored bytes; all other forms are made from a tree.
+        if !renderer.is_plain() && is_large(object.clone()) {
+            offload::step_aside(self.state, &self.context.user).await?;
+        }
         Ok(self.reply(200, &renderer, renderer.stored(&object)?, Vec::new()))
     }
 
@@ -333,6 +357,11 @@ impl<'a> ResourceRequest<'a> {
         let listed = self.state.registry.delete_collection(&scope, &list, &request).await?;
         Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
+}
+
+/// Whether decoding an object and encoding it anew takes long enough to be done in the pool for heavy work.
+fn is_large(object: Arc<Object>) -> bool {
+    object.size() > offload::HEAVY_BYTES
 }
 
 /// Reads the document of a patch.

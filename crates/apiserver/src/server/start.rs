@@ -6,6 +6,7 @@
 use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
+use super::offload;
 use super::state::ServerState;
 use crate::cache::{Cache, Event, EventKind, Subscriber, split_key};
 use crate::catalog::Catalog;
@@ -13,6 +14,7 @@ use crate::definitions::Definitions;
 use crate::registry::{OwnWrite, Registry};
 use crate::resources;
 use crate::strategy::Resource;
+use crate::work::Pool;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{Lister, meta};
@@ -131,7 +133,8 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         oidc,
         openapi: crate::openapi::Cache::default(),
         limits: Limits::new(options.limits),
-        metrics: Metrics::new(options.audit.as_ref()),
+        heavy: Pool::new("heavy-work", offload::LIMITS),
+        metrics: Arc::new(Metrics::new(options.audit.as_ref())),
         audit: options.audit,
         external_address: options.external_address,
         stop,

@@ -4,6 +4,7 @@ use super::health::Health;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use crate::registry::Registry;
+use crate::work::Pool;
 use crate::{audit, openapi};
 use fleetpass_auth::authn::oidc::Oidc;
 use fleetpass_auth::authn::{Authenticator, ServiceAccounts};
@@ -23,7 +24,9 @@ pub(super) struct ServerState {
     pub(super) openapi: openapi::Cache,
     pub(super) health: Health,
     pub(super) limits: Limits,
-    pub(super) metrics: Metrics,
+    /// Where requests that may keep a core busy are worked on.
+    pub(super) heavy: Pool,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<audit::Log>,
     pub(super) external_address: String,
     pub(super) stop: CancellationToken,

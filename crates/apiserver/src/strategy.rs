@@ -369,7 +369,7 @@ impl Resource {
 pub trait View: Send + Sync + 'static {
     /// Group and plural of the row whose objects these are.
     fn stored_as(&self) -> (&'static str, &'static str);
-    /// From the stored form.
+    /// From the stored form. `metadata` must stay as it is: where it is wanted alone, it is served from the stored text.
     fn show_stored(&self, object: &Value) -> Value;
     /// To the stored form.
     fn to_stored(&self, object: &Value) -> Value;

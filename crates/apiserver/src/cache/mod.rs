@@ -17,21 +17,22 @@
 //!
 //! The published revision (`Cache::revision`) is raised after the lock is free: whoever waits for it finds the lock open.
 
+mod encodings;
 mod object;
 mod watcher;
 mod window;
 
+pub(crate) use encodings::Form;
 pub(crate) use object::{
-    Head, Object, encode, encode_for_storage, join_key, set_resource_version, split_key,
+    Head, Object, PARTIAL, encode, encode_for_storage, join_key, set_resource_version, split_key,
 };
-pub(crate) use watcher::event_line;
-pub(crate) use watcher::{Event, EventKind, Watcher};
+pub(crate) use watcher::{Delivery, Event, EventKind, Watcher, event_line, metadata_line};
 
 use fleetpass_store::{Change, Entry, Revision, Store};
 use futures::StreamExt;
 use immutable_chunkmap::map::MapM as Map;
 use parking_lot::RwLock;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -339,8 +340,13 @@ impl Cache {
         if after < cache.window.start() {
             return Err(CacheError::TooOld { asked: after, oldest: cache.window.start() });
         }
-        let backlog = cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
-        Ok(self.register(prefix, namespace, cache, backlog))
+        let backlog: Vec<_> =
+            cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
+        let mut watcher = self.register(prefix, namespace, cache);
+        // Without the lock: what is in the backlog is settled, and there may be thousands of events.
+        drop(inner);
+        watcher.begin_with(&backlog);
+        Ok(watcher)
     }
 
     /// Follows a resource from now on, beginning with what is there: the objects and the revision at which they are the whole
@@ -354,23 +360,17 @@ impl Cache {
         let applied = inner.applied;
         let cache = inner.resource(prefix);
         let objects = cache.objects.clone();
-        let watcher = self.register(prefix, namespace, cache, VecDeque::new());
+        let watcher = self.register(prefix, namespace, cache);
         (applied, objects, watcher)
     }
 
     /// Adds a watcher. It removes itself when it is dropped, which takes the write lock: a [`Watcher`] must not be dropped
     /// while the lock is held.
-    fn register(
-        self: &Arc<Self>,
-        prefix: &str,
-        namespace: &str,
-        cache: &mut ResourceCache,
-        backlog: VecDeque<Arc<Event>>,
-    ) -> Watcher {
+    fn register(self: &Arc<Self>, prefix: &str, namespace: &str, cache: &mut ResourceCache) -> Watcher {
         let (id, events) = cache.watchers.add(namespace);
         // Weak: a watcher must not keep a cache alive that its server has let go of.
         let (cache, prefix, namespace) = (Arc::downgrade(self), prefix.to_string(), namespace.to_string());
-        Watcher::new(backlog, events, move || {
+        Watcher::new(events, move || {
             if let Some(cache) = cache.upgrade()
                 && let Some(resource) = cache.inner.write().resources.get_mut(prefix.as_str())
             {

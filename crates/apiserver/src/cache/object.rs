@@ -4,15 +4,21 @@
 //! `metadata` first. The revision of the commit is the resource version; it is spliced in behind
 //! `"metadata":{` when the object is served, so that a get, a list and a watch event parse nothing. The head in
 //! front of that point is written anew for each answer, since it differs between API versions and lists.
+//! Where `metadata` ends is remembered as well, so that metadata alone is as cheap to serve as the whole object.
 
 use bytes::Bytes;
 use fleetpass_store::{Entry, Revision};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 
 const METADATA: &[u8] = b"\"metadata\":{";
+
+/// The kind of an object's metadata alone (`metav1.PartialObjectMetadata`).
+pub(crate) const PARTIAL: &str = "PartialObjectMetadata";
 
 /// What stands in front of `"metadata"` in an encoded object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,8 +44,11 @@ pub(crate) struct Object {
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// The stored text, without `metadata.resourceVersion`.
     json: Bytes,
-    /// Where in `json` the members of `metadata` begin: right behind `"metadata":{`.
-    splice_at: usize,
+    /// Where in `json` the members of `metadata` begin: right behind `"metadata":{`. 32 bits, like the next one, because there
+    /// is one of these for each stored object.
+    splice_at: u32,
+    /// Where in `json` the value of `metadata` ends: right behind its `}`.
+    metadata_end: u32,
 }
 
 impl std::fmt::Debug for Object {
@@ -52,13 +61,14 @@ impl std::fmt::Debug for Object {
 }
 
 #[derive(Deserialize)]
-struct Labelled<'a> {
+struct Stored<'a> {
+    /// As text, which says where in the object it is.
     #[serde(borrow)]
-    metadata: LabelledMeta<'a>,
+    metadata: &'a RawValue,
 }
 
 #[derive(Deserialize)]
-struct LabelledMeta<'a> {
+struct Labelled<'a> {
     #[serde(borrow, default)]
     labels: Option<BTreeMap<std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>>>,
 }
@@ -81,17 +91,25 @@ impl Object {
 
     /// An object from its stored text.
     pub(crate) fn new(key: Arc<str>, revision: Revision, json: Bytes) -> Result<Self, Malformed> {
-        // The first occurrence is the object's own metadata: only `kind` and `apiVersion` stand before it, and a quote inside a
-        // string would be escaped.
-        let Some(at) = json.windows(METADATA.len()).position(|w| w == METADATA) else {
-            return Err(Malformed { key, why: "it has no metadata" });
-        };
-        let Ok(labelled) = serde_json::from_slice::<Labelled<'_>>(&json) else {
+        let Ok(Stored { metadata }) = serde_json::from_slice(&json) else {
             return Err(Malformed { key, why: "it cannot be parsed" });
         };
-        let labels = labelled.metadata.labels.unwrap_or_default();
-        let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Ok(Self { key, revision, labels, json, splice_at: at + METADATA.len() })
+        // The text of the metadata is a part of `json`, so the distance of their addresses is its place.
+        let start = metadata.get().as_ptr() as usize - json.as_ptr() as usize;
+        // What stands in front of an answer ends where this does: nothing may lie between the key and its value.
+        if !json[..=start].ends_with(METADATA) {
+            return Err(Malformed { key, why: "it has no metadata" });
+        }
+        let Ok(Labelled { labels }) = serde_json::from_str(metadata.get()) else {
+            return Err(Malformed { key, why: "its metadata cannot be parsed" });
+        };
+        let (Ok(splice_at), Ok(metadata_end)) =
+            (u32::try_from(start + 1), u32::try_from(start + metadata.get().len()))
+        else {
+            return Err(Malformed { key, why: "it is too large" });
+        };
+        let labels = labels.unwrap_or_default().into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Ok(Self { key, revision, labels, json, splice_at, metadata_end })
     }
 
     /// The object as a tree, with `metadata.resourceVersion`.
@@ -110,12 +128,30 @@ impl Object {
             labels: self.labels.clone(),
             json: self.json.clone(),
             splice_at: self.splice_at,
+            metadata_end: self.metadata_end,
         }
+    }
+
+    /// The value of `metadata` alone as a tree, with `resourceVersion`: costs what it is long, however large the object.
+    pub(crate) fn metadata(&self) -> Value {
+        let text = &self.json[self.splice_at as usize - 1..self.metadata_end as usize];
+        // `new` has parsed the same text.
+        let mut metadata: Value = serde_json::from_slice(text).unwrap_or_default();
+        if let Some(members) = metadata.as_object_mut() {
+            members.insert("resourceVersion".into(), self.revision.to_string().into());
+        }
+        metadata
     }
 
     /// Appends the JSON text under `head`.
     pub(crate) fn write(&self, head: Head<'_>, out: &mut Vec<u8>) {
         out.reserve(self.json.len() + 96);
+        self.write_head(head, out);
+        out.extend_from_slice(&self.json[self.splice_at as usize..]);
+    }
+
+    /// Appends the JSON text under `head` as far as it is not stored.
+    fn write_head(&self, head: Head<'_>, out: &mut Vec<u8>) {
         match head {
             Head::Full { kind, api_version } => {
                 out.extend_from_slice(b"{\"kind\":");
@@ -128,11 +164,20 @@ impl Object {
         }
         out.extend_from_slice(METADATA);
         out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(self.revision.to_string().as_bytes());
-        let rest = &self.json[self.splice_at..];
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{}", self.revision);
         // No comma in front of the end of an empty `metadata`.
-        out.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
+        let is_empty = self.json[self.splice_at as usize..].first() == Some(&b'}');
+        out.extend_from_slice(if is_empty { b"\"" } else { b"\"," });
+    }
+
+    /// Appends the JSON text of the object's metadata alone: a [`PARTIAL`] of that `apiVersion`.
+    pub(crate) fn write_metadata(&self, api_version: &str, out: &mut Vec<u8>) {
+        let rest = &self.json[self.splice_at as usize..self.metadata_end as usize];
+        out.reserve(rest.len() + 120);
+        self.write_head(Head::Full { kind: PARTIAL, api_version }, out);
         out.extend_from_slice(rest);
+        out.push(b'}');
     }
 
     /// The namespace and name in the key (the namespace is empty for cluster scope).
@@ -236,6 +281,7 @@ fn encode_object(value: &Value, with_version: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn object(value: &Value) -> Object {
@@ -264,6 +310,46 @@ mod tests {
         let mut out = Vec::new();
         object.write(Head::Item, &mut out);
         assert_eq!(out, br#"{"metadata":{"resourceVersion":"7"}}"#);
+        let mut alone = Vec::new();
+        object.write_metadata("meta.k8s.io/v1", &mut alone);
+        let want = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"7"}}"#;
+        assert_eq!(alone, want);
+        assert_eq!(object.metadata(), json!({"resourceVersion": "7"}));
+    }
+
+    #[test]
+    fn only_what_can_be_spliced_is_an_object() {
+        for (text, why) in [
+            ("{", "it cannot be parsed"),
+            ("{}", "it cannot be parsed"),
+            (r#"{"metadata":{},"metadata":{}}"#, "it cannot be parsed"),
+            (r#"{"metadata":null}"#, "it has no metadata"),
+            (r#"{"metadata":[]}"#, "it has no metadata"),
+            (r#"{"metadata": {}}"#, "it has no metadata"),
+            (r#"{"metadata":{"labels":7}}"#, "its metadata cannot be parsed"),
+        ] {
+            let refused = Object::new("/registry/secrets/ns/a".into(), 7, text.into()).map_err(|e| e.why);
+            assert_eq!(refused.err(), Some(why), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is in the metadata and around it: braces in strings, nested maps, any characters.
+        #[test]
+        fn metadata_alone_is_that_of_the_object(
+            metadata in proptest::collection::btree_map("[a-z{}\"\\\\]{0,6}", "[ -~é\u{1f600}]{0,12}", 0..6),
+            labels in proptest::collection::btree_map("[a-z/.]{1,6}", "\\PC{0,8}", 0..4),
+            around in "\\PC{0,20}",
+        ) {
+            let mut value = json!({"kind": around, "apiVersion": "v1", "metadata": metadata, "z": {"metadata": {}}, "a": around});
+            value["metadata"]["labels"] = json!(labels);
+            let object = object(&value);
+            prop_assert_eq!(object.metadata(), object.value()["metadata"].clone());
+            let mut alone = Vec::new();
+            object.write_metadata("meta.k8s.io/v1", &mut alone);
+            let want = json!({"kind": PARTIAL, "apiVersion": "meta.k8s.io/v1", "metadata": object.metadata()});
+            prop_assert_eq!(serde_json::from_slice::<Value>(&alone).unwrap(), want);
+        }
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! are queued under the cache's lock, and waiting would stall every writer. Its client begins again at the last revision that
 //! it saw, from the window.
 
+use super::encodings::{Encodings, Form};
 use super::object::{Head, Object};
 use bytes::Bytes;
 use fleetpass_store::Revision;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 
 /// How many events may wait for one watcher before it is ended. Events are shared, so a full queue costs 1024 pointers.
@@ -50,9 +51,18 @@ pub(crate) struct Event {
     pub object: Arc<Object>,
     /// The object before the change.
     pub previous: Option<Arc<Object>>,
-    /// The JSON line for the API version that was wanted last: encoded once, shared by all watchers of that version. Nearly
-    /// always there is only one. The lock is held while encoding, so that others wait for the line instead of making it too.
-    encoded: Mutex<Option<(Box<str>, Bytes)>>,
+    /// Held for a moment, to look at it or to replace it.
+    sharing: Mutex<Sharing>,
+}
+
+/// How the watchers of an event find its encodings.
+#[derive(Debug)]
+enum Sharing {
+    /// Through the delivery that some of them still have before them. Weak: the event lives as long as the window remembers it,
+    /// its encodings only as long as somebody is going to want them.
+    Open(Weak<Delivery>),
+    /// Not at all: the event is so old that only stragglers read it, and each encodes it for itself.
+    Closed,
 }
 
 impl Event {
@@ -62,7 +72,7 @@ impl Event {
         object: Arc<Object>,
         previous: Option<Arc<Object>>,
     ) -> Self {
-        Self { revision, kind, object, previous, encoded: Mutex::default() }
+        Self { revision, kind, object, previous, sharing: Mutex::new(Sharing::Open(Weak::new())) }
     }
 
     /// Whether the object lies in `namespace`; the empty namespace holds all.
@@ -70,42 +80,79 @@ impl Event {
         namespace.is_empty() || self.object.namespace_and_name().0 == namespace
     }
 
-    /// The event as a line of JSON for watchers of `kind` in `api_version`.
-    pub(crate) fn line(&self, kind: &str, api_version: &str) -> Bytes {
-        let mut encoded = self.encoded.lock();
-        if let Some((version, line)) = &*encoded
-            && **version == *api_version
-        {
-            return line.clone();
+    /// The event as watchers get it, the same for all who have it before them at the same time.
+    pub(super) fn deliver(self: &Arc<Self>) -> Arc<Delivery> {
+        let mut sharing = self.sharing.lock();
+        let Sharing::Open(current) = &mut *sharing else {
+            return Arc::new(Delivery { event: self.clone(), encodings: Encodings::closed() });
+        };
+        if let Some(delivery) = current.upgrade() {
+            return delivery;
         }
-        let line = event_line(self.kind.as_str(), &self.object, kind, api_version);
-        *encoded = Some((api_version.into(), line.clone()));
-        line
+        let delivery = Arc::new(Delivery { event: self.clone(), encodings: Encodings::open() });
+        *current = Arc::downgrade(&delivery);
+        delivery
     }
 
-    /// Gives back the memory of the line, if there is one.
-    pub(super) fn forget_line(&self) {
-        *self.encoded.lock() = None;
-    }
-
-    #[cfg(test)]
-    pub(super) fn has_line(&self) -> bool {
-        self.encoded.lock().is_some()
+    /// Gives back the memory of the encodings, if there are any, and keeps none from now on.
+    pub(super) fn close(&self) {
+        // Dropped after the lock is free: this may be the last handle to the delivery.
+        let before = std::mem::replace(&mut *self.sharing.lock(), Sharing::Closed);
+        if let Sharing::Open(current) = before
+            && let Some(delivery) = current.upgrade()
+        {
+            delivery.encodings.close();
+        }
     }
 }
 
-/// A watch event as a line of JSON.
+/// An event on its way to watchers, with what was made of it for them. When the last of them has taken it, it is dropped.
+pub(crate) struct Delivery {
+    /// The event.
+    pub event: Arc<Event>,
+    encodings: Encodings,
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("event", &self.event).finish_non_exhaustive()
+    }
+}
+
+impl Delivery {
+    /// The event in a form. It is made by `encode` unless another watcher has had it made.
+    pub(crate) fn encoded(&self, form: &Form, encode: impl FnOnce() -> Bytes) -> Bytes {
+        self.encodings.get(form, encode)
+    }
+
+    #[cfg(test)]
+    pub(super) fn forms(&self) -> usize {
+        self.encodings.count()
+    }
+}
+
+/// A watch event with the whole object as a line of JSON.
 pub(crate) fn event_line(event: &str, object: &Object, kind: &str, api_version: &str) -> Bytes {
-    let mut out = Vec::with_capacity(object.size() + 160);
+    line(event, object.size(), |out| object.write(Head::Full { kind, api_version }, out))
+}
+
+/// A watch event with the object's metadata alone as a line of JSON. `api_version` is a version of `meta.k8s.io`.
+pub(crate) fn metadata_line(event: &str, object: &Object, api_version: &str) -> Bytes {
+    line(event, 0, |out| object.write_metadata(api_version, out))
+}
+
+/// A line of about `size` bytes more than what is around the object.
+fn line(event: &str, size: usize, object: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(size + 160);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(event.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    object.write(Head::Full { kind, api_version }, &mut out);
+    object(&mut out);
     out.extend_from_slice(b"}\n");
     out.into()
 }
 
-type Queue = mpsc::Sender<Arc<Event>>;
+type Queue = mpsc::Sender<Arc<Delivery>>;
 
 /// The watchers of one resource, by namespace; the empty namespace watches all.
 #[derive(Default)]
@@ -118,7 +165,7 @@ pub(super) struct Watchers {
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Watchers {
-    pub(super) fn add(&mut self, namespace: &str) -> (u64, mpsc::Receiver<Arc<Event>>) {
+    pub(super) fn add(&mut self, namespace: &str) -> (u64, mpsc::Receiver<Arc<Delivery>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         self.by_namespace.entry(namespace.into()).or_default().push((id, sender));
@@ -141,9 +188,11 @@ impl Watchers {
         let namespace = event.object.namespace_and_name().0;
         // A cluster-scoped object has the empty namespace, whose watchers must not get it twice.
         let all = (!namespace.is_empty()).then_some("");
+        let mut delivery = None;
         for scope in [Some(namespace), all].into_iter().flatten() {
             if let Some(watchers) = self.by_namespace.get_mut(scope) {
-                watchers.retain(|(_, queue)| queue.try_send(event.clone()).is_ok());
+                let delivery = delivery.get_or_insert_with(|| event.deliver());
+                watchers.retain(|(_, queue)| queue.try_send(delivery.clone()).is_ok());
             }
         }
     }
@@ -152,23 +201,28 @@ impl Watchers {
 /// The receiving end of one watch.
 pub(crate) struct Watcher {
     /// Events of the window that happened before this watcher was registered; they come before those of the queue.
-    backlog: VecDeque<Arc<Event>>,
-    events: mpsc::Receiver<Arc<Event>>,
+    backlog: VecDeque<Arc<Delivery>>,
+    events: mpsc::Receiver<Arc<Delivery>>,
     on_drop: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Watcher {
     pub(super) fn new(
-        backlog: VecDeque<Arc<Event>>,
-        events: mpsc::Receiver<Arc<Event>>,
+        events: mpsc::Receiver<Arc<Delivery>>,
         on_drop: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { backlog, events, on_drop: Box::new(on_drop) }
+        Self { backlog: VecDeque::new(), events, on_drop: Box::new(on_drop) }
+    }
+
+    /// Puts events in front of those of the queue, which must be younger. Watchers that begin at the same time, as after a
+    /// restart of a proxy, share what is made of them.
+    pub(super) fn begin_with(&mut self, backlog: &[Arc<Event>]) {
+        self.backlog = backlog.iter().map(Event::deliver).collect();
     }
 
     /// The next event; `None` if the watch was ended, because it was too slow or because the cache was loaded again.
     /// Cancel-safe: an event leaves the queue only when it is returned.
-    pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
+    pub(crate) async fn next(&mut self) -> Option<Arc<Delivery>> {
         // All of the backlog is older than anything in the queue: it was taken under the lock that registered the watcher.
         match self.backlog.pop_front() {
             Some(event) => Some(event),
@@ -191,6 +245,64 @@ impl Drop for Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    fn event(revision: Revision) -> Arc<Event> {
+        let object =
+            Object::new("/registry/things/ns/a".into(), revision, r#"{"metadata":{}}"#.into()).unwrap();
+        Arc::new(Event::new(revision, EventKind::Added, Arc::new(object), None))
+    }
+
+    #[test]
+    fn an_event_is_encoded_once_for_all_its_watchers_and_then_forgotten() {
+        let mut watchers = Watchers::default();
+        let mut queues: Vec<_> =
+            (0..1000).map(|n| watchers.add(if n % 2 == 0 { "ns" } else { "" }).1).collect();
+        let event = event(1);
+        watchers.send(&event);
+        let (forms, made) = ([Form::new("json"), Form::new("metadata")], Cell::new(0));
+        let last = queues.split_off(999);
+        for (n, queue) in queues.iter_mut().enumerate() {
+            let taken = queue.try_recv().unwrap();
+            let text = taken.encoded(&forms[n % 2], || {
+                made.set(made.get() + 1);
+                forms_text(n % 2)
+            });
+            assert_eq!(text, forms_text(n % 2));
+        }
+        assert_eq!((made.get(), event.deliver().forms()), (2, 2));
+        // Nobody has the event before them any more: what was made of it goes, although the window remembers it.
+        drop(last);
+        assert_eq!(event.deliver().forms(), 0);
+    }
+
+    fn forms_text(form: usize) -> Bytes {
+        ["whole", "metadata"][form].into()
+    }
+
+    #[tokio::test]
+    async fn watchers_of_the_past_share_what_is_made_for_them_too() {
+        let past = [event(1), event(2)];
+        let mut watchers: Vec<_> = (0..10)
+            .map(|_| {
+                let mut watcher = Watcher::new(mpsc::channel(1).1, || ());
+                watcher.begin_with(&past);
+                watcher
+            })
+            .collect();
+        let (form, made) = (Form::new("json"), Cell::new(0));
+        for watcher in &mut watchers {
+            for revision in [1, 2] {
+                let taken = watcher.next().await.unwrap();
+                assert_eq!(taken.event.revision, revision);
+                taken.encoded(&form, || {
+                    made.set(made.get() + 1);
+                    Bytes::new()
+                });
+            }
+        }
+        assert_eq!(made.get(), 2);
+    }
 
     #[test]
     fn a_watcher_of_the_time_before_a_reload_does_not_remove_one_of_the_time_after_it() {
@@ -198,8 +310,7 @@ mod tests {
         let mut reloaded = Watchers::default();
         let (_, mut queue) = reloaded.add("ns");
         reloaded.remove("ns", before);
-        let object = Object::new("/registry/things/ns/a".into(), 1, r#"{"metadata":{}}"#.into()).unwrap();
-        reloaded.send(&Arc::new(Event::new(1, EventKind::Added, Arc::new(object), None)));
+        reloaded.send(&event(1));
         assert!(queue.try_recv().is_ok());
     }
 }

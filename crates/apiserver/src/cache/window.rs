@@ -11,9 +11,12 @@ const MAX_EVENTS: usize = 4096;
 const MAX_BYTES: usize = 16 << 20;
 /// How many are remembered whatever their size: without any, a watcher of large objects could never catch up.
 const MIN_EVENTS: usize = 100;
-/// How many of the latest events keep their encoded line. Watchers read events soon after they come; for one that is late, the
-/// line is encoded again.
-const MAX_ENCODED: usize = 256;
+/// How many of the latest events share their encodings between watchers. Watchers read events soon after they come; one that is
+/// late encodes them for itself.
+const MAX_SHARED: usize = 256;
+/// How many bytes of objects these may be at most, unless it is one alone: an encoding is about as large as its object, and each
+/// form that watchers want is one. A watcher that does not read keeps what is shared in memory.
+const MAX_SHARED_BYTES: usize = 4 << 20;
 
 /// The last events, in order.
 #[derive(Debug, Default)]
@@ -21,6 +24,9 @@ pub(super) struct Window {
     events: VecDeque<Arc<Event>>,
     /// The size of all `event.object`. Not of `event.previous`: that is the object of an earlier event, or was there before.
     bytes: usize,
+    /// How many of the latest events share their encodings, and the size of their objects.
+    shared: usize,
+    shared_bytes: usize,
     /// All events after this revision are in `events`.
     start: Revision,
 }
@@ -38,18 +44,24 @@ impl Window {
 
     /// Remembers one more, and forgets the oldest of too many.
     pub(super) fn push(&mut self, event: Arc<Event>) {
-        self.bytes += event.object.size();
+        let size = event.object.size();
+        self.bytes += size;
         self.events.push_back(event);
+        self.shared += 1;
+        self.shared_bytes += size;
+        while self.shared > MAX_SHARED || (self.shared_bytes > MAX_SHARED_BYTES && self.shared > 1) {
+            let oldest = &self.events[self.events.len() - self.shared];
+            oldest.close();
+            self.shared -= 1;
+            self.shared_bytes -= oldest.object.size();
+        }
+        // What shares is far from being forgotten: `MAX_SHARED` and `MAX_SHARED_BYTES` are less than the limits below.
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > MIN_EVENTS) {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.object.size();
             // A commit has several events of one revision. If only some of them are forgotten, the whole revision counts as such: a watch of
             // events after `start` needs none of it.
             self.start = oldest.revision;
-        }
-        // One event came in, so one passes the limit.
-        if let Some(older) = self.events.len().checked_sub(MAX_ENCODED + 1) {
-            self.events[older].forget_line();
         }
     }
 
@@ -67,6 +79,7 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use super::super::encodings::Form;
     use super::super::{EventKind, Object};
     use super::*;
 
@@ -112,16 +125,25 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_older_events_are_forgotten() {
-        let (old, new) = (event(1, 1), event(2, 1));
-        for event in [&old, &new] {
-            assert!(!event.line("Thing", "v1").is_empty() && event.has_line());
+    fn older_events_share_no_encodings() {
+        let form = Form::new("json");
+        let encode = |event: &Arc<Event>| {
+            let delivery = event.deliver();
+            delivery.encoded(&form, || "text".into());
+            delivery
+        };
+        for (size, shared) in [(1, MAX_SHARED), (64 << 10, 63), (5 << 20, 1)] {
+            let object = &event(1, size).object;
+            let of_object = |revision| Event::new(revision, EventKind::Modified, object.clone(), None);
+            let events: Vec<_> = (1..=300).map(|revision| Arc::new(of_object(revision))).collect();
+            // Somebody keeps all of them, as a watcher does that is not read from.
+            let kept: Vec<_> = events.iter().map(encode).collect();
+            let mut window = Window::new(0);
+            events.iter().for_each(|event| window.push(event.clone()));
+            let open: Vec<_> = kept.iter().map(|delivery| delivery.forms()).collect();
+            let want: Vec<_> = (0..300).map(|n| usize::from(n >= 300 - shared)).collect();
+            assert_eq!(open, want, "{size}");
+            assert_eq!((window.shared, encode(&events[0]).forms()), (shared, 0));
         }
-        let mut window = Window::new(0);
-        window.push(old.clone());
-        window.push(new.clone());
-        (3..=257).for_each(|revision| window.push(event(revision, 1)));
-        assert!(!old.has_line() && new.has_line());
-        assert_eq!(old.line("Thing", "v1"), event(1, 1).line("Thing", "v1"));
     }
 }

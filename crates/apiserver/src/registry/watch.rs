@@ -6,7 +6,7 @@ use super::errors::cache_error;
 use super::read::selects;
 use super::resource_version::parse_revision;
 use super::scope::Scope;
-use crate::cache::{Event, EventKind, Object, Watcher, range};
+use crate::cache::{Delivery, EventKind, Object, Watcher, range};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::ListOptions;
@@ -29,8 +29,8 @@ pub(crate) enum WatchItem {
         kind: EventKind,
         /// The object.
         object: Arc<Object>,
-        /// The event, where its shared encoding may be used.
-        shared: Option<Arc<Event>>,
+        /// The event as all its watchers have it, where their encodings may be used.
+        shared: Option<Arc<Delivery>>,
     },
     /// Everything up to this revision has been sent.
     Bookmark {
@@ -162,8 +162,8 @@ impl Watching {
             tokio::select! {
                 biased;
                 event = watcher.next() => match event {
-                    Some(event) if event.revision > self.after => {
-                        if let Some(item) = self.translate(scope, event) {
+                    Some(delivery) if delivery.event.revision > self.after => {
+                        if let Some(item) = self.translate(scope, delivery) {
                             return Some(item);
                         }
                     }
@@ -193,20 +193,22 @@ impl Watching {
 
     /// An event as this selection sees it (`convertToWatchEvent` in `storage/cacher/cache_watcher.go`): an object that begins
     /// to fit is added, one that ceases to fit is deleted, with its old state and the revision of the event.
-    fn translate(&self, scope: &Scope<'_>, event: Arc<Event>) -> Option<WatchItem> {
-        // The usual case: nothing to decide, and the encoded line can be shared.
+    fn translate(&self, scope: &Scope<'_>, delivery: Arc<Delivery>) -> Option<WatchItem> {
+        let event = &delivery.event;
+        // The usual case: nothing to decide, and the encodings can be shared.
         if self.labels.is_empty() && self.fields.is_empty() {
             return Some(WatchItem::Object {
                 kind: event.kind,
                 object: event.object.clone(),
-                shared: Some(event),
+                shared: Some(delivery),
             });
         }
         let fits = |object: &Object| selects(scope, &self.labels, &self.fields, object);
         let before = event.previous.as_deref().is_some_and(fits);
         let now = event.kind != EventKind::Deleted && fits(&event.object);
         let item = |kind, object: Arc<Object>| {
-            let shared = (kind == event.kind && Arc::ptr_eq(&object, &event.object)).then(|| event.clone());
+            let shared =
+                (kind == event.kind && Arc::ptr_eq(&object, &event.object)).then(|| delivery.clone());
             Some(WatchItem::Object { kind, object, shared })
         };
         match (before, now) {

@@ -5,25 +5,29 @@
 //! down this stream and nothing else. Its events wait in the bounded queue of its watcher; when that is full, the cache ends
 //! the watch ([`crate::cache`]) and the client begins a new one at the last revision it has seen.
 //!
+//! What is sent of an event is made once for all watchers who want it in the same form ([`crate::cache::Form`]): in JSON and as
+//! metadata in JSON it is the stored text with another head, in all other forms a tree that is encoded.
+//!
 //! [`Stream::next`] is dropped when the client goes away. That is safe at any point: an event that was taken from the queue is
 //! lost only together with the stream.
 
 use super::body::{self, Content};
-use super::render::Renderer;
+use super::render::{self, IncludeObject, Renderer};
 use super::reply::Reply;
 use super::resource_request::ResourceRequest;
 use super::state::ServerState;
-use crate::cache::{Event, EventKind, Object};
+use crate::cache::{Delivery, EventKind, Form, Object, event_line, metadata_line};
 use crate::catalog::Row;
-use crate::registry::{Scope, WatchItem, Watching, present, random_u64};
+use crate::registry::{Scope, WatchItem, Watching, random_u64};
 use crate::strategy::{Strategy, Version, WriteOptions};
 use bytes::Bytes;
 use fleetpass_apimachinery::gvk::api_version;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_codec::negotiate::{self, MediaType, TargetKind};
+use fleetpass_codec::negotiate::{self, MediaType, MetaVersion, Output, TargetKind};
 use fleetpass_codec::protobuf;
 use http::Method;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -53,7 +57,7 @@ pub(super) async fn watch(
         namespace: scope.namespace.to_string(),
         user: context.user.clone(),
         write: WriteOptions::default(),
-        form: Rendering { accepted: renderer.accepted, include: renderer.include },
+        form: Rendering::new(&renderer, request.row),
         watching,
         first: true,
         ended: false,
@@ -72,9 +76,61 @@ pub(super) async fn watch(
     Ok(reply)
 }
 
+/// What an event in JSON takes from the stored text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Splice {
+    /// The whole object.
+    Object,
+    /// Its metadata.
+    Metadata(MetaVersion),
+}
+
+/// The form in which a client wants its events.
 struct Rendering {
-    accepted: negotiate::Output,
-    include: super::render::IncludeObject,
+    accepted: Output,
+    include: IncludeObject,
+    api_version: String,
+    /// `None`: nothing can be spliced, so each event is made from a tree.
+    splice: Option<Splice>,
+    /// The name of what is spliced.
+    spliced: Form,
+    /// The name of what is made from trees.
+    made: Form,
+}
+
+impl Rendering {
+    fn new(renderer: &Renderer<'_>, row: &Arc<Row>) -> Self {
+        let Output { media, convert_to, .. } = renderer.accepted;
+        let api_version = api_version(&row.resource.group, &renderer.version.name);
+        let splice = match convert_to {
+            _ if media != MediaType::Json => None,
+            None => Some(Splice::Object),
+            // Clients name the list type they would accept from a list; the events carry single objects.
+            Some((TargetKind::PartialObjectMetadata | TargetKind::PartialObjectMetadataList, version)) => {
+                Some(Splice::Metadata(version))
+            }
+            Some((TargetKind::Table, _)) => None,
+        };
+        let spliced = match splice {
+            // Not of one API version alone: the metadata is the same in all of them.
+            Some(Splice::Metadata(version)) => format!("metadata {}", version.api_version()),
+            Some(Splice::Object) | None => format!("json {api_version}"),
+        };
+        let made = format!("{media:?} {convert_to:?} {:?} {api_version}", renderer.include);
+        Self {
+            accepted: renderer.accepted,
+            include: renderer.include,
+            api_version,
+            splice,
+            spliced: Form::new(spliced),
+            // Columns, and how older objects are shown, change with the definition of a kind, which makes a new row.
+            made: Form::made_with(made, row.clone()),
+        }
+    }
+
+    fn is_table(&self) -> bool {
+        matches!(self.accepted.convert_to, Some((TargetKind::Table, _)))
+    }
 }
 
 /// A watch that is being sent. It owns all it needs, because it outlives its request; among that is the row of the catalog as
@@ -122,22 +178,18 @@ impl Stream {
                 now: state.registry.now(),
             };
             tokio::select! {
-                            item = self.watching.next(&state.registry, &scope) => item?,
-            // A graceful shutdown must not wait for the end of a watch, which may be an hour away.
-                            () = state.stop.cancelled() => return None,
-                        }
+                item = self.watching.next(&state.registry, &scope) => item?,
+                // A graceful shutdown must not wait for the end of a watch, which may be an hour away.
+                () = state.stop.cancelled() => return None,
+            }
         };
         let line = self.line(item);
         self.first = false;
         Some((line, self))
     }
 
-    fn api_version(&self) -> String {
-        api_version(&self.row.resource.group, &self.version.name)
-    }
-
     fn line(&mut self, item: WatchItem) -> Bytes {
-        match item {
+        let line = match item {
             WatchItem::Object { kind, object, shared } => self.object(kind, &object, shared.as_deref()),
             WatchItem::Bookmark { revision, initial_events_end } => {
                 let mut metadata = json!({"resourceVersion": revision.to_string()});
@@ -145,70 +197,94 @@ impl Stream {
                 if initial_events_end {
                     metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
                 }
-                let object = json!({"kind": self.row.resource.kind, "apiVersion": self.api_version(),
+                let object = json!({"kind": self.row.resource.kind, "apiVersion": self.form.api_version,
                     "metadata": metadata});
-                self.event("BOOKMARK", object)
+                self.tree("BOOKMARK", object, self.now())
             }
             WatchItem::Error(status) => {
                 // The client has to act on it, with a new list and a new watch; nothing can follow.
                 self.ended = true;
                 self.frame("ERROR", &status.to_json())
             }
+        };
+        // The head is sent, so a failure cannot become a status code any more; ending the stream makes the client start over.
+        self.ended |= line.is_empty();
+        line
+    }
+
+    /// The moment that events tell ages by: that of the event, not of the request. To the second, so that those who are told in
+    /// the same second share a Table; ages are no finer.
+    fn now(&self) -> Timestamp {
+        let now = self.state.registry.now();
+        if self.form.is_table() { Timestamp::from_second(now.as_second()).unwrap_or(now) } else { now }
+    }
+
+    /// An event about an object, where no selector has changed it (`shared`) in the bytes that other watchers of the same form
+    /// get.
+    fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Delivery>) -> Bytes {
+        let now = self.now();
+        // A view changes what is around the metadata.
+        let whole = self.row.resource.view.is_none();
+        let splice = self
+            .form
+            .splice
+            .filter(|splice| self.row.is_uniform(object.revision) && (whole || *splice != Splice::Object));
+        if self.form.is_table() {
+            self.form.made.set_variant(now.as_second().unsigned_abs() << 1 | u64::from(self.first));
+        }
+        let this = &*self;
+        let encode = || match splice {
+            Some(Splice::Object) => {
+                event_line(kind.as_str(), object, &this.row.resource.kind, &this.form.api_version)
+            }
+            Some(Splice::Metadata(version)) => metadata_line(kind.as_str(), object, version.api_version()),
+            None => this.tree(kind.as_str(), this.renderer(now).present(object), now),
+        };
+        match shared {
+            Some(delivery) => {
+                let form = if splice.is_some() { &this.form.spliced } else { &this.form.made };
+                delivery.encoded(form, encode)
+            }
+            None => encode(),
         }
     }
 
-    /// An event about an object. JSON clients get the stored bytes spliced into a line; where no selector has changed the event
-    /// (`shared`), the line is made once for all watchers of the same version.
-    fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Event>) -> Bytes {
-        let as_stored = self.row.is_uniform(object.revision) && self.row.resource.view.is_none();
-        let text = self.form.accepted.media == MediaType::Json;
-        if as_stored && text && self.form.accepted.convert_to.is_none() {
-            let (name, version) = (self.row.resource.kind.as_str(), self.api_version());
-            return match shared {
-                Some(event) => event.line(name, &version),
-                None => crate::cache::event_line(kind.as_str(), object, name, &version),
-            };
-        }
-        self.event(kind.as_str(), present(&self.row, &self.version.name, object))
-    }
-
-    /// An event with an object in the form that the client wants.
-    fn event(&mut self, kind: &str, object: Value) -> Bytes {
-        let renderer = Renderer {
+    fn renderer(&self, now: Timestamp) -> Renderer<'_> {
+        Renderer {
             row: &self.row,
             version: &self.version,
             accepted: self.form.accepted,
             include: self.form.include,
-            // The ages in a Table's row are those at the time of the event, not of the request.
-            // The ages in a Table's row are those at the time of the event, not of the request.
-            now: self.state.registry.now(),
-        };
+            now,
+        }
+    }
+
+    /// An event with an object in the form that the client wants; empty if it has none.
+    fn tree(&self, kind: &str, object: Value, now: Timestamp) -> Bytes {
         let shown = match self.form.accepted.convert_to {
             Some((TargetKind::Table, version)) => {
                 let mut metadata = Map::new();
                 if let Some(revision) = object.pointer("/metadata/resourceVersion") {
                     metadata.insert("resourceVersion".into(), revision.clone());
                 }
+                let renderer = self.renderer(now);
                 renderer.table(version, metadata, vec![renderer.table_row(&object, version)], self.first)
             }
-            // Clients name the list type they would accept from a list; the events carry single objects.
             Some((TargetKind::PartialObjectMetadataList | TargetKind::PartialObjectMetadata, version)) => {
-                super::render::partial(&object, version)
+                render::partial(&object, version)
             }
             None => object,
         };
         self.frame(kind, &shown)
     }
 
-    /// An event as it goes over the wire: a line of JSON, or a length-prefixed protobuf message.
-    fn frame(&mut self, kind: &str, object: &Value) -> Bytes {
+    /// An event as it goes over the wire: a line of JSON, or a length-prefixed protobuf message; empty if it cannot be written.
+    fn frame(&self, kind: &str, object: &Value) -> Bytes {
         if self.form.accepted.media != MediaType::Protobuf {
             return line(kind, object);
         }
-        // The head is sent, so the failure cannot become a status code any more; ending the stream makes the client start over.
         protobuf::watch_frame(kind, object).map(Bytes::from).unwrap_or_else(|error| {
             tracing::error!(%error, kind = self.row.resource.kind, "an event cannot be written as protobuf");
-            self.ended = true;
             Bytes::new()
         })
     }

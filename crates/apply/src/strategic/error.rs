@@ -62,6 +62,11 @@ pub enum StrategicError {
     },
     /// `$patch: merge` in an element of a list, which does not exist.
     MergeDirectiveInList,
+    /// The patch names elements of lists again and again, and merging them each time would cost more than one request may.
+    RemergesTooMuch {
+        /// How many values may be merged anew.
+        max: usize,
+    },
     /// A `$patch` that does not exist.
     UnknownDirective {
         /// Its value.
@@ -94,6 +99,10 @@ impl StrategicError {
                 format!("map: {} does not contain declared merge key: {key}", words.value(&element.0))
             }
             Self::WrongContainer { expected, found } => words.wrong_container(&found.0, *expected),
+            Self::RemergesTooMuch { max } => format!(
+                "the patch names elements of lists more than once, and to merge them again takes more than the allowed \
+                 maximum of {max} values"
+            ),
             Self::MergeDirectiveInList => "merging lists cannot yet be specified in the patch".to_string(),
             Self::UnknownDirective { directive, patch } => format!(
                 "unknown patch type: {} in map: {}",

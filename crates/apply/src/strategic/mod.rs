@@ -4,6 +4,7 @@
 mod convert;
 mod directives;
 mod error;
+mod keys;
 mod order;
 
 pub use convert::{ConversionError, conversion_error};
@@ -16,10 +17,31 @@ use crate::value::Found;
 use crate::words::{Container, PatchPart};
 use directives::{DELETE_FROM, DIRECTIVE, ELEMENT_ORDER, RETAIN_KEYS};
 use fleetpass_schema::Schema;
-use order::{Key, check_order, interleave, merge_key, object, partition};
+use keys::{Identity, Key, Keys};
+use order::{check_order, interleave, merge_key, object, partition};
 use serde_json::{Map, Value};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 type Object = Map<String, Value>;
+
+/// How many values a patch may merge anew: those of elements that the patch has merged before, because it names them more than
+/// once. Without a bound, many mentions of one large element would cost their product.
+const MAX_REMERGED: usize = 4_000_000;
+
+/// What is left of [`MAX_REMERGED`].
+struct Budget(usize);
+
+impl Budget {
+    /// Takes what the value holds, itself included, and walks no further than the budget goes.
+    fn take(&mut self, value: &Value) -> Result<(), StrategicError> {
+        self.0 = self.0.checked_sub(1).ok_or(StrategicError::RemergesTooMuch { max: MAX_REMERGED })?;
+        match value {
+            Value::Array(list) => list.iter().try_for_each(|value| self.take(value)),
+            Value::Object(map) => map.values().try_for_each(|value| self.take(value)),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Applies the patch to `live` by the patch strategies of `schema`. The strict errors name repeated members.
 ///
@@ -39,7 +61,9 @@ pub(crate) fn apply(live: &Value, body: &Body<'_>, schema: &Schema) -> Result<Pa
         }
     };
     let original = live.as_object().cloned().unwrap_or_default();
-    let object = Value::Object(merge_map(original, patch, schema).map_err(Error::Strategic)?);
+    let mut budget = Budget(MAX_REMERGED);
+    let object = merge_map(original, patch, schema, &mut budget).map_err(Error::Strategic)?;
+    let object = Value::Object(object);
     let strict = if body.validated { body.duplicates.to_vec() } else { Vec::new() };
     Ok(Patched { object, strict })
 }
@@ -58,7 +82,12 @@ fn field<'a>(schema: &'a Schema, name: &str) -> Result<&'a Schema, StrategicErro
 }
 
 /// One map merged into another. Recursion ends with the patch, whose depth the decoder has bounded.
-fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result<Object, StrategicError> {
+fn merge_map(
+    mut original: Object,
+    mut patch: Object,
+    schema: &Schema,
+    budget: &mut Budget,
+) -> Result<Object, StrategicError> {
     // A directive is about all of the map: whatever stands beside it is not merged.
     if let Some(directive) = patch.get(DIRECTIVE).cloned() {
         return match directive.as_str() {
@@ -72,7 +101,7 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
     }
     // Both take from the patch what they have dealt with, so they come before the members are merged one by one.
     retain_keys(&mut original, &mut patch)?;
-    order_elements(&mut original, &mut patch, schema)?;
+    order_elements(&mut original, &mut patch, schema, budget)?;
     for (name, change) in patch {
         let (name, deletes) = match name.strip_prefix(DELETE_FROM) {
             None => (name, false),
@@ -88,10 +117,10 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
         }
         let merged = match (original.remove(&name), change) {
             (Some(Value::Object(current)), Value::Object(change)) => {
-                Some(Value::Object(merge_map(current, change, field(schema, &name)?)?))
+                Some(Value::Object(merge_map(current, change, field(schema, &name)?, budget)?))
             }
             (Some(Value::Array(current)), Value::Array(change)) => {
-                Some(Value::Array(merge_list(current, change, field(schema, &name)?, deletes)?))
+                Some(Value::Array(merge_list(current, change, field(schema, &name)?, deletes, budget)?))
             }
             // There is nothing to delete from, and what stands there is left alone.
             (current, _) if deletes => current,
@@ -109,7 +138,8 @@ fn merge_map(mut original: Object, mut patch: Object, schema: &Schema) -> Result
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), StrategicError> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = directive else { return Err(malformed(Directive::RetainKeys)) };
-    let listed = |name: &str| keys.iter().any(|key| key == name);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |name: &str| keys.contains(name);
     // Directives are no fields, and to remove a field that is not kept is no contradiction.
     let foreign = patch.iter().any(|(name, value)| {
         !value.is_null()
@@ -126,7 +156,12 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Strategi
 
 /// `$setElementOrder/list`: merges the list that it is about and puts the elements in the order given; those that
 /// only the original has keep their places relative to them. Takes both out of the patch.
-fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) -> Result<(), StrategicError> {
+fn order_elements(
+    original: &mut Object,
+    patch: &mut Object,
+    schema: &Schema,
+    budget: &mut Budget,
+) -> Result<(), StrategicError> {
     // Collected first: each of them is taken out of the patch, together with the list that it is about.
     let directives: Vec<String> =
         patch.keys().filter(|name| name.starts_with(ELEMENT_ORDER)).cloned().collect();
@@ -149,7 +184,7 @@ fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) ->
         // Before merging, which brings the elements of the patch in: they have no place on the server yet.
         let server_order = current.clone().unwrap_or_default();
         let merged = match (current, change) {
-            (Some(current), Some(change)) => merge_list(current, change, field, false)?,
+            (Some(current), Some(change)) => merge_list(current, change, field, false, budget)?,
             (current, change) => current.or(change).unwrap_or_default(),
         };
         let key = Key { name: key, maps };
@@ -161,13 +196,13 @@ fn order_elements(original: &mut Object, patch: &mut Object, schema: &Schema) ->
     Ok(())
 }
 
-/// One list merged into another. As in Kubernetes the time is quadratic in the length of the lists, which the size of a
-/// request bounds.
+/// One list merged into another, in time that grows with both lists. (In Kubernetes it grows with their product.)
 fn merge_list(
     original: Vec<Value>,
     patch: Vec<Value>,
     schema: &Schema,
     deletes: bool,
+    budget: &mut Budget,
 ) -> Result<Vec<Value>, StrategicError> {
     // Lists without a merge strategy are atomic, as in a merge patch; directives in them are not looked for.
     if !schema.patch.merge {
@@ -186,20 +221,15 @@ fn merge_list(
         // Elements that are directives have no place in the order, so they go first.
         let (original, patch) = special_elements(original, patch, name)?;
         let element = schema.items.as_deref().unwrap_or(schema);
-        (merge_elements(original.clone(), &patch, name, element)?, original, patch)
+        (merge_elements(original.clone(), &patch, name, element, budget)?, original, patch)
     } else if deletes {
-        return Ok(original.into_iter().filter(|value| !patch.contains(value)).collect());
+        let gone = Keys::of(&patch, key);
+        return Ok(original.into_iter().filter(|value| !gone.contain(value, key)).collect());
     } else {
         // A list of scalars is a set: each value once.
-        let mut both = original.clone();
-        both.extend(patch.iter().cloned());
-        let mut merged: Vec<Value> = Vec::new();
-        for value in both {
-            if !merged.contains(&value) {
-                merged.push(value);
-            }
-        }
-        (merged, original, patch)
+        let mut seen = Keys::none();
+        let both = original.iter().chain(&patch).filter(|value| seen.insert(Identity(Some(*value))));
+        (both.cloned().collect(), original, patch)
     };
     // The elements of the patch come in the order of the patch, those that only the server has around them.
     let (changed, server_only) = partition(merged, &patch, key)?;
@@ -209,31 +239,33 @@ fn merge_list(
 /// Elements with `$patch`: `delete` takes matching elements from the original, `replace` puts the patch in the
 /// place of the original. Gives both lists without them.
 fn special_elements(
-    mut original: Vec<Value>,
+    original: Vec<Value>,
     patch: Vec<Value>,
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), StrategicError> {
-    let mut rest = Vec::new();
+    let mut deleted = Keys::none();
     let mut replace = false;
-    for element in patch {
-        match element.get(DIRECTIVE) {
-            None => rest.push(element),
-            Some(directive) => match directive.as_str() {
-                Some("delete") => {
-                    let wanted = merge_key(object(&element)?, key)?;
-                    for other in &original {
-                        object(other)?;
-                    }
-                    original.retain(|other| other.get(key) != Some(wanted));
-                }
-                Some("replace") => replace = true,
-                Some("merge") => {
-                    return Err(StrategicError::MergeDirectiveInList);
-                }
-                _ => return Err(unknown_directive(directive, object(&element)?)),
-            },
+    // In the order of the patch, because the first error is the one that is reported.
+    for element in &patch {
+        let Some(directive) = element.get(DIRECTIVE) else { continue };
+        match directive.as_str() {
+            Some("delete") => {
+                deleted.insert(Identity(Some(merge_key(object(element)?, key)?)));
+            }
+            Some("replace") => replace = true,
+            Some("merge") => {
+                return Err(StrategicError::MergeDirectiveInList);
+            }
+            _ => return Err(unknown_directive(directive, object(element)?)),
         }
     }
+    let key = Key { name: key, maps: true };
+    let original = if replace || deleted.is_empty() {
+        original
+    } else {
+        original.into_iter().filter(|element| !deleted.contain(element, key)).collect()
+    };
+    let rest = patch.iter().filter(|element| element.get(DIRECTIVE).is_none()).cloned().collect();
     // With `replace` the rest stands for the original and nothing is left to merge into it.
     Ok(if replace { (rest, Vec::new()) } else { (original, rest) })
 }
@@ -244,17 +276,45 @@ fn merge_elements(
     patch: &[Value],
     key: &str,
     schema: &Schema,
+    budget: &mut Budget,
 ) -> Result<Vec<Value>, StrategicError> {
+    // Where the elements with each key are. The keys are copies, since the elements change; of several elements with one key
+    // the first counts, and takes its place again if its key is changed back.
+    let mut places: HashMap<Value, BTreeSet<usize>> = HashMap::new();
+    for (place, element) in original.iter().enumerate() {
+        if let Some(value) = element.get(key) {
+            places.entry(value.clone()).or_default().insert(place);
+        }
+    }
+    let mut merged_before = HashSet::new();
     for element in patch {
         let change = object(element)?;
         let wanted = merge_key(change, key)?;
-        match original.iter_mut().find(|other| other.get(key) == Some(wanted)) {
-            Some(other) => {
-                let current = object(other)?.clone();
-                *other = Value::Object(merge_map(current, change.clone(), schema)?);
-            }
-            None => original.push(element.clone()),
+        keys::work::count();
+        let found = places.get(wanted).and_then(BTreeSet::first).copied();
+        let Some((place, other)) = found.and_then(|place| Some((place, original.get_mut(place)?))) else {
+            places.entry(wanted.clone()).or_default().insert(original.len());
+            merged_before.insert(original.len());
+            original.push(element.clone());
+            continue;
+        };
+        if !merged_before.insert(place) {
+            budget.take(other)?;
         }
+        object(other)?;
+        // Taken out, not copied: an element may be large and the patch may name it often.
+        let Value::Object(current) = std::mem::take(other) else { continue };
+        let merged = merge_map(current, change.clone(), schema, budget)?;
+        // A key that is null or a map can be merged into something else (`{"name": null}` takes it away).
+        if merged.get(key) != Some(wanted) {
+            if let Some(places) = places.get_mut(wanted) {
+                places.remove(&place);
+            }
+            if let Some(value) = merged.get(key) {
+                places.entry(value.clone()).or_default().insert(place);
+            }
+        }
+        *other = Value::Object(merged);
     }
     Ok(original)
 }
@@ -532,5 +592,75 @@ mod tests {
         let live = json!({"metadata": {"finalizers": []}});
         let error = patch(&live, &json!({"metadata": {"finalizers": [["x"]]}})).unwrap_err();
         assert_eq!(error, Error::Strategic(StrategicError::ListOfLists));
+    }
+    /// How often keys of elements are hashed or compared to merge `change(n)` into `live(n)`.
+    fn work(live: impl Fn(usize) -> Value, change: impl Fn(usize) -> Value, n: usize) -> usize {
+        let (live, change) = (live(n), change(n));
+        keys::work::of(|| {
+            patch(&live, &change).unwrap();
+        })
+    }
+
+    #[test]
+    fn work_grows_as_the_lists_do_and_not_as_their_product() {
+        let numbers = |from: usize, n: usize| (from..from + n).map(|i| format!("{i}")).collect::<Vec<_>>();
+        let elements = |from: usize, n: usize| {
+            Value::from_iter((from..from + n).map(|i| json!({"name": format!("{i}"), "note": "x"})))
+        };
+        let backwards = |list: Value| Value::from_iter(list.as_array().unwrap().iter().rev().cloned());
+        let deletes = |n: usize| {
+            Value::from_iter((0..n).map(|i| json!({"name": format!("{}", 2 * i), "$patch": "delete"})))
+        };
+        type Make<'a> = &'a dyn Fn(usize) -> Value;
+        let finalizers: Make = &|n| json!({"metadata": {"finalizers": numbers(0, n)}});
+        let secrets: Make = &|n| json!({"secrets": elements(0, n)});
+        let cases: &[(&str, Make, Make)] = &[
+            ("new finalizers", finalizers, &|n| json!({"metadata": {"finalizers": numbers(n / 2, n)}})),
+            ("the same finalizer", finalizers, &|n| json!({"metadata": {"finalizers": vec!["0"; n]}})),
+            (
+                "finalizers to delete",
+                finalizers,
+                &|n| json!({"metadata": {"$deleteFromPrimitiveList/finalizers": numbers(n / 2, n)}}),
+            ),
+            ("finalizers in an order", finalizers, &|n| {
+                let mut order = numbers(0, 2 * n);
+                order.reverse();
+                json!({"metadata": {"$setElementOrder/finalizers": order}})
+            }),
+            ("new secrets", secrets, &|n| json!({"secrets": elements(n / 2, n)})),
+            ("secrets backwards", secrets, &|n| json!({"secrets": backwards(elements(0, n))})),
+            ("the same secret", secrets, &|n| json!({"secrets": vec![json!({"name": "0"}); n]})),
+            ("secrets to delete", secrets, &|n| json!({"secrets": deletes(n)})),
+            (
+                "secrets in an order",
+                secrets,
+                &|n| json!({"secrets": elements(n, n), "$setElementOrder/secrets": elements(0, 2 * n)}),
+            ),
+        ];
+        for (name, live, change) in cases {
+            let (small, large) = (work(live, change, 250), work(live, change, 1000));
+            assert!(small > 250 && large < 5 * small, "{name}: {small}, {large}");
+        }
+    }
+
+    /// An element that is named often is merged as often, each time with all that is in it; so this is bounded.
+    #[test]
+    fn an_element_is_not_merged_again_and_again_without_end() {
+        let list = |n: usize| Value::from_iter((0..n).map(|i| json!({"name": format!("{i}")})));
+        let live = json!({"secrets": [{"name": "a", "note": list(5000)}]});
+        let often = |times: usize| json!({"secrets": vec![json!({"name": "a"}); times]});
+        assert!(patch(&live, &often(100)).is_ok());
+        let error = patch(&live, &often(1000)).unwrap_err();
+        assert_eq!(error, Error::Strategic(StrategicError::RemergesTooMuch { max: MAX_REMERGED }));
+        assert!(error.to_string().ends_with("more than the allowed maximum of 4000000 values"), "{error}");
+    }
+
+    /// Odd, but it has to be as in Go: an element whose key the patch takes away is not found by it any more.
+    #[test]
+    fn keys_may_change_while_elements_are_merged() {
+        let live = json!({"secrets": [{"name": null, "note": "x"}, {"name": null}]});
+        let change = json!({"secrets": [{"name": null, "note": "y"}, {"name": null, "note": "z"}]});
+        let error = patch(&live, &change).unwrap_err();
+        assert_eq!(error.to_string(), "map: map[note:y] does not contain declared merge key: name");
     }
 }

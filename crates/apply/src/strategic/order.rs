@@ -2,6 +2,7 @@
 
 use super::directives::DIRECTIVE;
 use super::error::StrategicError;
+use super::keys::{Key, Keys, Positions};
 use crate::value::Found;
 use crate::words::Container;
 use serde_json::{Map, Value};
@@ -47,40 +48,21 @@ pub(super) fn check_order(change: &[Value], order: &[Value], key: &str) -> Resul
     Ok(())
 }
 
-/// How elements of a list are told apart: maps by a key, others by themselves.
-#[derive(Clone, Copy)]
-pub(super) struct Key<'a> {
-    /// The merge key; empty if there is none.
-    pub(super) name: &'a str,
-    /// Whether the elements are maps.
-    pub(super) maps: bool,
-}
-
-impl Key<'_> {
-    /// Where the list has this element.
-    fn position(self, list: &[Value], element: &Value) -> Option<usize> {
-        list.iter().position(|other| {
-            if self.maps { other.get(self.name) == element.get(self.name) } else { other == element }
-        })
-    }
-}
-
 /// The elements that `by` has too, and those that it has not.
 pub(super) fn partition(
     list: Vec<Value>,
     by: &[Value],
     key: Key<'_>,
 ) -> Result<(Vec<Value>, Vec<Value>), StrategicError> {
-    if key.name.is_empty() {
-        return Ok(list.into_iter().partition(|element| by.contains(element)));
+    // A list without a merge key is one of scalars. One with a key holds maps, also where there was nothing to see that by.
+    let key = Key { name: key.name, maps: !key.name.is_empty() };
+    if key.maps {
+        for element in &list {
+            merge_key(object(element)?, key.name)?;
+        }
     }
-    let (mut inside, mut outside) = (Vec::new(), Vec::new());
-    for element in list {
-        let wanted = merge_key(object(&element)?, key.name)?;
-        let found = by.iter().any(|other| other.get(key.name) == Some(wanted));
-        if found { inside.push(element) } else { outside.push(element) }
-    }
-    Ok((inside, outside))
+    let wanted = Keys::of(by, key);
+    Ok(list.into_iter().partition(|element| wanted.contain(element, key)))
 }
 
 /// Sorts the elements of the patch by the patch's order and those that only the server has by the server's, and
@@ -94,20 +76,21 @@ pub(super) fn interleave(
 ) -> Result<Vec<Value>, StrategicError> {
     let patch = sorted(patch, patch_order, key)?;
     let server_only = sorted(server_only, server_order, key)?;
+    let on_server = Positions::of(server_order, key);
     let mut out = Vec::with_capacity(patch.len() + server_only.len());
     // A merge of two sorted lists by the server's order. An element of the patch that is new to the server has no place in
-    // it, so nothing is put before it.
-    let mut left = server_only.into_iter().peekable();
+    // it, so nothing is put before it. Each element is looked up once, not each time that it is compared: it may be long.
+    let mut left = server_only.into_iter().map(|element| (on_server.find(&element, key), element)).peekable();
     for right in patch {
-        while let Some(element) = left.peek() {
-            match (key.position(server_order, element), key.position(server_order, &right)) {
-                (Some(l), Some(r)) if l < r => out.extend(left.next()),
-                _ => break,
-            }
+        let place = on_server.find(&right, key);
+        while let (Some((Some(l), _)), Some(r)) = (left.peek(), place)
+            && *l < r
+        {
+            out.extend(left.next().map(|(_, element)| element));
         }
         out.push(right);
     }
-    out.extend(left);
+    out.extend(left.map(|(_, element)| element));
     Ok(out)
 }
 
@@ -120,8 +103,9 @@ fn sorted(mut list: Vec<Value>, order: &[Value], key: Key<'_>) -> Result<Vec<Val
         }
         (deleted, list) = list.into_iter().partition(is_delete);
     }
+    let positions = Positions::of(order, key);
     // Stable, and `None` sorts first: elements that the order does not know keep their sequence in front of the others.
-    list.sort_by_key(|element| key.position(order, element));
+    list.sort_by_cached_key(|element| positions.find(element, key));
     list.extend(deleted);
     Ok(list)
 }

@@ -2,12 +2,16 @@
 //! (a `replace` of a missing member adds it, a `copy` of a missing member copies null, indexes may be negative)
 //! and the limits of `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
 
+mod document;
+
 use crate::body::{Body, Patched};
 use crate::error::Error;
 use crate::kind::PatchKind;
 use crate::value::Found;
 use crate::words::PatchPart;
+use document::{Node, depth_of};
 use serde_json::Value;
+use std::io;
 
 /// How many operations one patch may have.
 const MAX_OPERATIONS: usize = 10_000;
@@ -18,13 +22,15 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 const MAX_DEPTH: usize = 127;
 /// How deep it may nest between two operations: what can be walked recursively on any stack.
 const MAX_DEPTH_BETWEEN: usize = 1024;
+/// How many values may be looked at to find out how deep what is moved is.
+const MAX_MEASURED: usize = 10_000_000;
 
 /// Why an operation is not carried out.
 enum Refused {
     /// There is no such place or operation, or a test fails.
     DoesNotApply,
-    /// It copies more than is left of [`MAX_COPIED_BYTES`].
-    CopiesTooMuch,
+    /// It copies more than is left of [`MAX_COPIED_BYTES`], or nests the document too deeply.
+    GrowsTooMuch,
 }
 
 /// Applies the patch to `live`. The strict errors name unknown and repeated members of the operations.
@@ -57,37 +63,22 @@ fn not_a_patch(body: &Body<'_>, part: PatchPart, found: &Value) -> Error {
     Error::NotAPatch { kind: PatchKind::Json, validated: body.validated, part, found: Found::from(found) }
 }
 
-/// The document after all operations. Moves and copies can nest it without end, so its depth is watched: an
-/// operation deepens it by no more than its path is long.
-fn perform_all(mut document: Value, operations: &[Value]) -> Result<Value, Error> {
-    let mut budget = MAX_COPIED_BYTES;
-    // How deep the document may be by now. It is measured only when this says that it may be too deep: to walk the document
-    // after each operation would take quadratic time.
-    let mut depth = MAX_DEPTH;
+/// The document after all operations.
+fn perform_all(document: Value, operations: &[Value]) -> Result<Value, Error> {
+    let mut document = Document {
+        root: Node::Whole(document),
+        left_to_copy: MAX_COPIED_BYTES,
+        left_to_measure: MAX_MEASURED,
+        depth: MAX_DEPTH,
+    };
     for (position, operation) in operations.iter().enumerate() {
-        let steps = operation.get("path").and_then(Value::as_str).unwrap_or("").matches('/').count();
-        depth += steps;
-        if depth > MAX_DEPTH_BETWEEN {
-            depth = MAX_DEPTH.max(depth_of(&document)) + steps;
-            if depth > MAX_DEPTH_BETWEEN {
-                return Err(Error::GrowsTooMuch);
-            }
-        }
-        perform(&mut document, operation, &mut budget).map_err(|refused| match refused {
+        document.perform(operation).map_err(|refused| match refused {
             Refused::DoesNotApply => Error::DoesNotApply { operation: position },
-            Refused::CopiesTooMuch => Error::GrowsTooMuch,
+            Refused::GrowsTooMuch => Error::GrowsTooMuch,
         })?;
     }
+    let document = document.root.into_value();
     if depth_of(&document) > MAX_DEPTH { Err(Error::GrowsTooMuch) } else { Ok(document) }
-}
-
-/// How many containers lie within each other.
-fn depth_of(value: &Value) -> usize {
-    match value {
-        Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
-        Value::Array(list) => 1 + list.iter().map(depth_of).max().unwrap_or(0),
-        _ => 0,
-    }
 }
 
 /// What decoding into `[]handlers.jsonPatchOp` finds: the first member of a wrong type is an error, unknown members
@@ -118,51 +109,106 @@ fn check_shape(body: &Body<'_>) -> Result<Vec<String>, Error> {
     Ok(unknown)
 }
 
-fn perform(document: &mut Value, operation: &Value, budget: &mut usize) -> Result<(), Refused> {
-    let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Refused::DoesNotApply);
-    let value = operation.get("value");
-    match text("op")? {
-        "add" => add(document, text("path")?, value.cloned().unwrap_or(Value::Null)),
-        "remove" => remove(document, text("path")?).map(|_| ()),
-        "replace" => replace(document, text("path")?, value),
-        "move" => {
-            let moved = remove(document, text("from")?)?;
-            add(document, text("path")?, moved)
+/// The document between two operations, and what the operations that follow may still do.
+struct Document {
+    root: Node,
+    /// What is left of [`MAX_COPIED_BYTES`].
+    left_to_copy: usize,
+    /// What is left of [`MAX_MEASURED`].
+    left_to_measure: usize,
+    /// How deep the document may be by now: moves and copies can nest it without end. It may be less deep, since nothing is
+    /// measured anew when parts are taken away.
+    depth: usize,
+}
+
+impl Document {
+    fn perform(&mut self, operation: &Value) -> Result<(), Refused> {
+        let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Refused::DoesNotApply);
+        let value = operation.get("value");
+        match text("op")? {
+            "add" => {
+                let (path, value) = (text("path")?, value.cloned().unwrap_or(Value::Null));
+                self.deepen(path, depth_of(&value))?;
+                add(&mut self.root, path, Node::Whole(value))
+            }
+            "remove" => remove(&mut self.root, text("path")?).map(|_| ()),
+            "replace" => {
+                let path = text("path")?;
+                self.deepen(path, value.map_or(0, depth_of))?;
+                replace(&mut self.root, path, value)
+            }
+            "move" => {
+                let (from, path) = (text("from")?, text("path")?);
+                let moved = remove(&mut self.root, from)?;
+                // It is no deeper than what may be below the place where it has been. Most are far less deep, but to measure
+                // each would take quadratic time.
+                let mut depth = self.depth.saturating_sub(steps(from));
+                if steps(path) + depth > MAX_DEPTH_BETWEEN {
+                    depth = moved.depth(&mut self.left_to_measure)?;
+                }
+                self.deepen(path, depth)?;
+                add(&mut self.root, path, moved)
+            }
+            "copy" => {
+                let (container, key) = find(&mut self.root, text("from")?)?;
+                let copy = get(container, &key)?.map_or(Value::Null, |node| node.to_value());
+                // Before it is put there: copies of copies grow exponentially.
+                let mut counter = Counter(&mut self.left_to_copy);
+                serde_json::to_writer(&mut counter, &copy).map_err(|_| Refused::GrowsTooMuch)?;
+                let path = text("path")?;
+                self.deepen(path, depth_of(&copy))?;
+                add(&mut self.root, path, Node::Whole(copy))
+            }
+            "test" => test(&mut self.root, text("path")?, value),
+            _ => Err(Refused::DoesNotApply),
         }
-        "copy" => {
-            let (container, key) = find(document, text("from")?)?;
-            let copy = get(container, &key)?.cloned().unwrap_or(Value::Null);
-            // Before it is put there: copies of copies grow exponentially.
-            *budget = budget.checked_sub(copy.to_string().len()).ok_or(Refused::CopiesTooMuch)?;
-            add(document, text("path")?, copy)
+    }
+
+    /// Takes note that something of this depth is put at the path.
+    fn deepen(&mut self, path: &str, depth: usize) -> Result<(), Refused> {
+        let depth = steps(path) + depth;
+        if depth > MAX_DEPTH_BETWEEN {
+            return Err(Refused::GrowsTooMuch);
         }
-        "test" => test(document, text("path")?, value),
-        _ => Err(Refused::DoesNotApply),
+        self.depth = self.depth.max(depth);
+        Ok(())
     }
 }
 
-/// The container that holds the last part of a pointer, and that part. What stands before the first slash is not
+/// How many steps a path has.
+fn steps(path: &str) -> usize {
+    path.bytes().filter(|byte| *byte == b'/').count()
+}
+
+/// Counts the bytes that are written, down from what may be.
+struct Counter<'a>(&'a mut usize);
+
+impl io::Write for Counter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The container that holds the last part of a pointer, taken apart, and that part. What stands before the first slash is not
 /// looked at.
-fn find<'a>(document: &'a mut Value, pointer: &str) -> Result<(&'a mut Value, String), Refused> {
+fn find<'a>(document: &'a mut Node, pointer: &str) -> Result<(&'a mut Node, String), Refused> {
     // `json-patch.v4` splits and drops the first part without a look at it.
     let mut parts = pointer.split('/').skip(1).map(unescape).peekable();
     let mut container = document;
     while let Some(part) = parts.next() {
+        container.open();
         if parts.peek().is_none() {
-            return if container.is_object() || container.is_array() {
-                Ok((container, part))
-            } else {
-                Err(Refused::DoesNotApply)
+            return match container {
+                Node::Whole(_) => Err(Refused::DoesNotApply),
+                container => Ok((container, part)),
             };
         }
-        container = match container {
-            Value::Object(map) => map.get_mut(&part).ok_or(Refused::DoesNotApply)?,
-            Value::Array(list) => {
-                let index = existing(list.len(), &part)?;
-                list.get_mut(index).ok_or(Refused::DoesNotApply)?
-            }
-            _ => return Err(Refused::DoesNotApply),
-        };
+        container = get(container, &part)?.ok_or(Refused::DoesNotApply)?;
     }
     Err(Refused::DoesNotApply)
 }
@@ -194,77 +240,75 @@ fn existing(len: usize, key: &str) -> Result<usize, Refused> {
 }
 
 /// The member `key`; `None` if an object has no such member.
-fn get<'a>(container: &'a Value, key: &str) -> Result<Option<&'a Value>, Refused> {
+fn get<'a>(container: &'a mut Node, key: &str) -> Result<Option<&'a mut Node>, Refused> {
     match container {
-        Value::Object(map) => Ok(map.get(key)),
-        Value::Array(list) => Ok(list.get(existing(list.len(), key)?)),
-        _ => Err(Refused::DoesNotApply),
+        Node::Object(members) => Ok(members.get_mut(key)),
+        Node::List(list) => {
+            let position = existing(list.len(), key)?;
+            Ok(list.get_mut(position))
+        }
+        Node::Whole(_) => Err(Refused::DoesNotApply),
     }
 }
 
-fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Refused> {
+fn add(document: &mut Node, path: &str, value: Node) -> Result<(), Refused> {
     let (container, key) = find(document, path)?;
     match container {
-        Value::Object(map) => {
-            map.insert(key, value);
+        Node::Object(members) => {
+            members.insert(key, value);
+            Ok(())
         }
-        Value::Array(list) if key == "-" => list.push(value),
-        Value::Array(list) => {
-            let position = existing(list.len() + 1, &key)?;
-            list.insert(position, value);
+        Node::List(list) => {
+            let len = list.len();
+            let position = if key == "-" { len } else { existing(len + 1, &key)? };
+            list.insert(position, value).ok_or(Refused::DoesNotApply)
         }
-        _ => return Err(Refused::DoesNotApply),
+        Node::Whole(_) => Err(Refused::DoesNotApply),
     }
-    Ok(())
 }
 
-fn remove(document: &mut Value, path: &str) -> Result<Value, Refused> {
+fn remove(document: &mut Node, path: &str) -> Result<Node, Refused> {
     let (container, key) = find(document, path)?;
     match container {
-        Value::Object(map) => map.remove(&key).ok_or(Refused::DoesNotApply),
-        Value::Array(list) => {
+        Node::Object(members) => members.remove(&key),
+        Node::List(list) => {
             let position = existing(list.len(), &key)?;
-            Ok(list.remove(position))
+            list.remove(position)
         }
-        _ => Err(Refused::DoesNotApply),
+        Node::Whole(_) => None,
     }
+    .ok_or(Refused::DoesNotApply)
 }
 
-fn replace(document: &mut Value, path: &str, value: Option<&Value>) -> Result<(), Refused> {
+fn replace(document: &mut Node, path: &str, value: Option<&Value>) -> Result<(), Refused> {
     // The whole document: only by something that can hold fields.
     if path.is_empty() {
         return match value {
             Some(whole @ (Value::Object(_) | Value::Array(_))) => {
-                *document = whole.clone();
+                *document = Node::Whole(whole.clone());
                 Ok(())
             }
             _ => Err(Refused::DoesNotApply),
         };
     }
-    let value = value.cloned().unwrap_or(Value::Null);
+    let value = Node::Whole(value.cloned().unwrap_or(Value::Null));
     let (container, key) = find(document, path)?;
-    match container {
-        Value::Object(map) => {
-            map.insert(key, value);
-            Ok(())
-        }
-        Value::Array(list) => {
-            let position = existing(list.len(), &key)?;
-            *list.get_mut(position).ok_or(Refused::DoesNotApply)? = value;
-            Ok(())
-        }
-        _ => Err(Refused::DoesNotApply),
+    if let Node::Object(members) = container {
+        members.insert(key, value);
+        return Ok(());
     }
+    *get(container, &key)?.ok_or(Refused::DoesNotApply)? = value;
+    Ok(())
 }
 
 /// A missing member equals null, and null equals an operation without a value.
-fn test(document: &mut Value, path: &str, value: Option<&Value>) -> Result<(), Refused> {
+fn test(document: &mut Node, path: &str, value: Option<&Value>) -> Result<(), Refused> {
     let wanted = value.unwrap_or(&Value::Null);
     let holds = if path.is_empty() {
-        document == wanted
+        document.equals(wanted)
     } else {
         let (container, key) = find(document, path)?;
-        get(container, &key)?.unwrap_or(&Value::Null) == wanted
+        get(container, &key)?.map_or(wanted.is_null(), |node| node.equals(wanted))
     };
     if holds { Ok(()) } else { Err(Refused::DoesNotApply) }
 }
@@ -418,6 +462,29 @@ mod tests {
         // Many operations that do not nest are fine.
         let flat = Value::Array(vec![json!({"op": "add", "path": "/a/b", "value": {}}); 9_000]);
         assert!(patch(json!({"a": {}}), flat).is_ok());
+    }
+
+    /// As deep a document as may be, of which a large part is moved where it may become too deep: that has to be measured, but
+    /// not without end.
+    #[test]
+    fn what_is_measured_is_bounded() {
+        let nest = |depth: usize| "/a".repeat(depth);
+        let mut operations = Vec::new();
+        let mut depth = 1;
+        while depth < 1000 {
+            operations.push(json!({"op": "add", "path": "/b", "value": {}}));
+            operations.push(json!({"op": "move", "from": "/a", "path": "/b/a"}));
+            operations.push(json!({"op": "move", "from": "/b", "path": "/a"}));
+            depth += 1;
+        }
+        for _ in 0..500 {
+            operations.push(json!({"op": "move", "from": "/large", "path": "/a/large"}));
+            operations.push(json!({"op": "move", "from": "/a/large", "path": "/large"}));
+        }
+        operations.push(json!({"op": "replace", "path": nest(100), "value": 1}));
+        let live = |len: usize| json!({"a": {}, "large": vec![0; len]});
+        assert!(patch(live(1000), operations.clone().into()).is_ok());
+        assert_eq!(patch(live(100_000), operations.into()), Err(Error::GrowsTooMuch));
     }
 
     #[test]

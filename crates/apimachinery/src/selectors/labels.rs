@@ -11,6 +11,11 @@ use std::fmt;
 pub struct LabelSelector {
     /// All must hold; ordered by key.
     requirements: Vec<Requirement>,
+    /// What they ask of each label, ordered by key: what is evaluated. However many requirements are about a label, it is
+    /// looked at once for each object.
+    conditions: Vec<Condition>,
+    /// How many of the conditions do not hold without the label.
+    needed: usize,
 }
 
 /// One requirement of a label selector.
@@ -63,9 +68,32 @@ impl LabelSelector {
         &self.requirements
     }
 
+    /// Whether an object is selected that has these labels, which are ordered by key, each key once. Costs at most the logarithm
+    /// of the selector's length for each label, however long the selector is.
+    pub fn matches_sorted<K: AsRef<str>, V: AsRef<str>>(&self, labels: &[(K, V)]) -> bool {
+        if self.conditions.len() <= labels.len() {
+            return self.matches(|key| {
+                let at = labels.binary_search_by(|(known, _)| known.as_ref().cmp(key)).ok()?;
+                Some(labels[at].1.as_ref())
+            });
+        }
+        // Conditions on labels that the object does not have are not looked at: it is enough to know how many of those that
+        // need the label have been met.
+        let mut met = 0;
+        for (key, value) in labels {
+            let at = self.conditions.binary_search_by(|condition| condition.key.as_str().cmp(key.as_ref()));
+            let Some(condition) = at.ok().map(|at| &self.conditions[at]) else { continue };
+            if !condition.holds(Some(value.as_ref())) {
+                return false;
+            }
+            met += usize::from(condition.needed);
+        }
+        met == self.needed
+    }
+
     /// Whether labels are selected; `label` gives the value of a label, if it is there.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.requirements.iter().all(|r| r.matches(label(&r.key)))
+        self.conditions.iter().all(|condition| condition.holds(label(&condition.key)))
     }
 }
 
@@ -121,26 +149,78 @@ impl Requirement {
         }
         Ok(Self { key: key.into(), operator, values: values.into_iter().collect() })
     }
+}
 
-    /// Whether a label with this value, or an object without the label, meets the requirement.
-    fn matches(&self, value: Option<&str>) -> bool {
-        let has = |value: &str| self.values.iter().any(|v| v == value);
-        match self.operator {
-            Operator::In | Operator::Equals | Operator::DoubleEquals => value.is_some_and(has),
-            Operator::NotIn | Operator::NotEquals => !value.is_some_and(has),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
-            Operator::GreaterThan | Operator::LessThan => {
-                // A label that is no number is neither greater nor less; that the requirement's value is one was checked when
-                // it was made.
-                let numbers = (value.and_then(go_int), self.values.first().and_then(|v| go_int(v)));
-                match numbers {
-                    (Some(left), Some(right)) if self.operator == Operator::GreaterThan => left > right,
-                    (Some(left), Some(right)) => left < right,
-                    _ => false,
-                }
+/// All that a selector asks of one label.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Condition {
+    key: String,
+    /// Whether it does not hold without the label.
+    needed: bool,
+    /// Whether it does not hold with the label.
+    refused: bool,
+    /// The only values that are right, sorted.
+    among: Option<Vec<String>>,
+    /// The values that are wrong, sorted.
+    not: Vec<String>,
+    /// The value must be a number greater than this one.
+    above: Option<i64>,
+    /// The value must be a number less than this one.
+    below: Option<i64>,
+}
+
+impl Condition {
+    /// The conditions of requirements that are ordered by key.
+    fn all(requirements: &[Requirement]) -> Vec<Self> {
+        let about_one = requirements.chunk_by(|a, b| a.key == b.key);
+        about_one
+            .map(|requirements| {
+                let mut condition = Self { key: requirements[0].key.clone(), ..Self::default() };
+                requirements.iter().for_each(|requirement| condition.add(requirement));
+                condition.not.sort_unstable();
+                condition
+            })
+            .collect()
+    }
+
+    fn add(&mut self, requirement: &Requirement) {
+        let values = &requirement.values;
+        // That the value is a number was checked when the requirement was made.
+        let number = || values.first().and_then(|value| go_int(value));
+        match requirement.operator {
+            Operator::In | Operator::Equals | Operator::DoubleEquals => {
+                let both = |among: Vec<String>| {
+                    among.into_iter().filter(|value| values.binary_search(value).is_ok()).collect()
+                };
+                self.among = Some(self.among.take().map_or_else(|| values.clone(), both));
+            }
+            Operator::NotIn | Operator::NotEquals => self.not.extend(values.iter().cloned()),
+            Operator::DoesNotExist => self.refused = true,
+            Operator::Exists => {}
+            Operator::GreaterThan => self.above = self.above.max(number()),
+            Operator::LessThan => {
+                self.below = [self.below, number()].into_iter().flatten().min();
             }
         }
+        let without =
+            matches!(requirement.operator, Operator::NotIn | Operator::NotEquals | Operator::DoesNotExist);
+        self.needed |= !without;
+    }
+
+    /// Whether a label with this value, or an object without the label, is right.
+    fn holds(&self, value: Option<&str>) -> bool {
+        let Some(value) = value else { return !self.needed };
+        let is_in = |values: &[String]| values.binary_search_by(|known| known.as_str().cmp(value)).is_ok();
+        if self.refused || is_in(&self.not) || !self.among.as_deref().is_none_or(is_in) {
+            return false;
+        }
+        if self.above.is_none() && self.below.is_none() {
+            return true;
+        }
+        // A label that is no number is neither greater nor less.
+        go_int(value).is_some_and(|number| {
+            self.above.is_none_or(|above| number > above) && self.below.is_none_or(|below| number < below)
+        })
     }
 }
 
@@ -296,7 +376,9 @@ impl Parser {
         }
         // Go's sort by key is not stable; a stable one prints the same text each time.
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(LabelSelector { requirements })
+        let conditions = Condition::all(&requirements);
+        let needed = conditions.iter().filter(|condition| condition.needed).count();
+        Ok(LabelSelector { requirements, conditions, needed })
     }
 
     /// `["!"] key`, or `key operator values`.
@@ -445,6 +527,19 @@ mod tests {
             ("n>5", "e"),
             ("n<7", ""),
             ("app in (in,notin)", ""),
+            // Several requirements about one label.
+            ("app in (web,db),app in (db,x)", "c"),
+            ("app in (web,db),app notin (x,db),app!=y", "ab"),
+            ("app,!app", ""),
+            ("app=web,app=db", ""),
+            ("n>5,n>6,n<9,n<8", "e"),
+            ("n>5,n>7", ""),
+            ("n<7,n<9", ""),
+            ("n>5,n!=7", ""),
+            // More conditions than an object has labels.
+            ("!a,!b,!c,d!=x,e notin (y),app=web,tier=front", "a"),
+            ("!a,!b,!c,d!=x,e notin (y),app=web,x", ""),
+            ("!a,!b,!c,!n", "abcd"),
         ] {
             let parsed = LabelSelector::parse(selector).unwrap();
             let selected: String = objects
@@ -453,6 +548,17 @@ mod tests {
                 .map(|(name, _)| *name)
                 .collect();
             assert_eq!(selected, expected, "{selector}");
+            let sorted: String = objects
+                .iter()
+                .filter(|(_, labels)| {
+                    let labels = labels.as_object().unwrap();
+                    let mut labels: Vec<_> = labels.iter().map(|(k, v)| (k, v.as_str().unwrap())).collect();
+                    labels.sort_unstable();
+                    parsed.matches_sorted(&labels)
+                })
+                .map(|(name, _)| *name)
+                .collect();
+            assert_eq!(sorted, expected, "{selector}");
             assert_eq!(LabelSelector::parse(&parsed.to_string()).unwrap(), parsed, "{parsed}");
         }
     }

@@ -19,6 +19,8 @@
 
 mod encodings;
 mod object;
+mod past;
+mod ranked;
 mod watcher;
 mod window;
 
@@ -26,14 +28,16 @@ pub(crate) use encodings::Form;
 pub(crate) use object::{
     Head, Object, PARTIAL, encode, encode_for_storage, join_key, set_resource_version, split_key,
 };
-pub(crate) use watcher::{Delivery, Event, EventKind, Watcher, event_line, metadata_line};
+#[cfg(test)]
+pub(crate) use ranked::steps;
+pub(crate) use ranked::{Iter, RankedMap};
+pub(crate) use watcher::{Delivery, Event, EventKind, Interest, Watcher, event_line, metadata_line};
 
 use fleetpass_store::{Change, Entry, Revision, Store};
 use futures::StreamExt;
-use immutable_chunkmap::map::MapM as Map;
 use parking_lot::RwLock;
+use past::Past;
 use std::collections::HashMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,7 +47,7 @@ use watcher::Watchers;
 use window::Window;
 
 /// The objects of one resource at one revision.
-pub(crate) type Objects = Map<Arc<str>, Arc<Object>>;
+pub(crate) type Objects = RankedMap<Arc<str>, Arc<Object>>;
 
 /// Why a read of the past or the future is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +84,8 @@ struct ResourceCache {
     /// makes snapshots cheap and leaves those that were taken as they are.
     objects: Objects,
     window: Window,
+    /// Earlier states that were asked for.
+    past: Past,
     watchers: Watchers,
 }
 
@@ -192,7 +198,7 @@ impl Cache {
             let Some(object) = parse(entry) else { continue };
             let prefix = split_key(&entry.key).0;
             let cache = inner.resource(prefix);
-            cache.objects.insert_cow(object.key.clone(), object.clone());
+            cache.objects.insert(object.key.clone(), object.clone());
             self.notify(prefix, &Event::new(object.revision, EventKind::Added, object, None));
         }
         // What was deleted while nobody looked. Subscribers must hear of it, or a role binding that is gone would stay in
@@ -219,7 +225,7 @@ impl Cache {
                     let Some(object) = parse(entry) else { continue };
                     let prefix = split_key(&entry.key).0;
                     let cache = inner.resource(prefix);
-                    let previous = cache.objects.insert_cow(object.key.clone(), object.clone());
+                    let previous = cache.objects.insert(object.key.clone(), object.clone());
                     // By what the cache had, not by what the writer meant: for watchers an object is new if they have not seen
                     // it.
                     let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
@@ -228,7 +234,7 @@ impl Cache {
                 Change::Delete { key, .. } => {
                     let prefix = split_key(key).0;
                     let cache = inner.resource(prefix);
-                    let Some(previous) = cache.objects.remove_cow(key) else { continue };
+                    let Some(previous) = cache.objects.remove(key) else { continue };
                     // A deletion has a revision of its own, at which clients resume; the stored text has none in it.
                     let last = Arc::new(previous.at_revision(commit.revision));
                     self.publish(
@@ -250,6 +256,7 @@ impl Cache {
         self.notify(prefix, &event);
         let event = Arc::new(event);
         cache.window.push(event.clone());
+        cache.past.forget_before(cache.window.start());
         cache.watchers.send(&event);
     }
 
@@ -300,38 +307,46 @@ impl Cache {
         (inner.applied, inner.resources.get(prefix).map(|c| c.objects.clone()).unwrap_or_default())
     }
 
-    /// All objects of a resource as they were at `revision`, which must not be in the future: the present with the events since
-    /// then undone, the latest first. Costs time for each of these events, at most as many as the window holds.
+    /// All objects of a resource as they were at `revision`, which must not be in the future: the nearest later state that is
+    /// known with the events until then undone, the latest first. Costs time for each of these events, at most as many as the
+    /// window holds, and nothing for a state that was asked for not long ago, such as that of the pages of one list.
     pub(crate) fn snapshot_at(&self, prefix: &str, revision: Revision) -> Result<Objects, CacheError> {
-        let inner = self.inner.read();
-        // No object or watcher since the store was loaded, so it was empty at every revision from then on.
-        let Some(cache) = inner.resources.get(prefix) else {
-            return if revision >= inner.loaded {
-                Ok(Objects::default())
-            } else {
-                Err(CacheError::TooOld { asked: revision, oldest: inner.loaded })
+        let (state, mut objects, undo) = {
+            let inner = self.inner.read();
+            // No object or watcher since the store was loaded, so it was empty at every revision from then on.
+            let Some(cache) = inner.resources.get(prefix) else {
+                return if revision >= inner.loaded {
+                    Ok(Objects::default())
+                } else {
+                    Err(CacheError::TooOld { asked: revision, oldest: inner.loaded })
+                };
             };
+            if revision < cache.window.start() {
+                return Err(CacheError::TooOld { asked: revision, oldest: cache.window.start() });
+            }
+            let state = cache.window.last_until(revision);
+            let (from, objects) =
+                cache.past.nearest(state).unwrap_or_else(|| (Revision::MAX, cache.objects.clone()));
+            let undo: Vec<_> = cache.window.between(state, from).cloned().collect();
+            (state, objects, undo)
         };
-        if revision < cache.window.start() {
-            return Err(CacheError::TooOld { asked: revision, oldest: cache.window.start() });
+        if undo.is_empty() {
+            return Ok(objects);
         }
-        let mut objects = cache.objects.clone();
-        for event in cache.window.backwards_to(revision) {
-            // Undoing: what was there before comes back; what the event created goes.
-            match &event.previous {
-                Some(previous) => objects.insert_cow(previous.key.clone(), previous.clone()),
-                None => objects.remove_cow(&event.object.key),
-            };
+        // Without the lock: writers must not wait for thousands of steps.
+        past::undo(&mut objects, &undo);
+        let inner = self.inner.read();
+        if let Some(cache) = inner.resources.get(prefix).filter(|cache| cache.window.start() <= state) {
+            cache.past.keep(state, &objects);
         }
         Ok(objects)
     }
 
-    /// Follows a resource from `after` on; `namespace` narrows it (empty: all namespaces). What is in the
-    /// window is delivered first.
+    /// Follows the objects of a resource that are of `interest` from `after` on. What is in the window is delivered first.
     pub(crate) fn watch(
         self: &Arc<Self>,
         prefix: &str,
-        namespace: &str,
+        interest: Interest<'_>,
         after: Revision,
     ) -> Result<Watcher, CacheError> {
         let mut inner = self.inner.write();
@@ -341,40 +356,47 @@ impl Cache {
             return Err(CacheError::TooOld { asked: after, oldest: cache.window.start() });
         }
         let backlog: Vec<_> =
-            cache.window.after(after).filter(|event| event.is_in(namespace)).cloned().collect();
-        let mut watcher = self.register(prefix, namespace, cache);
+            cache.window.after(after).filter(|event| interest.covers(&event.object)).cloned().collect();
+        let mut watcher = self.register(prefix, interest, cache);
         // Without the lock: what is in the backlog is settled, and there may be thousands of events.
         drop(inner);
         watcher.begin_with(&backlog);
         Ok(watcher)
     }
 
-    /// Follows a resource from now on, beginning with what is there: the objects and the revision at which they are the whole
-    /// truth. One step under the lock, so the watcher's first event is the first one after that revision.
+    /// Follows the objects of a resource that are of `interest` from now on, beginning with what is there: all objects, and the
+    /// revision at which they are the whole truth. One step under the lock, so the watcher's first event is the first one after
+    /// that revision.
     pub(crate) fn watch_from_now(
         self: &Arc<Self>,
         prefix: &str,
-        namespace: &str,
+        interest: Interest<'_>,
     ) -> (Revision, Objects, Watcher) {
         let mut inner = self.inner.write();
         let applied = inner.applied;
         let cache = inner.resource(prefix);
         let objects = cache.objects.clone();
-        let watcher = self.register(prefix, namespace, cache);
+        let watcher = self.register(prefix, interest, cache);
         (applied, objects, watcher)
     }
 
     /// Adds a watcher. It removes itself when it is dropped, which takes the write lock: a [`Watcher`] must not be dropped
     /// while the lock is held.
-    fn register(self: &Arc<Self>, prefix: &str, namespace: &str, cache: &mut ResourceCache) -> Watcher {
-        let (id, events) = cache.watchers.add(namespace);
+    fn register(
+        self: &Arc<Self>,
+        prefix: &str,
+        interest: Interest<'_>,
+        cache: &mut ResourceCache,
+    ) -> Watcher {
+        let (id, events) = cache.watchers.add(interest);
         // Weak: a watcher must not keep a cache alive that its server has let go of.
-        let (cache, prefix, namespace) = (Arc::downgrade(self), prefix.to_string(), namespace.to_string());
+        let (cache, prefix) = (Arc::downgrade(self), prefix.to_string());
+        let (namespace, name) = (interest.namespace.to_string(), interest.name.to_string());
         Watcher::new(events, move || {
             if let Some(cache) = cache.upgrade()
                 && let Some(resource) = cache.inner.write().resources.get_mut(prefix.as_str())
             {
-                resource.watchers.remove(&namespace, id);
+                resource.watchers.remove(Interest { namespace: &namespace, name: &name }, id);
             }
         })
     }
@@ -410,19 +432,17 @@ fn parse(entry: &Entry) -> Option<Arc<Object>> {
     }
 }
 
-/// The part of `objects` in `namespace` (empty: all), after the key `after` if given.
-pub(crate) fn range<'a>(
-    objects: &'a Objects,
-    prefix: &str,
-    namespace: &str,
-    after: Option<&str>,
-) -> impl Iterator<Item = &'a Arc<Object>> {
-    // With the slash, or namespace `a` would hold the objects of namespace `ab`.
-    let scope = if namespace.is_empty() { format!("{prefix}/") } else { format!("{prefix}/{namespace}/") };
-    let start: Arc<str> = after.map_or_else(|| Arc::from(scope.as_str()), Arc::from);
-    let from = if after.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
-    objects
-        .range((from, Bound::Unbounded))
-        .take_while(move |(key, _)| key.starts_with(scope.as_str()))
-        .map(|(_, object)| object)
+/// The keys below `prefix`, and below `namespace` in it unless that is empty: the first that may be one of them, and the
+/// first after them all.
+pub(crate) fn key_range(prefix: &str, namespace: &str) -> (String, String) {
+    // `0` is the character after `/`, so all that begins with the first text, and nothing else, lies between the two. Without
+    // the slash, namespace `a` would hold the objects of namespace `ab`.
+    if namespace.is_empty() {
+        (format!("{prefix}/"), format!("{prefix}0"))
+    } else {
+        (format!("{prefix}/{namespace}/"), format!("{prefix}/{namespace}0"))
+    }
 }
+
+#[cfg(test)]
+mod tests;

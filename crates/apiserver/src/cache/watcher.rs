@@ -1,5 +1,5 @@
-//! Watchers of a resource: bounded queues, found by namespace, so that the cost of a change depends on the number of watchers
-//! that it concerns and not on the number of all.
+//! Watchers of a resource: bounded queues, found by namespace and name, so that the cost of a change depends on the number of
+//! watchers that it concerns and not on the number of all.
 //!
 //! A watcher that does not keep up is ended, never waited for (`k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go`): events
 //! are queued under the cache's lock, and waiting would stall every writer. Its client begins again at the last revision that
@@ -75,11 +75,6 @@ impl Event {
         Self { revision, kind, object, previous, sharing: Mutex::new(Sharing::Open(Weak::new())) }
     }
 
-    /// Whether the object lies in `namespace`; the empty namespace holds all.
-    pub(crate) fn is_in(&self, namespace: &str) -> bool {
-        namespace.is_empty() || self.object.namespace_and_name().0 == namespace
-    }
-
     /// The event as watchers get it, the same for all who have it before them at the same time.
     pub(super) fn deliver(self: &Arc<Self>) -> Arc<Delivery> {
         let mut sharing = self.sharing.lock();
@@ -152,12 +147,31 @@ fn line(event: &str, size: usize, object: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     out.into()
 }
 
-type Queue = mpsc::Sender<Arc<Delivery>>;
+/// Which objects of a resource a watcher can have any interest in. Its selectors may narrow that further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interest<'a> {
+    /// Those in this namespace; empty: in all, or the kind has none.
+    pub namespace: &'a str,
+    /// Those of this name; empty: of any.
+    pub name: &'a str,
+}
 
-/// The watchers of one resource, by namespace; the empty namespace watches all.
+impl Interest<'_> {
+    /// Whether the object is one of them.
+    pub(super) fn covers(self, object: &Object) -> bool {
+        let (namespace, name) = object.namespace_and_name();
+        (self.namespace.is_empty() || self.namespace == namespace)
+            && (self.name.is_empty() || self.name == name)
+    }
+}
+
+/// A watcher's id and the sending end of its queue.
+type Queue = (u64, mpsc::Sender<Arc<Delivery>>);
+
+/// The watchers of one resource, by namespace, then by name; empty stands for all.
 #[derive(Default)]
 pub(super) struct Watchers {
-    by_namespace: HashMap<Box<str>, Vec<(u64, Queue)>>,
+    by_namespace: HashMap<Box<str>, HashMap<Box<str>, Vec<Queue>>>,
 }
 
 /// The id of the next watcher. One counter for all resources and for the life of the process: when a cache is loaded again, its
@@ -165,34 +179,41 @@ pub(super) struct Watchers {
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Watchers {
-    pub(super) fn add(&mut self, namespace: &str) -> (u64, mpsc::Receiver<Arc<Delivery>>) {
+    pub(super) fn add(&mut self, interest: Interest<'_>) -> (u64, mpsc::Receiver<Arc<Delivery>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        self.by_namespace.entry(namespace.into()).or_default().push((id, sender));
+        let by_name = self.by_namespace.entry(interest.namespace.into()).or_default();
+        by_name.entry(interest.name.into()).or_default().push((id, sender));
         (id, receiver)
     }
 
-    pub(super) fn remove(&mut self, namespace: &str, id: u64) {
-        if let Some(watchers) = self.by_namespace.get_mut(namespace) {
-            watchers.retain(|(i, _)| *i != id);
-            // Namespaces come and go: an empty entry for each that was ever watched would be a leak.
-            if watchers.is_empty() {
-                self.by_namespace.remove(namespace);
-            }
+    pub(super) fn remove(&mut self, interest: Interest<'_>, id: u64) {
+        let Some(by_name) = self.by_namespace.get_mut(interest.namespace) else { return };
+        let Some(watchers) = by_name.get_mut(interest.name) else { return };
+        watchers.retain(|(i, _)| *i != id);
+        // Namespaces and names come and go: an empty entry for each that was ever watched would be a leak.
+        if watchers.is_empty() {
+            by_name.remove(interest.name);
+        }
+        if by_name.is_empty() {
+            self.by_namespace.remove(interest.namespace);
         }
     }
 
-    /// Queues the event for the watchers of its namespace and for those of all namespaces. A watcher whose queue is full, or
-    /// which is gone, is removed: its queue closes, and it ends after the events that are in it.
+    /// Queues the event for all who may be interested in its object. A watcher whose queue is full, or which is gone, is
+    /// removed: its queue closes, and it ends after the events that are in it.
     pub(super) fn send(&mut self, event: &Arc<Event>) {
-        let namespace = event.object.namespace_and_name().0;
+        let (namespace, name) = event.object.namespace_and_name();
         // A cluster-scoped object has the empty namespace, whose watchers must not get it twice.
         let all = (!namespace.is_empty()).then_some("");
         let mut delivery = None;
         for scope in [Some(namespace), all].into_iter().flatten() {
-            if let Some(watchers) = self.by_namespace.get_mut(scope) {
-                let delivery = delivery.get_or_insert_with(|| event.deliver());
-                watchers.retain(|(_, queue)| queue.try_send(delivery.clone()).is_ok());
+            let Some(by_name) = self.by_namespace.get_mut(scope) else { continue };
+            for name in [name, ""] {
+                if let Some(watchers) = by_name.get_mut(name) {
+                    let delivery = delivery.get_or_insert_with(|| event.deliver());
+                    watchers.retain(|(_, queue)| queue.try_send(delivery.clone()).is_ok());
+                }
             }
         }
     }
@@ -247,9 +268,12 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    fn event(revision: Revision) -> Arc<Event> {
-        let object =
-            Object::new("/registry/things/ns/a".into(), revision, r#"{"metadata":{}}"#.into()).unwrap();
+    const NS: Interest<'_> = Interest { namespace: "ns", name: "" };
+
+    const ALL: Interest<'_> = Interest { namespace: "", name: "" };
+
+    fn event(key: &str, revision: Revision) -> Arc<Event> {
+        let object = Object::new(key.into(), revision, r#"{"metadata":{}}"#.into()).unwrap();
         Arc::new(Event::new(revision, EventKind::Added, Arc::new(object), None))
     }
 
@@ -257,8 +281,8 @@ mod tests {
     fn an_event_is_encoded_once_for_all_its_watchers_and_then_forgotten() {
         let mut watchers = Watchers::default();
         let mut queues: Vec<_> =
-            (0..1000).map(|n| watchers.add(if n % 2 == 0 { "ns" } else { "" }).1).collect();
-        let event = event(1);
+            (0..1000).map(|n| watchers.add(if n % 2 == 0 { NS } else { ALL }).1).collect();
+        let event = event("/registry/things/ns/a", 1);
         watchers.send(&event);
         let (forms, made) = ([Form::new("json"), Form::new("metadata")], Cell::new(0));
         let last = queues.split_off(999);
@@ -282,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn watchers_of_the_past_share_what_is_made_for_them_too() {
-        let past = [event(1), event(2)];
+        let past = [1, 2].map(|revision| event("/registry/things/ns/a", revision));
         let mut watchers: Vec<_> = (0..10)
             .map(|_| {
                 let mut watcher = Watcher::new(mpsc::channel(1).1, || ());
@@ -306,11 +330,46 @@ mod tests {
 
     #[test]
     fn a_watcher_of_the_time_before_a_reload_does_not_remove_one_of_the_time_after_it() {
-        let (before, _queue) = Watchers::default().add("ns");
+        let (before, _queue) = Watchers::default().add(NS);
         let mut reloaded = Watchers::default();
-        let (_, mut queue) = reloaded.add("ns");
-        reloaded.remove("ns", before);
-        reloaded.send(&event(1));
+        let (_, mut queue) = reloaded.add(NS);
+        reloaded.remove(NS, before);
+        reloaded.send(&event("/registry/things/ns/a", 1));
         assert!(queue.try_recv().is_ok());
+    }
+
+    #[test]
+    fn events_reach_those_whom_they_concern_and_no_others() {
+        let of = |namespace, name| Interest { namespace, name };
+        let interests = [
+            of("", ""),
+            of("", "a"),
+            of("", "b"),
+            of("ns", ""),
+            of("ns", "a"),
+            of("ns", "b"),
+            of("other", ""),
+            of("other", "a"),
+        ];
+        let mut watchers = Watchers::default();
+        let mut queues: Vec<_> =
+            interests.iter().map(|interest| (*interest, watchers.add(*interest))).collect();
+        for (key, reached) in [
+            ("/registry/things/ns/a", vec![of("", ""), of("", "a"), of("ns", ""), of("ns", "a")]),
+            ("/registry/things/ns/c", vec![of("", ""), of("ns", "")]),
+            ("/registry/things/b", vec![of("", ""), of("", "b")]),
+        ] {
+            let event = event(key, 1);
+            watchers.send(&event);
+            let got: Vec<_> = queues
+                .iter_mut()
+                .filter_map(|(interest, (_, queue))| queue.try_recv().is_ok().then_some(*interest))
+                .collect();
+            assert_eq!(got, reached, "{key}");
+            assert!(interests.iter().all(|i| i.covers(&event.object) == reached.contains(i)), "{key}");
+            assert!(queues.iter_mut().all(|(_, (_, queue))| queue.try_recv().is_err()), "{key}: twice");
+        }
+        queues.iter().for_each(|(interest, (id, _))| watchers.remove(*interest, *id));
+        assert!(watchers.by_namespace.is_empty());
     }
 }

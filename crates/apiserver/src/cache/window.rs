@@ -65,9 +65,18 @@ impl Window {
         }
     }
 
-    /// The events after a revision, which must not be before [`Window::start`], the last one first.
-    pub(super) fn backwards_to(&self, revision: Revision) -> impl Iterator<Item = &Arc<Event>> {
-        self.events.iter().rev().take_while(move |event| event.revision > revision)
+    /// The revision of the last event until `revision`, or [`Window::start`]: all revisions from there to `revision` are the
+    /// same state.
+    pub(super) fn last_until(&self, revision: Revision) -> Revision {
+        let behind = self.events.partition_point(|event| event.revision <= revision);
+        behind.checked_sub(1).map_or(self.start, |last| self.events[last].revision)
+    }
+
+    /// The events after one revision, which must not be before [`Window::start`], up to another one.
+    pub(super) fn between(&self, after: Revision, until: Revision) -> impl Iterator<Item = &Arc<Event>> {
+        let from = self.events.partition_point(|event| event.revision <= after);
+        let to = self.events.partition_point(|event| event.revision <= until);
+        self.events.range(from..to.max(from))
     }
 
     /// The events after a revision, which must not be before [`Window::start`].
@@ -120,8 +129,12 @@ mod tests {
         assert_eq!(after(10), (11..=20).collect::<Vec<_>>());
         assert_eq!(after(17), [18, 19, 20]);
         assert_eq!(after(20), [] as [Revision; 0]);
-        let back: Vec<_> = window.backwards_to(17).map(|event| event.revision).collect();
-        assert_eq!(back, [20, 19, 18]);
+        let between = |after, until| window.between(after, until).map(|e| e.revision).collect::<Vec<_>>();
+        assert_eq!(between(17, 19), [18, 19]);
+        assert_eq!(between(17, Revision::MAX), [18, 19, 20]);
+        assert_eq!((between(17, 17), between(17, 15)), (vec![], vec![]));
+        assert_eq!((window.last_until(15), window.last_until(99)), (15, 20));
+        assert_eq!(Window::new(10).last_until(15), 10);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::conversion::present;
 use super::decoded::Decoded;
 use super::errors::{cache_error, store_error};
 use super::scope::Scope;
-use crate::cache::{Cache, Object, join_key, range};
+use super::selected::Selected;
+use crate::cache::{Cache, Object, join_key, key_range};
 use crate::catalog::{self, Catalog};
 use crate::strategy::Context;
 use fleetpass_api::clock::SharedClock;
@@ -14,6 +15,7 @@ use fleetpass_auth::authz::Authorizer;
 use fleetpass_store::Store;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// The registry of one server.
@@ -24,6 +26,7 @@ pub(crate) struct Registry {
     authorizer: Arc<dyn Authorizer>,
     clock: SharedClock,
     decoded: Decoded,
+    pub(super) selected: Selected,
 }
 
 impl Registry {
@@ -35,7 +38,15 @@ impl Registry {
         authorizer: Arc<dyn Authorizer>,
         clock: SharedClock,
     ) -> Self {
-        Self { store, cache, catalog, authorizer, clock, decoded: Decoded::default() }
+        Self {
+            store,
+            cache,
+            catalog,
+            authorizer,
+            clock,
+            decoded: Decoded::default(),
+            selected: Selected::default(),
+        }
     }
 
     /// The present moment.
@@ -102,7 +113,12 @@ impl Lister for Registry {
         let prefix = catalog::storage_prefix(group, resource);
         let (_, objects) = self.cache.snapshot(&prefix);
         // The snapshot shares all objects with the cache; only those in the namespace are decoded.
-        range(&objects, &prefix, namespace, None).map(|object| Arc::new(object.value())).collect()
+        let (first, end) = key_range(&prefix, namespace);
+        objects
+            .range(Bound::Included(first.as_str()))
+            .take_while(|(key, _)| ***key < *end)
+            .map(|(_, object)| Arc::new(object.value()))
+            .collect()
     }
 }
 

@@ -33,6 +33,7 @@
 //! **Cancellation**: everything may be dropped at any await. Before the commit nothing has happened; a commit that the store
 //! has accepted takes place whether or not somebody waits for its answer.
 
+mod candidates;
 mod conversion;
 mod create;
 mod decoded;
@@ -48,6 +49,7 @@ mod patch_status;
 mod read;
 mod resource_version;
 mod scope;
+mod selected;
 mod update;
 mod watch;
 

@@ -1,12 +1,13 @@
 //! get and list, from the watch cache alone: no read of an object ever goes to the store.
 
+use super::candidates::Reach;
 use super::conversion::present;
 use super::engine::Registry;
 use super::errors::cache_error;
 use super::pages;
 use super::resource_version::parse_revision;
 use super::scope::Scope;
-use crate::cache::{Object, Objects, range};
+use crate::cache::{Object, Objects};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::{ListOptions, VersionMatch};
@@ -40,8 +41,9 @@ impl Registry {
         self.cache.get(&scope.key(scope.name)).ok_or_else(|| scope.not_found())
     }
 
-    /// The objects of a resource that a query selects, at one revision. Linear in the objects of the namespace; the objects
-    /// themselves are not decoded, unless a field selector needs to look into them.
+    /// The objects of a resource that a query selects, at one revision. Linear in what it returns; with selectors other than of
+    /// names and namespaces, linear in the objects of the namespace. They are not decoded, unless a field selector needs to look
+    /// into them.
     pub(crate) async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
         let (revision, objects, after) = self.objects_for(scope, query).await?;
         let prefix = &scope.row.storage_prefix;
@@ -51,12 +53,8 @@ impl Registry {
         let limit = if query.resource_version == "0" { 0 } else { usize::try_from(query.limit).unwrap_or(0) };
         let mut listed =
             Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
-        let in_scope = !scope.row.resource.namespaced || !scope.namespace.is_empty();
-        let only =
-            query.fields.required_value("metadata.name").filter(|_| in_scope).map(|name| scope.key(name));
-        let mut candidates = range(&objects, prefix, scope.namespace, after.as_deref())
-            // With `metadata.name=x` all other keys are skipped here, before they can count as "remaining".
-            .filter(|object| only.as_ref().is_none_or(|key| object.key == *key));
+        let reach = Reach::of(scope, &query.fields);
+        let mut candidates = reach.candidates(&objects, after.as_deref());
         for object in candidates.by_ref() {
             // The page is full, and another object follows. Whether a selector would select any of those that follow is not
             // known, so the next page may be empty, and `remainingItemCount` is left out (as in the API).
@@ -64,7 +62,7 @@ impl Registry {
                 let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
                 let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
                 listed.continue_token = pages::encode(revision, last);
-                listed.remaining = (!selective).then(|| 1 + candidates.count());
+                listed.remaining = candidates.left().filter(|_| !selective).map(|left| 1 + left);
                 break;
             }
             if selective && !self.selects(scope, query, object) {
@@ -128,21 +126,39 @@ impl Registry {
         Ok((revision, objects, None))
     }
 
-    /// Whether a list or watch with these selectors shows `object`.
+    /// Whether a list, or the initial state of a watch, with these selectors shows `object`.
     pub(super) fn selects(&self, scope: &Scope<'_>, query: &ListOptions, object: &Object) -> bool {
-        selects(scope, &query.labels, &query.fields, object)
+        selects(scope, &query.labels, &query.fields, object, &|_, find| find())
+    }
+
+    /// Whether a watch with these selectors shows `object`. Its fields are remembered, because others look at the same event.
+    pub(super) fn selects_of_event(
+        &self,
+        scope: &Scope<'_>,
+        labels: &LabelSelector,
+        fields: &FieldSelector,
+        object: &Arc<Object>,
+    ) -> bool {
+        let version = (scope.row.resource.group.as_str(), scope.version.name.as_str());
+        // Of an object that was stored under an earlier schema, watchers that began before the change see another form than those
+        // that began after it.
+        let alike = scope.row.is_uniform(object.revision);
+        selects(scope, labels, fields, object, &|field, find| {
+            if alike { self.selected.value(object, version, field, find) } else { find() }
+        })
     }
 }
 
-/// Whether selectors fit an object. Fields other than name and namespace are the strategy's to read.
-pub(super) fn selects(
+/// Whether selectors fit an object. Fields other than name and namespace are the strategy's to read; `known` gives the value of
+/// such a field, which the function it is given finds in the object.
+fn selects(
     scope: &Scope<'_>,
     labels: &LabelSelector,
     fields: &FieldSelector,
     object: &Object,
+    known: &dyn Fn(&str, &mut dyn FnMut() -> String) -> String,
 ) -> bool {
-    let label = |key: &str| object.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v);
-    if !labels.matches(label) {
+    if !labels.matches_sorted(&object.labels) {
         return false;
     }
     if fields.is_empty() {
@@ -154,9 +170,9 @@ pub(super) fn selects(
     fields.matches(|field| match field {
         "metadata.name" => name.to_string(),
         "metadata.namespace" => namespace.to_string(),
-        other => {
+        other => known(other, &mut || {
             let tree = tree.get_or_insert_with(|| present(scope.row, &scope.version.name, object));
             scope.strategy.selectable_field(tree, other)
-        }
+        }),
     })
 }

@@ -1,12 +1,12 @@
 //! watch: what happens to the objects that a query selects, from a revision on
 //! (`k8s.io/apiserver/pkg/storage/cacher/cacher.go`).
 
+use super::candidates::Reach;
 use super::engine::Registry;
 use super::errors::cache_error;
-use super::read::selects;
 use super::resource_version::parse_revision;
 use super::scope::Scope;
-use crate::cache::{Delivery, EventKind, Object, Watcher, range};
+use crate::cache::{Delivery, EventKind, Object, Watcher};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::ListOptions;
@@ -76,6 +76,7 @@ impl Registry {
         default_timeout: Duration,
     ) -> Result<Watching, Status> {
         let prefix = &scope.row.storage_prefix;
+        let reach = Reach::of(scope, &query.fields);
         let asked = match query.resource_version.as_str() {
             "" => 0,
             text => parse_revision(text).map_err(Status::plain_error)?,
@@ -92,11 +93,11 @@ impl Registry {
                 self.wait_until_fresh().await?;
             }
             // Snapshot and registration are one step under the cache's lock, so no event can fall between them.
-            let (revision, objects, watcher) = self.cache.watch_from_now(prefix, scope.namespace);
+            let (revision, objects, watcher) = self.cache.watch_from_now(prefix, reach.interest());
             let mut watching = Watching::new(Some(watcher), query, revision);
             if send_state {
-                let selected = range(&objects, prefix, scope.namespace, None)
-                    .filter(|object| selects(scope, &query.labels, &query.fields, object));
+                let selected =
+                    reach.candidates(&objects, None).filter(|object| self.selects(scope, query, object));
                 watching.initial = selected.cloned().collect();
                 if query.allow_watch_bookmarks {
                     watching.initial_end = Some(revision);
@@ -104,7 +105,7 @@ impl Registry {
             }
             watching
         } else {
-            match self.cache.watch(prefix, scope.namespace, asked) {
+            match self.cache.watch(prefix, reach.interest(), asked) {
                 Ok(watcher) => Watching::new(Some(watcher), query, asked),
                 Err(error) => {
                     let mut watching = Watching::new(None, query, asked);
@@ -163,7 +164,7 @@ impl Watching {
                 biased;
                 event = watcher.next() => match event {
                     Some(delivery) if delivery.event.revision > self.after => {
-                        if let Some(item) = self.translate(scope, delivery) {
+                        if let Some(item) = self.translate(registry, scope, delivery) {
                             return Some(item);
                         }
                     }
@@ -193,7 +194,12 @@ impl Watching {
 
     /// An event as this selection sees it (`convertToWatchEvent` in `storage/cacher/cache_watcher.go`): an object that begins
     /// to fit is added, one that ceases to fit is deleted, with its old state and the revision of the event.
-    fn translate(&self, scope: &Scope<'_>, delivery: Arc<Delivery>) -> Option<WatchItem> {
+    fn translate(
+        &self,
+        registry: &Registry,
+        scope: &Scope<'_>,
+        delivery: Arc<Delivery>,
+    ) -> Option<WatchItem> {
         let event = &delivery.event;
         // The usual case: nothing to decide, and the encodings can be shared.
         if self.labels.is_empty() && self.fields.is_empty() {
@@ -203,8 +209,9 @@ impl Watching {
                 shared: Some(delivery),
             });
         }
-        let fits = |object: &Object| selects(scope, &self.labels, &self.fields, object);
-        let before = event.previous.as_deref().is_some_and(fits);
+        let fits =
+            |object: &Arc<Object>| registry.selects_of_event(scope, &self.labels, &self.fields, object);
+        let before = event.previous.as_ref().is_some_and(fits);
         let now = event.kind != EventKind::Deleted && fits(&event.object);
         let item = |kind, object: Arc<Object>| {
             let shared =

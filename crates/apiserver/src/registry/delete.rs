@@ -12,14 +12,19 @@ use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::time;
 use fleetpass_codec::options::{DeleteOptions, ListOptions, Propagation};
-use fleetpass_store::Txn;
+use fleetpass_store::{Revision, Txn};
+use futures::TryStreamExt as _;
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Held until the object's dependents have lost their reference to it.
 const ORPHAN: &str = "orphan";
 /// Held until the object's dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
+
+/// How many objects of a collection are deleted at once.
+const AT_ONCE: usize = 64;
 
 /// What a deletion did.
 pub(crate) struct Deleted {
@@ -27,6 +32,8 @@ pub(crate) struct Deleted {
     pub object: Value,
     /// Whether it is gone. If not, something holds it: finalizers or its grace period.
     pub gone: bool,
+    /// The revision of the deletion; 0 if nothing was written.
+    revision: Revision,
 }
 
 /// The object may be a Secret: it is never printed.
@@ -45,6 +52,13 @@ impl Registry {
         // Before the lookup, as admission of a deletion is in `endpoints/handlers/delete.go`.
         scope.strategy.admit_delete(&self.context(scope))?;
         self.wait_until_fresh().await?;
+        let deleted = self.delete_known(scope, request).await?;
+        self.cache.wait_for(deleted.revision).await;
+        Ok(deleted)
+    }
+
+    /// Deletes an object of which the cache knows the latest state. Does not wait until the cache has the deletion.
+    async fn delete_known(&self, scope: &Scope<'_>, request: &DeleteOptions) -> Result<Deleted, Status> {
         let key = scope.key(scope.name);
         for _ in 0..=CONFLICT_RETRIES {
             let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
@@ -83,29 +97,27 @@ impl Registry {
             let value = encode_for_storage(&to_stored(scope.row, &object));
             // Marked already, by an earlier deletion: nothing to write.
             if stored.is_same_text(&value) {
-                return Ok(Some(Deleted { object: out(old), gone: false }));
+                return Ok(Some(Deleted { object: out(old), gone: false, revision: 0 }));
             }
             Txn::update(stored.key.clone(), value, stored.revision)
         };
         if scope.options.dry_run {
-            return Ok(Some(Deleted { object: out(last(object, old)), gone }));
+            return Ok(Some(Deleted { object: out(last(object, old)), gone, revision: 0 }));
         }
         match self.store.commit(txn).await {
             Ok(revision) => {
-                self.cache.wait_for(revision).await;
                 if !gone {
                     set_resource_version(&mut object, revision);
                 }
-                Ok(Some(Deleted { object: out(last(object, old)), gone }))
+                Ok(Some(Deleted { object: out(last(object, old)), gone, revision }))
             }
             Err(fleetpass_store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_error(error)),
         }
     }
 
-    /// Deletes all objects that a query selects, one after the other (`--delete-collection-workers` is 1 by default); the
-    /// answer is what was selected. Not atomic: what was deleted before an error stays deleted, and so it is when the client
-    /// goes away in the middle.
+    /// Deletes all objects that a query selects; the answer is what was selected. Not atomic: what was deleted before an error
+    /// stays deleted.
     pub(crate) async fn delete_collection(
         &self,
         scope: &Scope<'_>,
@@ -113,26 +125,42 @@ impl Registry {
         request: &DeleteOptions,
     ) -> Result<Listed, Status> {
         let listed = self.list(scope, query).await?;
-        for object in &listed.objects {
-            self.delete_listed(scope, object, request).await?;
-        }
+        self.delete_listed(scope, &listed.objects, request).await?;
         Ok(listed)
     }
 
-    async fn delete_listed(
+    /// Deletes objects that were listed, each as [`Registry::delete`] does, [`AT_ONCE`] at a time; ends with the first error.
+    /// Some are always under way while others wait for the disk, so an fsync of the store is shared by many. (kube-apiserver
+    /// has `--delete-collection-workers` for this.) The cache is waited for once, for the last of them.
+    pub(super) async fn delete_listed(
         &self,
         scope: &Scope<'_>,
-        object: &Arc<Object>,
+        objects: &[Arc<Object>],
         request: &DeleteOptions,
     ) -> Result<(), Status> {
-        let (namespace, name) = object.namespace_and_name();
-        let scope = Scope { namespace, name, ..*scope };
-        match self.delete(&scope, request).await {
-            Ok(_) => Ok(()),
-            // Somebody else has deleted it since the list was made: it is gone, as the client wanted.
-            Err(status) if status.reason == "NotFound" => Ok(()),
-            Err(status) => Err(status),
-        }
+        let last = AtomicU64::new(0);
+        let delete = |object: &Arc<Object>| {
+            let (object, last) = (object.clone(), &last);
+            async move {
+                // A dry run waits for nothing, and others want their turn.
+                tokio::task::yield_now().await;
+                let (namespace, name) = object.namespace_and_name();
+                let scope = Scope { namespace, name, ..*scope };
+                scope.strategy.admit_delete(&self.context(&scope))?;
+                match self.delete_known(&scope, request).await {
+                    Ok(deleted) => drop(last.fetch_max(deleted.revision, Ordering::Relaxed)),
+                    // Somebody else has deleted it since the list was made: it is gone, as the client wanted.
+                    Err(status) if status.reason == "NotFound" => {}
+                    Err(status) => return Err(status),
+                }
+                Ok(())
+            }
+        };
+        let result =
+            futures::stream::iter(objects.iter().map(Ok)).try_for_each_concurrent(AT_ONCE, delete).await;
+        // After an error too: what was deleted is to be seen.
+        self.cache.wait_for(last.into_inner()).await;
+        result
     }
 }
 

@@ -85,17 +85,9 @@ impl Registry {
         let Some(strategy) = row.strategy().cloned() else { return Ok(0) };
         let (user, options) = (system_user(), WriteOptions::default());
         let (_, objects) = self.cache.snapshot(&row.storage_prefix);
-        // One after the other: nobody waits for this, and it must not crowd out the writes of clients.
-        for (_, object) in &objects {
-            let (namespace, name) = object.namespace_and_name();
-            let scope = Scope { namespace, ..self.own_scope(row, &*strategy, name, "", &user, &options) };
-            match self.delete(&scope, &DeleteOptions::default()).await {
-                Ok(_) => {}
-                // Somebody else has deleted it meanwhile.
-                Err(status) if status.reason == "NotFound" => {}
-                Err(status) => return Err(status),
-            }
-        }
+        let objects: Vec<_> = objects.iter().map(|(_, object)| object.clone()).collect();
+        let scope = self.own_scope(row, &*strategy, "", "", &user, &options);
+        self.delete_listed(&scope, &objects, &DeleteOptions::default()).await?;
         Ok(self.cache.snapshot(&row.storage_prefix).1.len())
     }
 

@@ -14,6 +14,7 @@ mod listener;
 mod metrics;
 mod nonresource;
 mod offload;
+mod outliving;
 mod reactors;
 mod render;
 mod reply;

@@ -3,6 +3,7 @@
 
 use super::action;
 use super::context::RequestContext;
+use super::limits;
 use super::offload;
 use super::render::{self, Renderer};
 use super::reply::{Failure, Reply};
@@ -12,8 +13,9 @@ use super::streaming;
 use crate::alias;
 use crate::cache::Object;
 use crate::catalog::{Kinds, Row};
-use crate::registry::{PatchRequest, Written, patch_status};
+use crate::registry::{PatchRequest, Scope, Written, patch_status};
 use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
+use crate::work::{Flow, Full};
 use bytes::Bytes;
 use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::meta;
@@ -352,9 +354,32 @@ impl<'a> ResourceRequest<'a> {
         let renderer = self.renderer()?;
         let list = self.list_options(&**strategy)?;
         let request = self.delete_options(&read.await?)?;
-        let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
-        let scope = self.scope(&**strategy, &options);
-        let listed = self.state.registry.delete_collection(&scope, &list, &request).await?;
+        // The deletion may outlive the request, so it owns what it needs.
+        let (state, row, version) = (self.state.clone(), self.row.clone(), self.version.clone());
+        let (strategy, user) = (strategy.clone(), self.context.user.clone());
+        let (namespace, now) =
+            (self.scope(&*strategy, &WriteOptions::default()).namespace.to_string(), self.context.now);
+        let work = async move {
+            let options = WriteOptions { dry_run: request.dry_run, ..WriteOptions::default() };
+            let scope = Scope {
+                row: &row,
+                version: &version,
+                user: &user,
+                namespace: &namespace,
+                name: "",
+                subresource: "",
+                strategy: &*strategy,
+                options: &options,
+                user_agent: "",
+                now,
+            };
+            state.registry.delete_collection(&scope, &list, &request).await
+        };
+        let (pool, user, stop) = (&self.state.heavy, &self.context.user, &self.state.stop);
+        let listed = self.state.outliving.run(pool, user, stop, work).await.map_err(|Full| {
+            self.state.metrics.refused(Flow::of(user));
+            limits::overloaded()
+        })??;
         Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
     }
 }

@@ -7,6 +7,7 @@ use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
 use super::offload;
+use super::outliving::Outliving;
 use super::state::ServerState;
 use crate::cache::{Cache, Event, EventKind, Subscriber, split_key};
 use crate::catalog::Catalog;
@@ -134,6 +135,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         openapi: crate::openapi::Cache::default(),
         limits: Limits::new(options.limits),
         heavy: Pool::new("heavy-work", offload::LIMITS),
+        outliving: Outliving::default(),
         metrics: Arc::new(Metrics::new(options.audit.as_ref())),
         audit: options.audit,
         external_address: options.external_address,

@@ -3,6 +3,7 @@
 use super::health::Health;
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::outliving::Outliving;
 use crate::registry::Registry;
 use crate::work::Pool;
 use crate::{audit, openapi};
@@ -26,6 +27,8 @@ pub(super) struct ServerState {
     pub(super) limits: Limits,
     /// Where requests that may keep a core busy are worked on.
     pub(super) heavy: Pool,
+    /// What goes on there although nobody waits for it.
+    pub(super) outliving: Outliving,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<audit::Log>,
     pub(super) external_address: String,

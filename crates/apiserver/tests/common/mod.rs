@@ -2,7 +2,7 @@
 
 use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
 use fleetpass_auth::authn::TokenFile;
-use fleetpass_store::MemoryStore;
+use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::key::{KeyKind, SigningKey};
 use fleetpass_token::ring::KeyRing;
@@ -11,10 +11,16 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// A server without CRDs, until it is stopped.
+#[allow(dead_code, reason = "each program of tests uses one of the two")]
 pub(crate) async fn server(stop: &CancellationToken) -> ApiServer {
+    server_on(Arc::new(MemoryStore::default()), stop).await
+}
+
+/// The same on a store of the test's own.
+pub(crate) async fn server_on(store: Arc<dyn Store>, stop: &CancellationToken) -> ApiServer {
     let key = SigningKey::generate_pem(KeyKind::P256).expect("a key");
     let options = Options {
-        store: Arc::new(MemoryStore::default()),
+        store,
         clock: fleetpass_api::clock::system(),
         key_ring: KeyRing::from_pem(key.expose_secret().as_bytes(), &[] as &[&[u8]]).expect("a ring"),
         issuers: vec!["https://kubernetes.default.svc".into()],

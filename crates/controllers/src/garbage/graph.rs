@@ -6,9 +6,12 @@
 
 use crate::discovery::ResourceType;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+
+/// How many owners are remembered whose dependents were orphaned: the last ones.
+const REMEMBERED: usize = 16_384;
 
 /// The finalizer of an object that waits until its blocking dependents are gone.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
@@ -111,6 +114,29 @@ pub(crate) struct Graph {
     /// Owners and those that name them, in pairs: exactly those of `nodes`. Ordered, so that the dependents of an owner
     /// are a range, and no owner needs a set of its own.
     dependents: BTreeSet<(Uid, Uid)>,
+    /// The owners whose dependents were orphaned last.
+    orphaned: Orphaned,
+}
+
+/// Owners whose dependents were orphaned: the latest [`REMEMBERED`], in the order in which that happened.
+#[derive(Debug, Default)]
+struct Orphaned {
+    known: HashSet<Uid>,
+    order: VecDeque<Uid>,
+}
+
+impl Orphaned {
+    fn add(&mut self, owner: Uid) {
+        if !self.known.insert(owner) {
+            return;
+        }
+        self.order.push_back(owner);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
 }
 
 fn kind_of(resource: &ResourceType) -> (String, String) {
@@ -170,7 +196,14 @@ impl Graph {
     /// `resource` is no longer watched: nothing is known of its objects.
     pub(crate) fn forget(&mut self, resource: &ResourceType) -> Vec<Work> {
         self.list_begins(resource);
-        self.list_ends(resource)
+        let work = self.list_ends(resource);
+        self.alive.remove(&kind_of(resource));
+        work
+    }
+
+    /// Whether `resource` was listed since it is watched.
+    pub(crate) fn is_listed(&self, resource: &ResourceType) -> bool {
+        self.alive.contains_key(&kind_of(resource))
     }
 
     /// An object exists. `listed` when a list shows it, false when it changed.
@@ -317,12 +350,24 @@ impl Graph {
         })
     }
 
-    /// Where an object is whose dependents must forget it, and where those are that the watches have told.
-    pub(crate) fn orphans(&self, uid: Uid) -> Option<(Place, Vec<Place>)> {
+    /// Where an object is whose dependents must forget it, and those that the watches have told.
+    pub(crate) fn orphans(&self, uid: Uid) -> Option<(Place, Vec<(Uid, Place)>)> {
         let owner = self.nodes.get(&uid).filter(|node| node.orphan)?;
-        let places =
-            self.dependents_of(uid).filter_map(|dependent| Some(self.nodes.get(&dependent)?.place.clone()));
-        Some((owner.place.clone(), places.collect()))
+        let dependents = self
+            .dependents_of(uid)
+            .filter_map(|dependent| Some((dependent, self.nodes.get(&dependent)?.place.clone())));
+        Some((owner.place.clone(), dependents.collect()))
+    }
+
+    /// All dependents of `owner` that the watches have told have forgotten it.
+    pub(crate) fn orphaned(&mut self, owner: Uid) {
+        self.orphaned.add(owner);
+    }
+
+    /// Whether what names `owner` should have forgotten it. A watch that lags behind tells of a dependent when its owner is
+    /// gone already; without this it would be taken for garbage.
+    pub(crate) fn was_orphaned(&self, owner: Uid) -> bool {
+        self.orphaned.known.contains(&owner)
     }
 }
 
@@ -472,5 +517,28 @@ mod tests {
         assert_eq!(graph.exists(&secrets(), &parent, false), []);
         let (place, dependents) = graph.orphans(uid("parent")).unwrap();
         assert_eq!((place.name.as_str(), dependents.len()), ("parent", 1));
+    }
+
+    #[test]
+    fn the_last_orphaned_owners_are_remembered() {
+        let mut graph = Graph::default();
+        for n in (0..=REMEMBERED as u128).chain([7, 7]) {
+            graph.orphaned(Uid(n));
+        }
+        assert!(!graph.was_orphaned(Uid(0)) && graph.was_orphaned(Uid(1)));
+        assert_eq!(graph.orphaned.known.len(), REMEMBERED);
+        assert_eq!(graph.orphaned.order.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn a_resource_is_known_from_the_end_of_its_first_list_until_it_is_forgotten() {
+        let mut graph = Graph::default();
+        graph.list_begins(&secrets());
+        graph.exists(&secrets(), &meta("a", &[]), true);
+        assert!(!graph.is_listed(&secrets()));
+        graph.list_ends(&secrets());
+        assert!(graph.is_listed(&secrets()) && !graph.is_listed(&namespaces()));
+        graph.forget(&secrets());
+        assert!(!graph.is_listed(&secrets()));
     }
 }

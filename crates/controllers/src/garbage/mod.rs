@@ -11,11 +11,14 @@
 //!   and the deletion has the object's UID and resource version as preconditions.
 //! - An owner of a kind that the server does not know is never taken for gone.
 //! - Nothing is decided before all resources were listed once, or [`FIRST_LISTS`] have passed.
-//! - Dependents are orphaned wherever the server has them: they are listed, not only remembered.
+//! - Dependents are orphaned as the graph knows them, once it knows all resources: that costs what they are, not what the server
+//!   has. A dependent of which a watch tells only later is orphaned then, as long as this process remembers its owner.
 //!
 //! # Caveats
 //! - An owner in another namespace does not exist; an object of the cluster that names an owner in a namespace is left
 //!   alone. Both as Kubernetes has it.
+//! - If the process ends right after it let an orphaning owner go, a dependent that no watch had told of yet is garbage for the
+//!   next one. (In kube-controller-manager it is garbage in any case.)
 //! - An owner of a resource that cannot be watched is looked at when its dependent changes, not when it goes.
 
 pub(crate) mod graph;
@@ -26,6 +29,7 @@ use crate::discovery::ResourceType;
 use crate::live::{self, api};
 use crate::monitor::{Event, Observer, Resources, is_watched};
 use crate::queue::{Backlog, Next, Queue, queue, work};
+use futures::TryStreamExt as _;
 use graph::{FOREGROUND, Graph, ORPHAN, Place, Uid, Work, group_of};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
@@ -33,6 +37,7 @@ use kube::core::DynamicObject;
 use kube::{Api, Client};
 use rules::{OwnerState, Verdict, judge, owner_state};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -213,7 +218,9 @@ impl Collector {
         }
         let namespace = resource.namespaced.then_some(place.namespace.as_str());
         let found = live::metadata(&api(&self.client, &resource.api, namespace), &reference.name).await?;
-        Ok(Some(owner_state(reference, found.as_ref())))
+        // After the read: the owner is let go only once this is known.
+        let was_orphaned = self.graph.lock().was_orphaned(Uid::of(&reference.uid));
+        Ok(Some(owner_state(reference, found.as_ref(), was_orphaned)))
     }
 
     async fn delete(
@@ -260,37 +267,52 @@ impl Collector {
     }
 
     async fn orphan(&self, uid: Uid) -> Result<(), Error> {
-        let Some((place, mut dependents)) = self.graph.lock().orphans(uid) else { return Ok(()) };
-        let Some(latest) = self.latest(uid, &place).await? else { return Ok(()) };
-        let Some(owner) = latest.uid.as_deref() else { return Ok(()) };
-        // What is not orphaned now would be deleted in a moment: a dependent that no watch has told yet is found here.
         let resources = self.resources.current();
-        for resource in resources.resources.iter().filter(|resource| is_watched(resource)) {
-            if place.resource.namespaced && !resource.namespaced {
-                continue;
-            }
-            let namespace = place.resource.namespaced.then_some(place.namespace.as_str());
-            for meta in live::list(&self.client, &resource.api, namespace, None).await? {
-                if meta.owner_references.iter().flatten().any(|reference| reference.uid == owner) {
-                    dependents.push(Place {
-                        resource: resource.clone(),
-                        namespace: meta.namespace.unwrap_or_default(),
-                        name: meta.name.unwrap_or_default(),
-                    });
-                }
-            }
+        let unlisted = {
+            let graph = self.graph.lock();
+            let mut watched = resources.resources.iter().filter(|resource| is_watched(resource));
+            watched.find(|resource| !graph.is_listed(resource)).map(|resource| resource.api.plural.clone())
+        };
+        // Its objects would be deleted in a moment instead of being orphaned. The queue tries again.
+        if let Some(plural) = unlisted {
+            return Err(Error::Incomplete(format!("{plural} were not listed yet")));
         }
-        for dependent in dependents {
-            let objects = self.objects(&dependent);
-            if let Some(meta) = live::metadata(&objects, &dependent.name).await?
-                && meta.owner_references.iter().flatten().any(|reference| reference.uid == owner)
-            {
-                self.release(&dependent, &meta, &[owner.to_owned()]).await?;
+        let mut told = HashSet::new();
+        loop {
+            let Some((place, dependents)) = self.graph.lock().orphans(uid) else { return Ok(()) };
+            // Those that the watches told of while the others were patched. What was patched stays in the graph until its own
+            // watch tells.
+            let dependents: Vec<_> =
+                dependents.into_iter().filter(|(dependent, _)| told.insert(*dependent)).collect();
+            if dependents.is_empty() {
+                return self.let_go(uid, &place).await;
             }
+            futures::stream::iter(dependents.iter().map(Ok))
+                .try_for_each_concurrent(WORKERS, |(_, dependent)| self.forget_owner(dependent, uid))
+                .await?;
         }
-        // Last: a crash before this leaves the owner waiting, and the next start does what is left. The other way
-        // round, the dependents would be garbage.
-        self.unfinalize(&place, &latest, ORPHAN).await
+    }
+
+    /// Takes the reference to `owner` away from an object.
+    async fn forget_owner(&self, dependent: &Place, owner: Uid) -> Result<(), Error> {
+        let Some(latest) = live::metadata(&self.objects(dependent), &dependent.name).await? else {
+            return Ok(());
+        };
+        let references = latest.owner_references.iter().flatten();
+        let uids = references.map(|reference| &reference.uid).filter(|named| Uid::of(named) == owner);
+        let uids: Vec<_> = uids.cloned().collect();
+        if uids.is_empty() {
+            return Ok(());
+        }
+        self.release(dependent, &latest, &uids).await
+    }
+
+    /// Lets an owner go whose dependents have forgotten it. Last: a crash before this leaves the owner waiting, and the next
+    /// start does what is left. The other way round, the dependents would be garbage.
+    async fn let_go(&self, uid: Uid, place: &Place) -> Result<(), Error> {
+        let Some(latest) = self.latest(uid, place).await? else { return Ok(()) };
+        self.graph.lock().orphaned(uid);
+        self.unfinalize(place, &latest, ORPHAN).await
     }
 }
 
@@ -305,3 +327,6 @@ fn unblocking(mut reference: OwnerReference) -> OwnerReference {
     reference.block_owner_deletion = reference.block_owner_deletion.map(|_| false);
     reference
 }
+
+#[cfg(test)]
+mod tests;

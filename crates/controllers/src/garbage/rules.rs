@@ -14,6 +14,8 @@ pub(crate) enum OwnerState {
     Gone,
     /// It exists, is being deleted, and waits for its dependents.
     Waiting,
+    /// It is gone, and its dependents were to stay: it was deleted with the policy to orphan them.
+    Orphaning,
 }
 
 /// What is to be done with an object.
@@ -42,6 +44,11 @@ pub(crate) fn judge(
         return Verdict::Keep;
     }
     let any = |state| owners.iter().any(|(_, owner)| *owner == state);
+    // As if it had been told when the owner was still there. What becomes of it without the reference is decided next.
+    if any(OwnerState::Orphaning) {
+        let left = owners.iter().filter(|(_, state)| *state == OwnerState::Orphaning);
+        return Verdict::Release(left.map(|(owner, _)| owner.uid.clone()).collect());
+    }
     if any(OwnerState::Solid) {
         let leaving = owners.iter().filter(|(_, state)| *state != OwnerState::Solid);
         let leaving: Vec<_> = leaving.map(|(owner, _)| owner.uid.clone()).collect();
@@ -66,20 +73,26 @@ pub(crate) fn judge(
     })
 }
 
-/// The state of the owner that `reference` names, given what the server has under that name.
-pub(crate) fn owner_state(reference: &OwnerReference, found: Option<&ObjectMeta>) -> OwnerState {
+/// The state of the owner that `reference` names, given what the server has under that name and whether that owner's dependents
+/// were orphaned.
+pub(crate) fn owner_state(
+    reference: &OwnerReference,
+    found: Option<&ObjectMeta>,
+    was_orphaned: bool,
+) -> OwnerState {
     match found {
         Some(owner) if owner.uid.as_ref() == Some(&reference.uid) => {
             let waits = owner.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
             if owner.deletion_timestamp.is_some() && waits { OwnerState::Waiting } else { OwnerState::Solid }
         }
+        _ if was_orphaned => OwnerState::Orphaning,
         _ => OwnerState::Gone,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::OwnerState::{Gone, Solid, Waiting};
+    use super::OwnerState::{Gone, Orphaning, Solid, Waiting};
     use super::*;
     use serde_json::json;
 
@@ -106,6 +119,7 @@ mod tests {
             (&free, vec![Gone, Waiting], false, false, Verdict::Delete(Background)),
             (&free, vec![Gone, Waiting], true, false, Verdict::Delete(Foreground)),
             (&free, vec![Waiting], true, true, Verdict::BreakCircle),
+            (&free, vec![Gone, Orphaning], false, false, Verdict::Release(vec!["1".into()])),
             (&held(&[ORPHAN, FOREGROUND]), vec![Gone], false, false, Verdict::Delete(Orphan)),
             (&held(&[FOREGROUND]), vec![Gone], false, false, Verdict::Delete(Foreground)),
         ];
@@ -127,10 +141,12 @@ mod tests {
     fn an_owner_is_who_it_is_by_uid() {
         let mut owner = held(&[FOREGROUND]);
         owner.uid = Some("a".into());
-        assert_eq!(owner_state(&reference("a"), None), Gone);
-        assert_eq!(owner_state(&reference("b"), Some(&owner)), Gone);
-        assert_eq!(owner_state(&reference("a"), Some(&owner)), Solid);
+        assert_eq!(owner_state(&reference("a"), None, false), Gone);
+        assert_eq!(owner_state(&reference("b"), Some(&owner), false), Gone);
+        assert_eq!(owner_state(&reference("b"), Some(&owner), true), Orphaning);
+        assert_eq!(owner_state(&reference("a"), Some(&owner), true), Solid);
+        assert_eq!(owner_state(&reference("a"), Some(&owner), false), Solid);
         owner.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-        assert_eq!(owner_state(&reference("a"), Some(&owner)), Waiting);
+        assert_eq!(owner_state(&reference("a"), Some(&owner), false), Waiting);
     }
 }

@@ -22,6 +22,7 @@ use crate::monitor::{Event, Observer};
 use crate::queue::{Backlog, Next, Queue, queue, work};
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apimachinery::time::whole_seconds;
+use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch};
@@ -39,6 +40,9 @@ const KUBERNETES: &str = "kubernetes";
 const UNWATCHED: Duration = Duration::from_secs(30);
 /// How long to wait for further deletions when one was seen.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// How many objects are deleted at once where the server cannot delete all of a resource by itself.
+const AT_ONCE: usize = 16;
 
 /// The namespaces that have content left, so that the deletion of an object is of interest only there. A std mutex: it
 /// is held for one operation of the set, on the path of every deletion on the server.
@@ -283,10 +287,11 @@ impl Deleter {
         }
         if !all_at_once {
             let objects = api(&self.client, &resource.api, Some(namespace));
-            for meta in self.list(resource, namespace).await? {
-                let name = meta.name.unwrap_or_default();
-                live::delete(&objects, &name, &DeleteParams::background()).await?;
-            }
+            let params = DeleteParams::background();
+            let left = self.list(resource, namespace).await?;
+            futures::stream::iter(left.iter().filter_map(|meta| meta.name.as_deref()).map(Ok))
+                .try_for_each_concurrent(AT_ONCE, |name| live::delete(&objects, name, &params))
+                .await?;
         }
         self.list(resource, namespace).await
     }

@@ -31,7 +31,9 @@ pub(crate) fn patch_status(error: impl Into<Error>) -> Status {
         Error::Strategic(error) => match error {
             StrategicError::MalformedDirective(_) => Status::bad_request(message),
             StrategicError::ListOfLists => unprocessable(),
-            StrategicError::RemergesTooMuch { .. } => with_empty_details(Status::new(422, "Invalid", message)),
+            StrategicError::RemergesTooMuch { .. } => {
+                with_empty_details(Status::new(422, "Invalid", message))
+            }
             // Errors that have no status of their own in Go.
             StrategicError::UnknownField { .. }
             | StrategicError::OutOfOrder { .. }

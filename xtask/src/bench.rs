@@ -11,7 +11,7 @@ use std::process::Command;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The parts to measure (`tokens`, `api`, `store`, `agents`, `fleet`, `start`); all parts if none is named.
+    /// The parts to measure (`tokens`, `api`, `store`, `agents`, `fleet`, `start`, `attacks`); all parts if none is named.
     parts: Vec<String>,
 
     /// Only see that everything works: no figure means anything.

@@ -5,6 +5,7 @@
 
 mod agents;
 mod api;
+mod attacks;
 mod fleet;
 mod load;
 mod pace;
@@ -51,6 +52,8 @@ enum Part {
     Fleet,
     /// From exec to ready, memory, size
     Start,
+    /// An honest agent while others attack
+    Attacks,
 }
 
 impl Part {
@@ -62,6 +65,7 @@ impl Part {
             Self::Agents => agents::measure(pace).await,
             Self::Fleet => fleet::measure(pace).await,
             Self::Start => start::measure(pace).await,
+            Self::Attacks => attacks::measure(pace).await,
         }
     }
 }

@@ -167,6 +167,18 @@ impl Error {
         };
         Self::new(ErrorType::NotSupported, field, Some(value.into()), detail)
     }
+    /// About how many bytes the message has, without making it.
+    fn size(&self) -> usize {
+        fn of(value: &Value) -> usize {
+            match value {
+                Value::String(text) => text.len(),
+                Value::Array(list) => list.iter().map(of).sum::<usize>() + list.len(),
+                Value::Object(map) => map.iter().map(|(name, value)| name.len() + of(value)).sum(),
+                _ => 4,
+            }
+        }
+        self.field.0.len() + self.value.as_ref().map_or(0, of) + self.detail.len()
+    }
     /// The message without the field: what a status cause carries.
     pub fn body(&self) -> String {
         let mut text = self.kind.words().to_string();
@@ -188,18 +200,38 @@ impl fmt::Display for Error {
     }
 }
 
+/// How many errors of a list are told: an object can be wrong in as many places as it has values, and a refusal should not be
+/// longer than that. kube-apiserver tells all.
+const MAX_TOLD: usize = 100;
+/// How many bytes they may have together, since each may quote a long value or path; the first is told however long it is.
+const MAX_TOLD_BYTES: usize = 64 * 1024;
+
+/// Those of the errors that are told.
+pub(crate) fn told(errors: &[Error]) -> impl Iterator<Item = &Error> {
+    let mut bytes = 0;
+    errors.iter().take(MAX_TOLD).take_while(move |error| {
+        let fits = bytes <= MAX_TOLD_BYTES;
+        bytes += error.size();
+        fits
+    })
+}
+
 /// Joins error messages as `utilerrors.NewAggregate` does: duplicates are dropped; more than one
-/// message stands in brackets, separated by commas.
+/// message stands in brackets, separated by commas. After a hundred, or fewer if they are long, it says how many more there are.
 pub fn aggregate(errors: &[Error]) -> String {
     let mut messages: Vec<String> = Vec::new();
-    // A set beside the list: the order is that of first appearance, and a body may well cause thousands of errors, so
-    // searching the list for each of them would be quadratic.
+    // A set beside the list: the order is that of first appearance.
     let mut seen = HashSet::new();
-    for error in errors {
+    let mut count = 0;
+    for error in told(errors) {
+        count += 1;
         let text = error.to_string();
         if seen.insert(text.clone()) {
             messages.push(text);
         }
+    }
+    if count < errors.len() {
+        messages.push(format!("and {} more", errors.len() - count));
     }
     if messages.len() == 1 { messages.remove(0) } else { format!("[{}]", messages.join(", ")) }
 }
@@ -236,5 +268,32 @@ fn go_value(value: &Value) -> String {
         Value::String(text) => go_quote(text),
         // `json.Marshal` escapes these three for the sake of HTML; `serde_json` does not.
         other => other.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_errors_are_told() {
+        let error = |i: usize| Error::required(&Path::new("list").index(i), "");
+        let errors: Vec<Error> = (0..150).map(error).collect();
+        let text = aggregate(&errors);
+        assert!(text.starts_with("[list[0]: Required value, list[1]: "), "{text}");
+        assert!(text.ends_with(", list[99]: Required value, and 50 more]"), "{text}");
+        assert!(!aggregate(&errors[..100]).contains("more"));
+        // The same error twice is told once.
+        assert_eq!(aggregate(&[error(1), error(1)]), "list[1]: Required value");
+    }
+
+    #[test]
+    fn long_errors_are_not_told_a_hundred_times() {
+        let long = Path::new("k".repeat(1_000_000));
+        let errors: Vec<Error> = (0..50).map(|i| Error::invalid(&long.index(i), "v", "bad")).collect();
+        let text = aggregate(&errors);
+        assert!(text.len() < 1_001_000 && text.ends_with(", and 49 more]"), "{}", text.len());
+        let quoted = Error::invalid(&Path::new("a"), vec!["v".repeat(40_000)], "bad");
+        assert_eq!(told(&vec![quoted; 9]).count(), 2);
     }
 }

@@ -111,7 +111,7 @@ impl Status {
         };
         Self::new(403, "Forbidden", message).about(gr, name)
     }
-    /// 422 `Invalid`: the kind (not the resource), the name, and each field error as a cause.
+    /// 422 `Invalid`: the kind (not the resource), the name, and each field error as a cause, the first hundred at most.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &ErrorList) -> Self {
         let gk = GroupResource { group, resource: kind };
         let mut status = Self::new(
@@ -121,8 +121,7 @@ impl Status {
         )
         .about(gk, name);
         if let Some(details) = &mut status.details {
-            details.causes = errors
-                .iter()
+            details.causes = field::told(errors)
                 .map(|e| Cause {
                     reason: e.kind.reason().into(),
                     message: e.body(),

@@ -1,13 +1,15 @@
 //! Why a patch is refused.
 
-use crate::fieldpath::Path;
+use crate::fieldpath::{Path, Set};
 use crate::kind::{PatchKind, UnsupportedMediaType};
+use crate::limit::{Telling, and_more};
 use crate::managed_fields::{ManagedFieldsError, Owner};
 use crate::strategic::StrategicError;
 use crate::typed::{ValidationError, ValidationErrors};
 use crate::value::Found;
 use crate::words::{GoWords, PatchPart, Words};
 use fleetpass_apimachinery::gvk::GroupVersionKind;
+use std::ops::ControlFlow;
 
 /// Why a patch is refused. What a server answers then is its own affair: nothing here knows of HTTP.
 ///
@@ -87,10 +89,15 @@ pub struct Conflict {
     pub path: Path,
 }
 
-/// All fields that others own, sorted by owner; never empty.
+/// Fields that others own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.message())]
-pub struct Conflicts(pub Vec<Conflict>);
+pub struct Conflicts {
+    /// The first hundred, or fewer if their paths are long, sorted by owner; never empty.
+    pub conflicts: Vec<Conflict>,
+    /// How many there are besides.
+    pub more: usize,
+}
 
 /// An object that does not fit its schema.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,14 +192,34 @@ fn malformed(kind: PatchKind, validated: bool, why: &str) -> String {
 }
 
 impl Conflicts {
+    /// The conflicts about these fields of each owner.
+    pub(crate) fn of(contested: &[(Owner, Set)]) -> Self {
+        let mut conflicts = Vec::new();
+        let mut telling = Telling::new();
+        for (owner, fields) in contested {
+            // Ended by the walk itself, so that the paths that are not told are not made either.
+            let _ = fields.visit(&mut Path::root(), &mut |path| {
+                if telling.is_over() {
+                    return ControlFlow::Break(());
+                }
+                telling.tell(path.to_string().len());
+                conflicts.push(Conflict { owner: owner.clone(), path: path.clone() });
+                ControlFlow::Continue(())
+            });
+        }
+        let all: usize = contested.iter().map(|(_, fields)| fields.len()).sum();
+        let more = all - conflicts.len();
+        Self { conflicts, more }
+    }
+
     /// As `merge/conflict.go` of structured-merge-diff and `NewConflictError` word it.
     fn message(&self) -> String {
-        if let [Conflict { owner, path }] = self.0.as_slice() {
+        if let ([Conflict { owner, path }], 0) = (self.conflicts.as_slice(), self.more) {
             return format!("Apply failed with 1 conflict: conflict with {owner}: {path}");
         }
         let mut lines = Vec::new();
         let mut last = None;
-        for Conflict { owner, path } in &self.0 {
+        for Conflict { owner, path } in &self.conflicts {
             // One heading for all conflicts with an owner, which follow each other.
             if last != Some(owner) {
                 lines.push(format!("conflicts with {owner}:"));
@@ -200,7 +227,11 @@ impl Conflicts {
             }
             lines.push(format!("- {path}"));
         }
-        format!("Apply failed with {} conflicts: {}", self.0.len(), lines.join("\n"))
+        if self.more > 0 {
+            lines.push(and_more(self.more));
+        }
+        let all = self.conflicts.len() + self.more;
+        format!("Apply failed with {all} conflicts: {}", lines.join("\n"))
     }
 }
 

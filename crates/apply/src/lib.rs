@@ -51,6 +51,7 @@ mod field_manager;
 pub mod fieldpath;
 mod json_patch;
 mod kind;
+mod limit;
 mod managed_fields;
 mod manager_name;
 mod merge_patch;

@@ -194,23 +194,22 @@ impl Managed {
             if count <= MAX_UPDATE_MANAGERS {
                 break;
             }
-            let Some(owned) = self.0.get(&owner).cloned() else { continue };
+            let Some(owned) = self.0.get(&owner) else { continue };
             // The first of a version stays by itself until a second one can be merged with it.
             let Some(first) = first_of_version.get(&owned.api_version) else {
-                first_of_version.insert(owned.api_version, owner);
+                first_of_version.insert(owned.api_version.clone(), owner);
                 continue;
             };
             let bucket = Owner::new(ANCIENT_CHANGES, Operation::Update, &owned.api_version, "");
             if bucket == owner {
                 continue;
             }
-            let older = if self.0.contains_key(&bucket) {
-                self.0.get(&bucket).cloned()
-            } else {
-                self.0.remove(first)
-            };
-            let fields = older.map_or_else(Set::new, |older| older.fields).union(&owned.fields);
-            self.0.remove(&owner);
+            let older =
+                if self.0.contains_key(&bucket) { self.0.remove(&bucket) } else { self.0.remove(first) };
+            let Some(owned) = self.0.remove(&owner) else { continue };
+            // What is merged already is taken along, not copied: there may be thousands of entries.
+            let mut fields = older.map_or_else(Set::new, |older| older.fields);
+            fields.union_with(owned.fields);
             self.0.insert(bucket, Owned { fields, ..owned });
             count -= 1;
         }

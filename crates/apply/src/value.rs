@@ -10,38 +10,50 @@ use std::fmt;
 #[derive(Debug, Clone)]
 pub struct OrderedValue(pub Value);
 
-impl OrderedValue {
-    fn rank(&self) -> u8 {
-        match &self.0 {
-            Value::Number(_) => 0,
-            Value::String(_) => 1,
-            Value::Bool(_) => 2,
-            Value::Array(_) => 3,
-            Value::Object(_) => 4,
-            Value::Null => 5,
+fn rank(value: &Value) -> u8 {
+    match value {
+        Value::Number(_) => 0,
+        Value::String(_) => 1,
+        Value::Bool(_) => 2,
+        Value::Array(_) => 3,
+        Value::Object(_) => 4,
+        Value::Null => 5,
+    }
+}
+
+fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        // Whole numbers are compared as such: as floats, large ones would fall together.
+        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
+            (Some(a), Some(b)) => {
+                work::count(1);
+                a.cmp(&b)
+            }
+            _ => a.as_f64().unwrap_or(0.0).total_cmp(&b.as_f64().unwrap_or(0.0)),
+        },
+        (Value::String(a), Value::String(b)) => {
+            work::count(1 + a.len().min(b.len()));
+            a.cmp(b)
         }
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Array(a), Value::Array(b)) => {
+            let different = a.iter().zip(b).map(|(a, b)| compare(a, b)).find(|order| order.is_ne());
+            different.unwrap_or_else(|| a.len().cmp(&b.len()))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let members = a.iter().zip(b);
+            let different = members
+                .map(|((name_a, a), (name_b, b))| name_a.cmp(name_b).then_with(|| compare(a, b)))
+                .find(|order| order.is_ne());
+            different.unwrap_or_else(|| a.len().cmp(&b.len()))
+        }
+        _ => rank(a).cmp(&rank(b)),
     }
 }
 
 impl Ord for OrderedValue {
     fn cmp(&self, other: &Self) -> Ordering {
-        match (&self.0, &other.0) {
-            // Whole numbers are compared as such: as floats, large ones would fall together.
-            (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-                (Some(a), Some(b)) => a.cmp(&b),
-                _ => a.as_f64().unwrap_or(0.0).total_cmp(&b.as_f64().unwrap_or(0.0)),
-            },
-            (Value::String(a), Value::String(b)) => a.cmp(b),
-            (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-            // Lists and objects are no keys in practice: Kubernetes admits only scalars there. So the copies do not matter.
-            (Value::Array(a), Value::Array(b)) => {
-                a.iter().map(|v| Self(v.clone())).cmp(b.iter().map(|v| Self(v.clone())))
-            }
-            (Value::Object(a), Value::Object(b)) => {
-                a.iter().map(|(k, v)| (k, Self(v.clone()))).cmp(b.iter().map(|(k, v)| (k, Self(v.clone()))))
-            }
-            _ => self.rank().cmp(&other.rank()),
-        }
+        compare(&self.0, &other.0)
     }
 }
 
@@ -103,5 +115,27 @@ impl fmt::Debug for Found {
 impl From<&Value> for Found {
     fn from(value: &Value) -> Self {
         Self(value.clone())
+    }
+}
+
+/// Counts what is compared to find elements in sets, in bytes of texts, so that tests can see how the work grows.
+pub(crate) mod work {
+    #[cfg(test)]
+    std::thread_local! {
+        static COUNT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    #[cfg_attr(not(test), allow(unused_variables))]
+    pub(super) fn count(bytes: usize) {
+        #[cfg(test)]
+        COUNT.with(|count| count.set(count.get() + bytes));
+    }
+
+    /// How much `act` counts.
+    #[cfg(test)]
+    pub(crate) fn of(act: impl FnOnce()) -> usize {
+        let before = COUNT.with(std::cell::Cell::get);
+        act();
+        COUNT.with(std::cell::Cell::get) - before
     }
 }

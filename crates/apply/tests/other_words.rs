@@ -138,7 +138,7 @@ fn configurations_are_refused_in_other_words() {
     );
     let Error::DoesNotFit(misfit) = error else { panic!("a misfit") };
     assert_eq!((misfit.which, misfit.name.as_str()), (MisfitObject::Configuration, "a"));
-    let labels = &misfit.errors.0[1];
+    let labels = &misfit.errors.errors[1];
     assert_eq!(*labels.path, [PathElement::field("metadata"), PathElement::field("labels")]);
     assert_eq!(labels.problem, Problem::Type { expected: Expected::Map, found: (&json!(["x"])).into() });
 }

@@ -174,3 +174,64 @@ async fn large_answers_are_packed_for_those_who_take_it() -> anyhow::Result<()> 
     assert!(sent.len() < 10 * 1024, "{} bytes", sent.len());
     Ok(())
 }
+
+/// However an object grows, it is stored up to 1.5 MiB, as kube-apiserver's etcd stores it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_object_is_bounded_however_it_grows() -> anyhow::Result<()> {
+    const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+    let cluster = cluster(RequestLimits::default()).await?;
+    let names = |prefix: &str, kilobytes: usize| {
+        Value::from_iter(
+            (0..kilobytes).map(|i| json!({"name": format!("{prefix}{i:04}-{}", "x".repeat(1000))})),
+        )
+    };
+    let account = |name: &str, list: &str, value: Value| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}, list: value});
+    let adds: Vec<Value> = (0..700)
+        .map(|i| json!({"op": "add", "path": "/secrets/-", "value": {"name": format!("b{i:04}-{}", "x".repeat(1000))}}))
+        .collect();
+    let copies = vec![json!({"op": "copy", "from": "/secrets/0", "path": "/secrets/-"}); 700];
+    let json = "application/json";
+    let apply = "application/apply-patch+yaml";
+    for (method, path, kind, body) in [
+        (Method::POST, "", json, account("new", "secrets", names("a", 1700))),
+        (Method::PUT, "/one", json, account("one", "secrets", names("a", 1700))),
+        (Method::PATCH, "/one", "application/json-patch+json", adds.into()),
+        (Method::PATCH, "/one", "application/json-patch+json", copies.into()),
+        (Method::PATCH, "/one", "application/merge-patch+json", json!({"imagePullSecrets": names("a", 700)})),
+        (
+            Method::PATCH,
+            "/one",
+            "application/strategic-merge-patch+json",
+            json!({"secrets": names("b", 700)}),
+        ),
+        (Method::PATCH, "/one?fieldManager=m", apply, account("one", "secrets", names("b", 700))),
+        (Method::PATCH, "/new?fieldManager=m", apply, account("new", "secrets", names("b", 1700))),
+    ] {
+        let what = format!("{method} {path} {kind}");
+        let first = ask(
+            &cluster,
+            admin(),
+            Method::POST,
+            ACCOUNTS,
+            whole(&account("one", "secrets", names("a", 900))),
+        );
+        anyhow::ensure!(first.await?.status() == StatusCode::CREATED, "{what}");
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{ACCOUNTS}{path}"))
+            .header(header::CONTENT_TYPE, kind)
+            .body(whole(&body))?;
+        let answer = cluster.server.client_service(admin()).call(request).await?;
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR, "{what}");
+        let status: Value = serde_json::from_str(&text(answer).await?)?;
+        assert_eq!(status["message"], "etcdserver: request is too large", "{what}");
+        let request = Request::builder().uri(format!("{ACCOUNTS}/one")).body(whole(&Value::Null))?;
+        let answer = cluster.server.client_service(admin()).call(request).await?;
+        let object: Value = serde_json::from_str(&text(answer).await?)?;
+        assert_eq!(object["secrets"].as_array().map(Vec::len), Some(900), "{what}");
+        let gone =
+            ask(&cluster, admin(), Method::DELETE, &format!("{ACCOUNTS}/one"), whole(&json!({}))).await?;
+        assert_eq!(gone.status(), StatusCode::OK, "{what}");
+    }
+    Ok(())
+}

@@ -1,11 +1,13 @@
 //! create (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/generic/registry/store.go`).
 
-use super::conversion::{round_trip, to_external, to_internal, to_stored};
+use super::conversion::{round_trip, to_external, to_internal};
 use super::engine::{Registry, random_u64};
 use super::errors::store_error;
 use super::managed;
 use super::scope::{Scope, Written};
-use crate::cache::{encode_for_storage, set_resource_version};
+use super::size::stored_text;
+use super::update::Tracking;
+use crate::cache::set_resource_version;
 use crate::resources::namespaces;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
@@ -22,18 +24,19 @@ impl Registry {
         prepare::match_namespace(&mut object, scope.namespace)?;
         let mut warnings: Vec<String> = prepare::drop_duplicate_owners(&mut object).into_iter().collect();
         managed::track_create(scope, &mut object);
-        self.create_tracked(scope, object, &mut warnings).await.map(|object| Written {
+        self.create_tracked(scope, object, Tracking::Update, &mut warnings).await.map(|object| Written {
             object: to_external(scope.row, &scope.version.name, object),
             created: true,
             warnings,
         })
     }
 
-    /// Creates an object whose managed fields are known.
+    /// Creates an object whose managed fields are known, and how.
     pub(super) async fn create_tracked(
         &self,
         scope: &Scope<'_>,
         object: Value,
+        tracking: Tracking,
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
         self.wait_until_fresh().await?;
@@ -44,7 +47,7 @@ impl Registry {
         for attempt in 1.. {
             let mut candidate = object.clone();
             let (generated, warned) = self.prepare_new(scope, &mut candidate)?;
-            match self.insert(scope, candidate).await {
+            match self.insert(scope, candidate, tracking).await {
                 Err(status) if status.reason == "AlreadyExists" && generated => {
                     if attempt == prepare::NAME_ATTEMPTS {
                         let name = status.details.as_ref().map(|d| d.name.clone()).unwrap_or_default();
@@ -106,13 +109,19 @@ impl Registry {
     }
 
     /// Stores a complete new object.
-    async fn insert(&self, scope: &Scope<'_>, mut object: Value) -> Result<Value, Status> {
+    async fn insert(
+        &self,
+        scope: &Scope<'_>,
+        mut object: Value,
+        tracking: Tracking,
+    ) -> Result<Value, Status> {
         if !meta::text(&object, &["metadata", "resourceVersion"]).is_empty() {
             return Err(Status::plain_error("resourceVersion should not be set on objects to be created"));
         }
         meta::metadata_mut(&mut object).remove("resourceVersion");
         let name = meta::name(&object).to_string();
         let key = scope.key(&name);
+        let value = stored_text(scope.row, &mut object, 0, tracking == Tracking::Update)?;
         // The store would find this out; a dry run does not get that far.
         if scope.options.dry_run {
             return match self.cache.get(&key) {
@@ -120,7 +129,6 @@ impl Registry {
                 None => Ok(object),
             };
         }
-        let value = encode_for_storage(&to_stored(scope.row, &object));
         match self.store.commit(Txn::create(key, value)).await {
             Ok(revision) => {
                 // Before answering: the client must be able to read what it wrote. There is no timeout here, because the write

@@ -14,7 +14,7 @@
 //!   │  prepare                                   clear what clients may not set, fill in what the server sets
 //!   │  validate                                  all errors at once, 422
 //!   │  admit_final                               may only refuse: it sees what would be stored
-//!   │  canonicalize, encode
+//!   │  canonicalize, encode                      too large: 500 in etcd's words
 //!   └─ commit, if the stored revision is still the one that was read; else again from the top
 //! wait until the cache has applied the commit
 //! ```
@@ -50,6 +50,7 @@ mod read;
 mod resource_version;
 mod scope;
 mod selected;
+mod size;
 mod update;
 mod watch;
 

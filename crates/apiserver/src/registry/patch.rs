@@ -69,7 +69,7 @@ impl Registry {
             if !meta::uid(&object).is_empty() {
                 return Err(uid_is_immutable(scope, &object));
             }
-            let object = self.create_tracked(scope, object, &mut warnings).await?;
+            let object = self.create_tracked(scope, object, Tracking::Done, &mut warnings).await?;
             let object = to_external(scope.row, &scope.version.name, object);
             return Ok(Written { object, created: true, warnings });
         }

@@ -87,7 +87,7 @@ fn with_empty_details(mut status: Status) -> Status {
 /// 409 with a cause for each field (`NewApplyConflict`).
 fn conflict(message: String, conflicts: &Conflicts) -> Status {
     let causes = conflicts
-        .0
+        .conflicts
         .iter()
         .map(|conflict| Cause {
             reason: "FieldManagerConflict".into(),

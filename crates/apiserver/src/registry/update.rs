@@ -1,14 +1,16 @@
 //! update: the one loop through which every change of a stored object goes, be it a PUT, a patch or an apply
 //! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`, `Update`).
 
-use super::conversion::{round_trip, to_external, to_internal, to_stored};
+use super::conversion::{round_trip, to_external, to_internal};
 use super::engine::Registry;
 use super::errors::store_error;
 use super::managed;
 use super::resource_version::body_resource_version;
 use super::scope::{Scope, Written};
-use crate::cache::{Object, encode_for_storage, set_resource_version};
+use super::size::stored_text;
+use crate::cache::{Object, set_resource_version};
 use crate::strategy::Strategy;
+use bytes::Bytes;
 use fleetpass_apimachinery::field;
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::Status;
@@ -84,9 +86,12 @@ impl Registry {
             let stored = self.cache.get(&key).ok_or_else(|| scope.not_found())?;
             let old = self.present(scope, &stored);
             let change = make(&old)?;
+            let tracking = change.tracking;
             let demanded = asked.or(body_resource_version(&change.object)?.filter(|r| *r != stored.revision));
             let mut written = self.prepare_change(scope, old, &stored, asked, change)?;
-            match self.commit_change(scope, &stored, &mut written.object).await {
+            let forgets_owners = tracking == Tracking::Update;
+            let value = stored_text(scope.row, &mut written.object, stored.size(), forgets_owners)?;
+            match self.commit_change(scope, &stored, value, &mut written.object).await {
                 Ok(()) => {
                     written.object = to_external(scope.row, &scope.version.name, written.object);
                     return Ok(written);
@@ -163,15 +168,15 @@ impl Registry {
         Ok(Written { object, created: false, warnings })
     }
 
-    /// Commits a prepared change. Nothing is written if nothing changes, as in etcd3's `GuaranteedUpdate`: no new revision, no
+    /// Commits a prepared change, of which `value` is the text. Nothing is written if nothing changes, as in etcd3's `GuaranteedUpdate`: no new revision, no
     /// event. If the change took away the last thing that held a deleted object, the object is deleted instead.
     async fn commit_change(
         &self,
         scope: &Scope<'_>,
         stored: &Object,
+        value: Bytes,
         object: &mut Value,
     ) -> Result<(), fleetpass_store::Error> {
-        let value = encode_for_storage(&to_stored(scope.row, object));
         let gone = should_remove(scope.strategy, object);
         if !gone && stored.is_same_text(&value) {
             return Ok(());

@@ -154,7 +154,7 @@ impl Strategy for Definitions {
             return Vec::new();
         }
         // Only what this update brings in: nobody is told the same at each change of a label.
-        let before = old.map(schema_warnings).unwrap_or_default();
+        let before: BTreeSet<String> = old.map(schema_warnings).unwrap_or_default().into_iter().collect();
         let mut warnings = schema_warnings(object);
         warnings.retain(|w| !before.contains(w));
         warnings

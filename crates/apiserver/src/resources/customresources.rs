@@ -16,7 +16,7 @@ use fleetpass_schema::{Schema, Type, crd, custom_resource, defaulting, listtype,
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The verbs of a custom kind, in the order of its discovery document.
@@ -470,16 +470,11 @@ impl Strategy for Objects {
         if self.status {
             return Vec::new();
         }
-        let finalizers = |object: &Value| -> Vec<String> {
-            let list = meta::list(object, &["metadata", "finalizers"]);
-            list.iter().filter_map(Value::as_str).map(str::to_string).collect()
-        };
+        fn finalizers(object: &Value) -> BTreeSet<&str> {
+            meta::list(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect()
+        }
         let before = old.map(finalizers).unwrap_or_default();
-        let mut added = finalizers(object);
-        added.retain(|f| !before.contains(f));
-        added.sort();
-        added.dedup();
-        added.iter().flat_map(|f| finalizer_warnings(f)).collect()
+        finalizers(object).difference(&before).flat_map(|f| finalizer_warnings(f)).collect()
     }
 
     fn allow_unconditional_update(&self) -> bool {

@@ -1,12 +1,14 @@
 //! Server-side apply, and keeping track of who owns what through all other writes
 //! (`k8s.io/apimachinery/pkg/util/managedfields/internal`, `sigs.k8s.io/structured-merge-diff/merge/update.go`).
 
+#[cfg(test)]
+mod growth_tests;
 mod kubectl;
 mod printed;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Conflict, Conflicts, Error, Misfit, MisfitObject};
+use crate::error::{Conflicts, Error, Misfit, MisfitObject};
 use crate::fieldpath::Set;
 use crate::kind::PatchKind;
 use crate::managed_fields::{
@@ -78,8 +80,8 @@ static UNOWNED: LazyLock<Set> = LazyLock::new(|| {
 /// let error = manager("bob").apply(Some(&object), &configuration("blue"), false).unwrap_err();
 /// let Error::Conflicts(conflicts) = error else { panic!("{error}") };
 /// assert_eq!(conflicts.to_string(), "Apply failed with 1 conflict: conflict with \"alice\": .data.color");
-/// assert_eq!(conflicts.0[0].owner.manager, "alice");
-/// assert_eq!(conflicts.0[0].path.last(), Some(&PathElement::field("color")));
+/// assert_eq!(conflicts.conflicts[0].owner.manager, "alice");
+/// assert_eq!(conflicts.conflicts[0].path.last(), Some(&PathElement::field("color")));
 ///
 /// let object = manager("bob").apply(Some(&object), &configuration("blue"), true)?;
 /// assert_eq!(object["data"], json!({"color": "blue"}));
@@ -119,21 +121,31 @@ impl FieldManager<'_> {
     pub fn apply(&self, live: Option<&Value>, configuration: &Value, force: bool) -> Result<Value, Error> {
         self.check_kind(configuration)?;
         let is_kubectl = self.name == KUBECTL;
-        let mut applied = match self.apply_tracked(live, configuration, force) {
-            Err(Error::Conflicts(conflicts)) if is_kubectl => {
-                let api_version = self.kind.api_version();
-                let allowed = live.and_then(|live| still_as_applied(self.type_ref(), &api_version, live));
-                let Some(allowed) = allowed else {
-                    return Err(Error::Conflicts(conflicts));
+        let mut applied = match self.apply_tracked(live, configuration, force)? {
+            Attempt::Applied(applied) => applied,
+            Attempt::Contested(contested) => {
+                let allowed = match live.filter(|_| is_kubectl) {
+                    Some(live) => still_as_applied(self.type_ref(), &self.kind.api_version(), live),
+                    None => None,
                 };
-                let left: Vec<Conflict> =
-                    conflicts.0.into_iter().filter(|conflict| !allowed.has(&conflict.path)).collect();
-                if !left.is_empty() {
-                    return Err(Error::Conflicts(Conflicts(left)));
+                let left = match &allowed {
+                    Some(allowed) => contested
+                        .into_iter()
+                        .map(|(owner, fields)| (owner, fields.difference(allowed)))
+                        .filter(|(_, fields)| !fields.is_empty())
+                        .collect(),
+                    None => contested,
+                };
+                let again = if left.is_empty() {
+                    self.apply_tracked(live, configuration, true)?
+                } else {
+                    Attempt::Contested(left)
+                };
+                match again {
+                    Attempt::Applied(applied) => applied,
+                    Attempt::Contested(left) => return Err(Error::Conflicts(Conflicts::of(&left))),
                 }
-                self.apply_tracked(live, configuration, true)?
             }
-            other => other?,
         };
         if is_kubectl {
             renew_last_applied(&mut applied, configuration);
@@ -249,7 +261,7 @@ impl FieldManager<'_> {
         live: Option<&Value>,
         configuration: &Value,
         force: bool,
-    ) -> Result<Value, Error> {
+    ) -> Result<Attempt, Error> {
         // What is checked first is what a client hears of: the order of the checks is Kubernetes'.
         let managed = self.managers_before(live)?;
         if configuration.pointer("/metadata/managedFields").is_some_and(Value::is_array) {
@@ -279,9 +291,9 @@ impl FieldManager<'_> {
             _ => merged,
         };
         let comparison = compare(schema, &base, &object).excluding(self.reset_fields);
-        let conflicts = take(&mut managed, &comparison, Some(&me), force);
-        if !conflicts.is_empty() {
-            return Err(Error::Conflicts(Conflicts(conflicts)));
+        let contested = take(&mut managed, &comparison, Some(&me), force);
+        if !contested.is_empty() {
+            return Ok(Attempt::Contested(contested));
         }
 
         let changed = !equal(&base, &object);
@@ -294,7 +306,7 @@ impl FieldManager<'_> {
         managed.0.retain(|_, owned| !owned.fields.is_empty());
         let mut object = if changed { object } else { base };
         set_managed_fields(&mut object, managed.encode());
-        Ok(object)
+        Ok(Attempt::Applied(object))
     }
 
     /// The managers after `name` turned `old` into `new` by an update.
@@ -350,30 +362,38 @@ fn prune(schema: TypeRef<'_>, merged: &Value, managed: &Managed, last: &Set) -> 
     // First without all that it owned. Then without that, except what somebody owns: an element of a list goes as a whole,
     // so what others own in it has to be brought back. Then only that is taken away which it owned itself.
     let pruned = remove(schema, merged, &last);
-    let owned = managed.0.values().fold(Set::new(), |all, owned| all.union(&owned.fields));
+    let mut owned = Set::new();
+    managed.0.values().for_each(|more| owned.union_with(more.fields.clone()));
     let keep = named(&to_set(schema, &pruned)).union(&named(&owned));
     let pruned = remove(schema, merged, &all.difference(&keep));
     let gone = all.difference(&named(&to_set(schema, &pruned))).intersection(&last);
     remove(schema, merged, &gone)
 }
 
-/// Takes from all managers but `except` what the write changes, and gives the conflicts: without `force`, changing or
-/// adding what somebody else owns is one. Managers that own nothing any more are dropped.
+/// What came of an apply.
+enum Attempt {
+    /// The object with its `managedFields`.
+    Applied(Value),
+    /// What others own of what would be changed, by owner; there is something, and no set is empty.
+    Contested(Vec<(Owner, Set)>),
+}
+
+/// Takes from all managers but `except` what the write changes, and gives what is contested: without `force`, changing or
+/// adding what somebody else owns is a conflict. Managers that own nothing any more are dropped.
 fn take(
     managed: &mut Managed,
     comparison: &Comparison,
     except: Option<&Owner>,
     force: bool,
-) -> Vec<Conflict> {
+) -> Vec<(Owner, Set)> {
     let written = comparison.modified.union(&comparison.added);
     let mut conflicts = Vec::new();
     for (owner, owned) in managed.0.iter_mut().filter(|(owner, _)| Some(*owner) != except) {
         let contested = owned.fields.intersection(&written);
-        if !force {
-            let paths = contested.paths().into_iter();
-            conflicts.extend(paths.map(|path| Conflict { owner: owner.clone(), path }));
-        }
         owned.fields = owned.fields.difference(&contested).difference(&comparison.removed);
+        if !force && !contested.is_empty() {
+            conflicts.push((owner.clone(), contested));
+        }
     }
     managed.0.retain(|_, owned| !owned.fields.is_empty());
     conflicts

@@ -556,7 +556,7 @@ fn conflicts_are_data() {
     w.subresource = "";
     w.reset = Set::new();
     let change = json!({"spec": {"rotation": {"validity": "2h"}}, "status": {"expirationTimestamp": "b"}});
-    let Err(Error::Conflicts(Conflicts(conflicts))) = w.apply("beta", false, change) else {
+    let Err(Error::Conflicts(Conflicts { conflicts, more: 0 })) = w.apply("beta", false, change) else {
         panic!("no conflict")
     };
     let found: Vec<_> = conflicts

@@ -1,68 +1,60 @@
 //! Which fields a value has (`sigs.k8s.io/structured-merge-diff/typed/tofieldset.go`).
 
 use super::schema::{Form, ListAtom, TypeRef};
-use crate::fieldpath::{Path, PathElement, Set};
+use crate::fieldpath::{PathElement, Set};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The fields of a value: leaves, entries of maps and elements of lists.
 pub(crate) fn to_set(schema: TypeRef<'_>, value: &Value) -> Set {
-    let mut set = Set::new();
-    collect(schema, value, &mut Path::root(), &mut set);
-    set
+    collect(schema, value).0
 }
 
-fn collect(schema: TypeRef<'_>, value: &Value, path: &mut Path, set: &mut Set) {
+/// The fields below a value, and whether it is one itself.
+fn collect(schema: TypeRef<'_>, value: &Value) -> (Set, bool) {
+    let mut set = Set::new();
     let atom = schema.atom();
     match atom.handled_as(Some(value)) {
-        Form::Scalar => set.insert(path),
+        Form::Scalar => return (set, true),
         Form::Map => {
-            let Some(map) = atom.map else { return };
+            let Some(map) = atom.map else { return (set, false) };
             if map.atomic {
-                return set.insert(path);
+                return (set, true);
             }
-            let Value::Object(members) = value else { return };
+            let Value::Object(members) = value else { return (set, false) };
             for (name, value) in members {
-                path.push(PathElement::field(name));
-                if let Some(entry) = map.entry(name) {
-                    collect(entry, value, path, set);
-                }
+                let (below, member) = map.entry(name).map(|entry| collect(entry, value)).unwrap_or_default();
                 // A struct is owned through its fields, an entry of a map also by itself: it can be there or not.
                 let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                if empty || map.field(name).is_none() {
-                    set.insert(path);
-                }
-                path.pop();
+                let member = member || empty || map.field(name).is_none();
+                set.attach(PathElement::field(name), member, below);
             }
         }
         Form::List => {
-            let Some(list) = atom.list else { return };
+            let Some(list) = atom.list else { return (set, false) };
             if list.atomic() {
-                return set.insert(path);
+                return (set, true);
             }
             if let Value::Array(items) = value {
-                collect_elements(&list, items, path, set);
+                collect_elements(&list, items, &mut set);
             }
         }
     }
+    (set, false)
 }
 
-fn collect_elements(list: &ListAtom<'_>, items: &[Value], path: &mut Path, set: &mut Set) {
-    let elements: Vec<_> = items.iter().map(|item| list.path_element(item).ok()).collect();
-    // Counted beforehand: to look through the list for each element would take quadratic time.
-    let mut counts: BTreeMap<&PathElement, usize> = BTreeMap::new();
-    for element in elements.iter().flatten() {
-        *counts.entry(element).or_default() += 1;
-    }
-    for (item, element) in items.iter().zip(&elements) {
-        let Some(element) = element else { continue };
-        path.push(element.clone());
-        // Elements that stand there twice are owned as one: nobody can say which of them a field belongs to.
-        if counts.get(element) == Some(&1) {
-            collect(list.element, item, path, set);
+fn collect_elements(list: &ListAtom<'_>, items: &[Value], set: &mut Set) {
+    // Grouped beforehand: to look through the list for each element would take quadratic time.
+    let mut groups: BTreeMap<PathElement, Option<&Value>> = BTreeMap::new();
+    for item in items {
+        if let Ok(element) = list.path_element(item) {
+            // Elements that stand there twice are owned as one: nobody can say which of them a field belongs to.
+            groups.entry(element).and_modify(|only| *only = None).or_insert(Some(item));
         }
-        set.insert(path);
-        path.pop();
+    }
+    for (element, only) in groups {
+        let below = only.map(|item| collect(list.element, item).0).unwrap_or_default();
+        set.attach(element, true, below);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::schema::{Form, ListAtom, MapAtom, Scalar, TypeRef};
 use super::validation_error::{Problem, ValidationError, ValidationErrors};
 use crate::fieldpath::{Path, PathElement};
+use crate::limit::Telling;
 use crate::value::Found;
 use crate::words::Expected;
 use serde_json::{Map, Value};
@@ -15,23 +16,32 @@ pub(crate) fn validate(
     value: &Value,
     allow_duplicates: bool,
 ) -> Result<(), ValidationErrors> {
-    let mut check = Check { allow_duplicates, errors: Vec::new() };
+    let mut check = Check { allow_duplicates, errors: Vec::new(), more: 0, telling: Telling::new() };
     check.node(schema, value, &mut Path::root());
-    if check.errors.is_empty() { Ok(()) } else { Err(ValidationErrors(check.errors)) }
+    let Check { errors, more, .. } = check;
+    if errors.is_empty() { Ok(()) } else { Err(ValidationErrors { errors, more }) }
 }
 
 struct Check {
     allow_duplicates: bool,
     errors: Vec<ValidationError>,
+    /// How many there are besides.
+    more: usize,
+    telling: Telling,
 }
 
 impl Check {
-    fn error(&mut self, path: &Path, problem: Problem) {
-        self.errors.push(ValidationError { path: path.clone(), problem });
+    fn error(&mut self, path: &Path, problem: impl FnOnce() -> Problem) {
+        if self.telling.is_over() {
+            self.more += 1;
+            return;
+        }
+        self.telling.tell(path.to_string().len());
+        self.errors.push(ValidationError { path: path.clone(), problem: problem() });
     }
 
     fn unexpected(&mut self, path: &Path, found: &Value, expected: Expected) {
-        self.error(path, Problem::Type { expected, found: Found::from(found) });
+        self.error(path, || Problem::Type { expected, found: Found::from(found) });
     }
 
     fn node(&mut self, schema: TypeRef<'_>, value: &Value, path: &mut Path) {
@@ -69,7 +79,7 @@ impl Check {
             let entry = map.entry(name);
             match entry {
                 Some(entry) => self.node(entry, value, path),
-                None => self.error(path, Problem::Undeclared),
+                None => self.error(path, || Problem::Undeclared),
             }
             path.pop();
             // Of unknown fields Kubernetes reports the first of each map only.
@@ -87,11 +97,11 @@ impl Check {
             } else {
                 match list.path_element(item) {
                     Ok(element) => element,
-                    Err(problem) => return self.error(path, Problem::Element { index, problem }),
+                    Err(problem) => return self.error(path, || Problem::Element { index, problem }),
                 }
             };
             if !list.atomic() && !seen.insert(element.clone()) && !self.allow_duplicates {
-                self.error(path, Problem::Duplicate(element.clone()));
+                self.error(path, || Problem::Duplicate(element.clone()));
             }
             path.push(element);
             self.node(list.element, item, path);

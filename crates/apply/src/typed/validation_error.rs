@@ -1,6 +1,7 @@
 //! Why a value does not fit its schema, in the words of structured-merge-diff.
 
 use crate::fieldpath::{Path, PathElement};
+use crate::limit::and_more;
 use crate::value::Found;
 use crate::words::{Expected, GoWords, Words};
 use fleetpass_apimachinery::field::go_quote;
@@ -15,10 +16,15 @@ pub struct ValidationError {
     pub problem: Problem,
 }
 
-/// All that is wrong with a value; never empty.
+/// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}", self.message(&GoWords))]
-pub struct ValidationErrors(pub Vec<ValidationError>);
+pub struct ValidationErrors {
+    /// The first hundred errors, or fewer if their paths are long; never empty.
+    pub errors: Vec<ValidationError>,
+    /// How many there are besides.
+    pub more: usize,
+}
 
 /// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,13 +99,17 @@ impl ValidationError {
 impl ValidationErrors {
     /// The error, or one line for each.
     pub fn message(&self, words: &dyn Words) -> String {
-        match self.0.as_slice() {
-            [one] => one.message(words),
+        match self.errors.as_slice() {
+            [one] if self.more == 0 => one.message(words),
             many => {
                 let mut out = String::from("errors:");
                 for error in many {
                     out.push_str("\n  ");
                     out.push_str(&error.message(words));
+                }
+                if self.more > 0 {
+                    out.push_str("\n  ");
+                    out.push_str(&and_more(self.more));
                 }
                 out
             }

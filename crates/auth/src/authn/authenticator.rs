@@ -27,6 +27,10 @@ pub struct AuthenticationRequest<'a> {
     pub lister: &'a dyn Lister,
 }
 
+/// Longer tokens are not looked at. kube-apiserver cannot be presented with one either: it is as much as Go's server takes of
+/// headers (`http.DefaultMaxHeaderBytes`). Only a TokenReview could bring one here.
+const MAX_TOKEN_BYTES: usize = 1 << 20;
+
 /// Finds out who asks.
 pub struct Authenticator {
     token_file: TokenFile,
@@ -81,6 +85,9 @@ impl Authenticator {
         token: &str,
         request: &AuthenticationRequest<'_>,
     ) -> Result<Authenticated, Unauthenticated> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Unauthenticated::Invalid("invalid bearer token".into()));
+        }
         let requested = request.audiences.unwrap_or(&self.api_audiences);
         let digest = TokenDigest::of(token);
         // A static token is meant for the API server and nobody else (`authenticator.WrapAudienceAgnosticToken`). The second
@@ -150,6 +157,24 @@ mod tests {
         let invalid = Err(Unauthenticated::Invalid("invalid bearer token".into()));
         for token in ["garbage", "a.b.c", "alicetokens"] {
             assert_eq!(ask(Some(&format!("Bearer {token}")), None), invalid, "{token}");
+        }
+    }
+
+    /// Only a TokenReview can bring such a token; a static one shows that it is not looked at.
+    #[test]
+    fn a_token_that_no_header_could_carry_is_not_looked_at() {
+        for (length, found) in [(MAX_TOKEN_BYTES, true), (MAX_TOKEN_BYTES + 1, false)] {
+            let token = "x".repeat(length);
+            let file = TokenFile::parse(&format!("{token},alice,1")).unwrap();
+            let authenticator = Authenticator::new(file, None, vec![API.into()]);
+            let outcome = authenticator.authenticate(&AuthenticationRequest {
+                authorization: Some(format!("Bearer {token}").as_bytes()),
+                certificate: None,
+                audiences: None,
+                now: now(),
+                lister: &Objects::default(),
+            });
+            assert_eq!(outcome.is_ok(), found, "{length}");
         }
     }
 

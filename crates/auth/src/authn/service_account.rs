@@ -212,7 +212,7 @@ impl ServiceAccounts {
             return Ok(known);
         }
         let verified = Arc::new(verify::verify(token, &self.config.issuers, &self.ring, now)?);
-        self.signatures.insert(*digest, verified.clone());
+        self.signatures.insert(*digest, verified.clone(), token.len());
         Ok(verified)
     }
 }

@@ -3,12 +3,15 @@
 
 use super::TokenDigest;
 use fleetpass_apimachinery::user::UserInfo;
-use subtle::ConstantTimeEq as _;
+use std::collections::HashMap;
 
-/// The tokens of a file. Only their digests are kept; a user is found by comparing with all of them, in constant time.
+/// The tokens of a file. Only their digests are kept.
 #[derive(Default)]
 pub struct TokenFile {
-    entries: Vec<(TokenDigest, UserInfo)>,
+    // Looked up by hash, which takes the same time for ten tokens and for ten thousand. How long that takes may depend on how
+    // much of the digest a client has right; it cannot make use of it: to choose a token whose digest begins as a known one's
+    // does, it would have to find preimages of SHA-256, and no part of a digest says anything about the token.
+    entries: HashMap<TokenDigest, UserInfo>,
 }
 
 impl std::fmt::Debug for TokenFile {
@@ -39,7 +42,7 @@ pub enum TokenFileError {
 impl TokenFile {
     /// Reads the file. Records with an empty token are passed over; of records with the same token the last counts.
     pub fn parse(csv: &str) -> Result<Self, TokenFileError> {
-        let mut entries: Vec<(TokenDigest, UserInfo)> = Vec::new();
+        let mut entries = HashMap::new();
         let mut reader = Csv { rest: csv, line: 0 };
         while let Some(record) = reader.record()? {
             let [token, name, uid, rest @ ..] = &record[..] else {
@@ -52,25 +55,16 @@ impl TokenFile {
             let groups =
                 rest.first().map(|list| list.split(',').map(Into::into).collect()).unwrap_or_default();
             let user = UserInfo { name: name.clone(), uid: uid.clone(), groups, ..UserInfo::default() };
-            let digest = TokenDigest::of(token);
-            if entries.iter().any(|(known, _)| *known == digest) {
+            if entries.insert(TokenDigest::of(token), user).is_some() {
                 tracing::warn!(line = reader.line, "duplicate token in the token file; the last one counts");
-                entries.retain(|(known, _)| *known != digest);
             }
-            entries.push((digest, user));
         }
         Ok(Self { entries })
     }
 
-    /// The user to whom the token with this digest belongs. Takes the same time whichever it is, and for none.
+    /// The user to whom the token with this digest belongs.
     pub fn user(&self, token: &TokenDigest) -> Option<&UserInfo> {
-        let mut found = None;
-        for (digest, user) in &self.entries {
-            if bool::from(digest.0.ct_eq(&token.0)) {
-                found = Some(user);
-            }
-        }
-        found
+        self.entries.get(token)
     }
 }
 

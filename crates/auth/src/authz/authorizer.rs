@@ -3,6 +3,7 @@
 use super::PolicyRule;
 use super::attributes::Attributes;
 use fleetpass_apimachinery::user::UserInfo;
+use std::collections::HashSet;
 
 /// The answer of an authorizer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,16 +53,34 @@ pub trait Authorizer: Send + Sync + 'static {
 
 /// Joins messages as `utilerrors.NewAggregate` does: duplicates are dropped, more than one stand in brackets.
 pub fn join_errors(errors: &[String]) -> String {
-    // Searched one by one: these are the few errors about one user's bindings, not about fields of a body.
-    let mut seen: Vec<&str> = Vec::new();
-    for error in errors {
-        if !seen.contains(&error.as_str()) {
-            seen.push(error);
-        }
+    // Of thousands of bindings, each to a role that is gone, everybody whom they name would be told with each refusal.
+    const MAX_TOLD: usize = 100;
+    let mut seen = HashSet::new();
+    let mut told: Vec<&str> = errors.iter().map(String::as_str).filter(|error| seen.insert(*error)).collect();
+    let more = told.len().saturating_sub(MAX_TOLD);
+    let rest = format!("and {more} more");
+    if more > 0 {
+        told.truncate(MAX_TOLD);
+        told.push(&rest);
     }
-    match seen.as_slice() {
+    match told.as_slice() {
         [] => String::new(),
         [one] => (*one).into(),
         many => format!("[{}]", many.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_errors_are_joined() {
+        let errors: Vec<String> = (0..150).map(|i| format!("e{}", i / 2)).collect();
+        assert!(join_errors(&errors).starts_with("[e0, e1, ") && join_errors(&errors).ends_with(", e74]"));
+        let errors: Vec<String> = (0..150).map(|i| format!("e{i}")).collect();
+        assert!(join_errors(&errors).ends_with(", e99, and 50 more]"), "{}", join_errors(&errors));
+        assert_eq!(join_errors(&errors[..1]), "e0");
+        assert_eq!(join_errors(&[]), "");
     }
 }

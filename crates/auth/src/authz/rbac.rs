@@ -11,9 +11,9 @@ use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::user::UserInfo;
 use parking_lot::RwLock;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::ptr;
 
 /// The API group of roles and bindings.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -30,13 +30,33 @@ pub struct Index {
 /// The roles and bindings of one namespace, or of the cluster.
 #[derive(Default)]
 struct Scope {
-    roles: HashMap<String, Arc<[PolicyRule]>>,
+    roles: HashMap<String, Role>,
     bindings: HashMap<String, Binding>,
-    /// User name (service accounts by their user name) to the names of bindings. Invariant: a binding is here and in
-    /// `by_group` under exactly the subjects that it has in `bindings`, and no set is empty.
-    by_user: HashMap<String, BTreeSet<String>>,
-    by_group: HashMap<String, BTreeSet<String>>,
+    /// User name (service accounts by their user name) to bindings. Invariant: a binding is here and in `by_group` under exactly
+    /// the subjects that it has in `bindings`, and no map is empty.
+    by_user: HashMap<String, Bindings>,
+    by_group: HashMap<String, Bindings>,
 }
+
+/// The bindings that name one subject: by name, with the first position of the subject in each. The position is kept so that
+/// nobody has to look for it: a binding may have thousands of subjects, and a user whom a review asks about thousands of
+/// groups.
+type Bindings = BTreeMap<String, usize>;
+
+/// A Role or ClusterRole.
+struct Role {
+    rules: Vec<PolicyRule>,
+    /// How many bytes its rules have, about.
+    size: usize,
+}
+
+/// From this size on a role is looked at once for a decision, however many bindings give it to the user: each is a small object,
+/// and together they could make every decision about the user cost their number times the size of the role. What a smaller role
+/// costs is little beside the binding itself, and less than to remember it.
+const LARGE_ROLE: usize = 1024;
+/// How many bytes of rules a list of them repeats because several bindings give the same role, as kube-apiserver lists them. Roles
+/// that are listed once are listed whatever their size.
+const MAX_REPEATED: usize = 1024 * 1024;
 
 /// A RoleBinding or ClusterRoleBinding.
 struct Binding {
@@ -81,15 +101,16 @@ impl Index {
         }
     }
 
-    /// Shows `visit` each rule of the user with its source, and each error, until it breaks: first what
-    /// ClusterRoleBindings give, then what the RoleBindings of the namespace give; each by name (`VisitRulesFor`).
+    /// Shows `visit` each role of the user with its source, and each error, until it breaks: first what
+    /// ClusterRoleBindings give, then what the RoleBindings of the namespace give; each by name (`VisitRulesFor`). A role that
+    /// several bindings give is shown for each.
     // A visitor and not an iterator or a list, so that the rules are only borrowed while the lock is held and a decision copies
     // none of them. `visit` runs under the lock and must not wait for anything.
     fn visit(
         &self,
         user: &UserInfo,
         namespace: &str,
-        mut visit: impl FnMut(Result<(Source<'_>, &PolicyRule), String>) -> ControlFlow<()>,
+        mut visit: impl FnMut(Result<(Source<'_>, &Role), String>) -> ControlFlow<()>,
     ) {
         let scopes = self.scopes.read();
         let cluster = scopes.get("");
@@ -108,17 +129,14 @@ impl Index {
                         continue;
                     }
                 };
-                let Some(rules) = roles.and_then(|scope| scope.roles.get(&binding.role_name)) else {
+                let Some(role) = roles.and_then(|scope| scope.roles.get(&binding.role_name)) else {
                     if visit(Err(binding.role_not_found())).is_break() {
                         return;
                     }
                     continue;
                 };
-                let source = Source { namespace, name, binding, subject };
-                for rule in rules.iter() {
-                    if visit(Ok((source, rule))).is_break() {
-                        return;
-                    }
+                if visit(Ok((Source { namespace, name, binding, subject }, role))).is_break() {
+                    return;
                 }
             }
         }
@@ -129,9 +147,12 @@ impl Authorizer for Index {
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let mut errors = Vec::new();
         let mut reason = None;
+        // By address, which is the role's as long as the index is locked.
+        let mut seen: HashSet<*const Role> = HashSet::new();
         self.visit(&attributes.user, attributes.namespace, |found| {
             match found {
-                Ok((source, rule)) if rule.allows(attributes) => {
+                Ok((_, role)) if role.size >= LARGE_ROLE && !seen.insert(ptr::from_ref(role)) => {}
+                Ok((source, role)) if role.rules.iter().any(|rule| rule.allows(attributes)) => {
                     reason = Some(source.reason());
                     return ControlFlow::Break(());
                 }
@@ -151,9 +172,20 @@ impl Authorizer for Index {
 
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let mut found = UserRules::default();
+        let mut seen: HashSet<*const Role> = HashSet::new();
+        let mut repeated = 0;
         self.visit(user, namespace, |item| {
             match item {
-                Ok((_, rule)) => found.rules.push(rule.clone()),
+                Ok((_, role)) => {
+                    let is_new = seen.insert(ptr::from_ref(role));
+                    if !is_new {
+                        repeated += role.size;
+                    }
+                    // Nothing is missing without a repetition, so the list is complete all the same.
+                    if is_new || repeated <= MAX_REPEATED {
+                        found.rules.extend_from_slice(&role.rules);
+                    }
+                }
                 Err(error) => found.errors.push(error),
             }
             ControlFlow::Continue(())
@@ -198,7 +230,11 @@ impl Scope {
 
     fn set_role(&mut self, name: &str, role: Option<&Value>) {
         match role {
-            Some(role) => self.roles.insert(name.to_owned(), PolicyRule::of_role(role).into()),
+            Some(role) => {
+                let rules = PolicyRule::of_role(role);
+                let size = rules.iter().map(PolicyRule::size).sum();
+                self.roles.insert(name.to_owned(), Role { rules, size })
+            }
             None => self.roles.remove(name),
         };
     }
@@ -219,15 +255,15 @@ impl Scope {
         }
         let Some(object) = object else { return };
         let binding = Binding::from_json(object, namespace);
-        for subject in &binding.subjects {
+        for (position, subject) in binding.subjects.iter().enumerate() {
             let (map, key) = self.entry_of(subject);
-            map.entry(key.to_owned()).or_default().insert(name.to_owned());
+            map.entry(key.to_owned()).or_default().entry(name.to_owned()).or_insert(position);
         }
         self.bindings.insert(name.to_owned(), binding);
     }
 
     /// Where a subject is indexed: the map and the key.
-    fn entry_of<'s>(&mut self, subject: &'s Subject) -> (&mut HashMap<String, BTreeSet<String>>, &'s str) {
+    fn entry_of<'s>(&mut self, subject: &'s Subject) -> (&mut HashMap<String, Bindings>, &'s str) {
         match subject {
             Subject::User(user) | Subject::ServiceAccount { user, .. } => (&mut self.by_user, user),
             Subject::Group(group) => (&mut self.by_group, group),
@@ -242,14 +278,14 @@ impl Scope {
             .into_iter()
             .chain(user.groups.iter().filter_map(|group| self.by_group.get(group)));
         // Sorted over all entries, so that the reason does not depend on through which group a binding was found; a binding may
-        // be found more than once.
-        let mut names: Vec<&str> = entries.flatten().map(String::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.into_iter().filter_map(|name| {
+        // be found more than once, and then the first of its subjects that applies counts.
+        let mut found: Vec<(&str, usize)> =
+            entries.flatten().map(|(name, position)| (name.as_str(), *position)).collect();
+        found.sort_unstable();
+        found.dedup_by_key(|(name, _)| *name);
+        found.into_iter().filter_map(|(name, position)| {
             let binding = self.bindings.get(name)?;
-            let subject = binding.subjects.iter().find(|subject| subject.is(user))?;
-            Some((name, binding, subject))
+            Some((name, binding, binding.subjects.get(position)?))
         })
     }
 }
@@ -287,14 +323,6 @@ impl Subject {
                 (!namespace.is_empty()).then_some(Self::ServiceAccount { namespace, name, user })
             }
             _ => None,
-        }
-    }
-
-    /// Whether the user is this subject, or a member of it.
-    fn is(&self, user: &UserInfo) -> bool {
-        match self {
-            Self::User(name) | Self::ServiceAccount { user: name, .. } => *name == user.name,
-            Self::Group(group) => user.in_group(group),
         }
     }
 }
@@ -405,6 +433,68 @@ mod tests {
                 index.authorize(&Attributes::resource(&who, verb, group, resource).in_namespace("ns"));
             assert_eq!((decision.allowed, decision.reason.as_str()), (allowed, reason), "{who:?}");
             assert_eq!(decision.evaluation_error, "");
+        }
+    }
+
+    /// A thousand small bindings of one large role: looked at or listed for each it would be gigabytes.
+    #[test]
+    fn a_large_role_counts_once_however_many_bindings_give_it() {
+        let index = Index::new();
+        let names: Vec<String> = (0..20_000).map(|i| format!("name-{i}")).collect();
+        let rule =
+            json!({"apiGroups": [""], "resources": ["pods"], "resourceNames": names, "verbs": ["get"]});
+        index.apply("roles", "ns", "large", Some(&json!({"rules": [rule]})));
+        let small = json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]});
+        index.apply("roles", "ns", "small", Some(&json!({"rules": [small]})));
+        for i in 0..5000 {
+            let role = if i % 2 == 0 { "large" } else { "small" };
+            let subjects = json!([{"kind": "User", "name": "bob"}]);
+            index.apply("rolebindings", "ns", &format!("b{i:04}"), Some(&binding("Role", role, subjects)));
+        }
+        let bob = user("bob", &[]);
+        let rules = index.rules_for(&bob, "ns");
+        assert!(!rules.incomplete);
+        let large = rules.rules.iter().filter(|rule| rule.resource_names.len() == 20_000).count();
+        // Once, and again as often as goes into what may be repeated.
+        assert!((1..10).contains(&large), "{large}");
+        assert!((1..2500).contains(&(rules.rules.len() - large)), "{}", rules.rules.len());
+        let ask = |resource, name| {
+            index
+                .authorize(&Attributes::resource(&bob, "get", "", resource).in_namespace("ns").named(name))
+                .reason
+        };
+        assert!(ask("pods", "name-19999").contains("RoleBinding \"b0000/ns\""));
+        assert!(ask("secrets", "x").contains("RoleBinding \"b0001/ns\""));
+        assert_eq!(ask("pods", "other"), "");
+    }
+
+    /// With a look at each group of the user for each subject of the binding this would take minutes.
+    #[test]
+    fn the_subject_that_applies_is_found_without_searching() {
+        let index = Index::new();
+        let names: Vec<String> = (0..50_000).map(|i| format!("group-{i}")).collect();
+        let subjects: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"kind": "Group", "name": name}))
+            .chain([json!({"kind": "Group", "name": "team"}), json!({"kind": "Group", "name": "team"})])
+            .collect();
+        index.apply(
+            "clusterroles",
+            "",
+            "all",
+            Some(&json!({"rules": [
+            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]})),
+        );
+        index.apply("clusterrolebindings", "", "many", Some(&binding("ClusterRole", "all", subjects.into())));
+        let groups: Vec<String> = (0..50_000).map(|i| format!("other-{i}")).chain(["team".into()]).collect();
+        let user = UserInfo { name: "eve".into(), groups, ..UserInfo::default() };
+        for _ in 0..10 {
+            let decision = index.authorize(&Attributes::resource(&user, "get", "", "pods"));
+            assert!(
+                decision.reason.ends_with("of ClusterRole \"all\" to Group \"team\""),
+                "{}",
+                decision.reason
+            );
         }
     }
 

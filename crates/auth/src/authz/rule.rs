@@ -42,6 +42,13 @@ impl PolicyRule {
         rules.map_or_else(Vec::new, |rules| rules.iter().map(Self::from_json).collect())
     }
 
+    /// How many bytes the rule has, about: what it costs to look at it or to copy it.
+    pub(crate) fn size(&self) -> usize {
+        let lists =
+            [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls];
+        lists.into_iter().flatten().map(|item| 8 + item.len()).sum()
+    }
+
     /// The JSON form; empty lists are left out, except for verbs.
     pub fn to_json(&self) -> Value {
         let mut out = Map::new();

@@ -8,7 +8,7 @@ use fleetpass_schema::fieldpath::field_path;
 use fleetpass_schema::{cel, crd};
 use serde_json::{Map, Value};
 use std::cell::LazyCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] =
@@ -505,11 +505,11 @@ impl Walker {
             return;
         }
         let required = items.get("required").and_then(Value::as_array);
+        let required: HashSet<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
         for key in keys {
             let Some(property) = items.get("properties").and_then(|p| p.get(key)) else { continue };
             let at = path.child("items").child("properties").key(key);
-            let is_required = required.is_some_and(|r| r.iter().any(|name| name == key));
-            if !is_required && property.get("default").is_none_or(Value::is_null) {
+            if !required.contains(key) && property.get("default").is_none_or(Value::is_null) {
                 let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a \
                               required property";
                 self.push(Error::required(&at.child("default"), detail));

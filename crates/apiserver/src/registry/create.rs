@@ -2,7 +2,6 @@
 
 use super::conversion::{round_trip, to_external, to_internal, to_stored};
 use super::engine::{Registry, random_u64};
-use super::errors::store_error;
 use super::managed;
 use super::scope::{Scope, Written};
 use crate::cache::{encode_for_storage, set_resource_version};
@@ -115,13 +114,14 @@ impl Registry {
         let key = scope.key(&name);
         // The store would find this out; a dry run does not get that far.
         if scope.options.dry_run {
+            self.charges(scope, &object)?;
             return match self.cache.get(&key) {
                 Some(existing) => Err(self.already_exists(scope, &name, &existing.value())),
                 None => Ok(object),
             };
         }
         let value = encode_for_storage(&to_stored(scope.row, &object));
-        match self.store.commit(Txn::create(key, value)).await {
+        match self.commit_charged(scope, &object, Txn::create(key, value)).await? {
             Ok(revision) => {
                 // Before answering: the client must be able to read what it wrote. There is no timeout here, because the write
                 // has happened and "failed" would be wrong; the request's own deadline bounds the wait.
@@ -129,12 +129,11 @@ impl Registry {
                 set_resource_version(&mut object, revision);
                 Ok(object)
             }
-            Err(fleetpass_store::Error::Conflict { current, .. }) => {
+            Err(current) => {
                 let existing = current.and_then(|entry| crate::cache::Object::from_entry(&entry).ok());
                 let existing = existing.map(|object| object.value()).unwrap_or_default();
                 Err(self.already_exists(scope, &name, &existing))
             }
-            Err(error) => Err(store_error(error)),
         }
     }
 

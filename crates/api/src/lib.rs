@@ -7,7 +7,7 @@
 //!                       │
 //!                       └─ spec.rotation.validity ─► GoDuration      Clock ─► Timestamp, passed on to the rules
 //!
-//!  Workload ─► Deployment: in which agent and manager run
+//!  Workload ─► Deployment: in which agent and manager run      name in a ResourceQuota ─► Measure: what it counts
 //! ```
 //!
 //! Hub, agent, servers and commands agree on what is here, and it needs none of them. What is the upstream addon's
@@ -43,6 +43,7 @@ pub mod clock;
 pub mod duration;
 pub mod features;
 pub mod names;
+pub mod quota;
 pub mod workload;
 
 pub use account::ManagedServiceAccount;

@@ -65,6 +65,21 @@ pub fn nanos(text: &str) -> Result<i128, QuantityError> {
     Ok(if parts.negative { -amount } else { amount })
 }
 
+/// The sum of two quantities, in the format of the first one, or of the second if the first is zero (`Quantity.Add`).
+///
+/// # Errors
+/// One of them is no quantity.
+pub fn sum(first: &str, second: &str) -> Result<String, QuantityError> {
+    let (augend, addend) = (nanos(first)?, nanos(second)?);
+    let suffix = split(if augend == 0 { second } else { first })?.suffix;
+    let (format, _) = interpret(suffix).ok_or(QuantityError::Suffix)?;
+    let total = augend.saturating_add(addend);
+    let amount = total.unsigned_abs();
+    let (whole, fraction) = ((amount / ONE).to_string(), format!("{:09}", amount % ONE));
+    let parts = Parts { negative: total < 0, whole: &whole, fraction: &fraction, suffix: "" };
+    Ok(print(&parts, format, 0))
+}
+
 fn split(text: &str) -> Result<Parts<'_>, QuantityError> {
     // `parseQuantityString` in quantity.go, which is not a regular expression either.
     let negative = text.starts_with('-');
@@ -314,6 +329,26 @@ mod tests {
             assert_eq!(nanos(text), Ok(expected), "{text}");
         }
         assert_eq!(nanos("lots"), Err(QuantityError::Format));
+    }
+
+    #[test]
+    fn sums_keep_the_format_of_what_is_added_to() {
+        for (first, second, expected) in [
+            ("0", "1", "1"),
+            ("4", "1", "5"),
+            ("999", "1", "1k"),
+            ("1k", "1", "1001"),
+            ("1Ki", "1", "1025"),
+            ("1023Mi", "1Mi", "1Gi"),
+            ("0", "1Gi", "1Gi"),
+            ("500m", "1500m", "2"),
+            ("1e3", "1", "1001"),
+            ("1", "-3", "-2"),
+            ("1n", "1", "1000000001n"),
+        ] {
+            assert_eq!(sum(first, second).as_deref(), Ok(expected), "{first} + {second}");
+        }
+        assert_eq!(sum("1", "lots"), Err(QuantityError::Format));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::conversion::{round_trip, to_external, to_internal};
 use super::engine::{Registry, random_u64};
-use super::errors::store_error;
 use super::managed;
 use super::scope::{Scope, Written};
 use super::size::stored_text;
@@ -124,12 +123,13 @@ impl Registry {
         let value = stored_text(scope.row, &mut object, 0, tracking == Tracking::Update)?;
         // The store would find this out; a dry run does not get that far.
         if scope.options.dry_run {
+            self.charges(scope, &object)?;
             return match self.cache.get(&key) {
                 Some(existing) => Err(self.already_exists(scope, &name, &existing.value())),
                 None => Ok(object),
             };
         }
-        match self.store.commit(Txn::create(key, value)).await {
+        match self.commit_charged(scope, &object, Txn::create(key, value)).await? {
             Ok(revision) => {
                 // Before answering: the client must be able to read what it wrote. There is no timeout here, because the write
                 // has happened and "failed" would be wrong; the request's own deadline bounds the wait.
@@ -137,12 +137,11 @@ impl Registry {
                 set_resource_version(&mut object, revision);
                 Ok(object)
             }
-            Err(fleetpass_store::Error::Conflict { current, .. }) => {
+            Err(current) => {
                 let existing = current.and_then(|entry| crate::cache::Object::from_entry(&entry).ok());
                 let existing = existing.map(|object| object.value()).unwrap_or_default();
                 Err(self.already_exists(scope, &name, &existing))
             }
-            Err(error) => Err(store_error(error)),
         }
     }
 

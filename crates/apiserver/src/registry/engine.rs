@@ -3,6 +3,7 @@
 use super::conversion::present;
 use super::decoded::Decoded;
 use super::errors::{cache_error, store_error};
+use super::quota::Charging;
 use super::scope::Scope;
 use super::selected::Selected;
 use crate::cache::{Cache, Object, join_key, key_range};
@@ -27,6 +28,7 @@ pub(crate) struct Registry {
     clock: SharedClock,
     decoded: Decoded,
     pub(super) selected: Selected,
+    pub(super) charging: Charging,
 }
 
 impl Registry {
@@ -46,6 +48,7 @@ impl Registry {
             clock,
             decoded: Decoded::default(),
             selected: Selected::default(),
+            charging: Charging::default(),
         }
     }
 

@@ -15,6 +15,7 @@
 //!   │  validate                                  all errors at once, 422
 //!   │  admit_final                               may only refuse: it sees what would be stored
 //!   │  canonicalize, encode                      too large: 500 in etcd's words
+//!   │  charge the quotas of the namespace        (only for create)
 //!   └─ commit, if the stored revision is still the one that was read; else again from the top
 //! wait until the cache has applied the commit
 //! ```
@@ -29,6 +30,10 @@
 //! **Why writes are optimistic**: the new object is computed from a copy without any lock, and the store commits it only if
 //! nothing has changed since. A stale cache can therefore cost a retry, never an update that is lost. Whether an object
 //! *exists* is decided by the cache, so each write first makes sure that it is fresh.
+//!
+//! **Why quotas are charged in the commit that creates**: as a write of their own, as in kube-apiserver, what was charged for a
+//! create that then fails would stay charged until a controller counts again. The commit compares the quotas too, so creates
+//! that race each other, on any replica, never exceed a limit (see `quota`).
 //!
 //! **Cancellation**: everything may be dropped at any await. Before the commit nothing has happened; a commit that the store
 //! has accepted takes place whether or not somebody waits for its answer.
@@ -46,6 +51,7 @@ mod own;
 mod pages;
 mod patch;
 mod patch_status;
+mod quota;
 mod read;
 mod resource_version;
 mod scope;

@@ -24,7 +24,7 @@ pub(crate) enum OwnWrite {
 }
 
 /// The options of the server's own writes: they are owned by the field manager that a real server's are owned by.
-fn own_options() -> WriteOptions {
+pub(super) fn own_options() -> WriteOptions {
     WriteOptions { dry_run: false, field_manager: "kube-apiserver".into() }
 }
 
@@ -95,7 +95,7 @@ impl Registry {
         self.catalog.kinds().get(group, plural).cloned().ok_or_else(Status::unknown_path)
     }
 
-    fn own_scope<'a>(
+    pub(super) fn own_scope<'a>(
         &self,
         row: &'a Row,
         strategy: &'a dyn Strategy,

@@ -23,7 +23,7 @@ use serde_json::Value;
 pub(super) const CONFLICT_RETRIES: usize = 5;
 
 /// What a conflict says (`OptimisticLockErrorMsg`).
-const MODIFIED: &str =
+pub(super) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
 /// How managed fields follow a change.
@@ -112,7 +112,7 @@ impl Registry {
 
     /// Everything between what the client wants and the commit: preconditions, admission, preparation, validation. Without I/O,
     /// so it can be repeated.
-    fn prepare_change(
+    pub(super) fn prepare_change(
         &self,
         scope: &Scope<'_>,
         old: Value,

@@ -20,6 +20,7 @@ mod pem;
 pub(crate) mod pods;
 mod printers;
 mod rbac;
+pub(crate) mod resourcequotas;
 pub(crate) mod rolebindings;
 pub(crate) mod roles;
 pub(crate) mod secrets;

@@ -156,6 +156,7 @@ fn builtin_rows(accounts: &Arc<ServiceAccounts>, authenticator: &Arc<Authenticat
         service_accounts,
         resources::secrets::resource(),
         resources::configmaps::resource(),
+        resources::resourcequotas::resource(),
         resources::pods::resource(),
         resources::nodes::resource(),
         resources::events::resource(),

@@ -11,6 +11,7 @@
 //! | certificates | approved requests of the signer `kubernetes.io/kube-apiserver-client` get a certificate |
 //! | certificate requests | old CertificateSigningRequests go |
 //! | events | Events go after their time to live |
+//! | quotas | the status of ResourceQuotas says how much there is; what is gone is free again |
 //!
 //! ```text
 //!   server ─► discovery ─► monitor: one watch of metadata per resource
@@ -115,6 +116,7 @@ mod mock;
 mod monitor;
 mod namespaces;
 mod queue;
+mod quotas;
 mod sweep;
 mod token_secrets;
 
@@ -228,6 +230,10 @@ async fn controllers(client: Client, options: Options, clock: SharedClock, stop:
         namespaces::content::deleter(client.clone(), clock.clone(), options.namespace_grace);
     observers.push(observer);
     tasks.push(namespaces::content::run(deleter, backlog, stop.clone()).boxed());
+
+    let (counter, backlog, observer) = quotas::counter(client.clone(), clock.clone(), resources.clone());
+    observers.push(observer);
+    tasks.push(quotas::run(counter, backlog, stop.clone()).boxed());
 
     let (backlog, observer) = aggregation::aggregation();
     observers.push(observer);

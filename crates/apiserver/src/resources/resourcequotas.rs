@@ -133,9 +133,9 @@ mod tests {
     fn each_part_changes_its_own() {
         let world = World::default();
         let ctx = world.ctx("ns", "q");
-        let old = json!({"metadata": {"name": "q", "namespace": "ns"},
+        let old = json!({"metadata": {"name": "q", "namespace": "ns", "resourceVersion": "1"},
             "spec": {"hard": {"secrets": "1"}}, "status": {"hard": {"secrets": "1"}, "used": {"secrets": "0"}}});
-        let sent = json!({"metadata": {"name": "q", "namespace": "ns"},
+        let sent = json!({"metadata": {"name": "q", "namespace": "ns", "resourceVersion": "1"},
             "spec": {"hard": {"secrets": "2"}}, "status": {"hard": {"bogus": "2"}}});
         for (status, hard, bogus, wrong) in [(false, "2", false, 0), (true, "1", true, 2)] {
             let strategy = ResourceQuotas { status };

@@ -56,7 +56,11 @@ pub fn measure(name: &str) -> Option<Measure<'_>> {
         return (!is_ignored(group, plural)).then_some(Measure::Objects { group, plural });
     }
     Some(match name {
-        "secrets" | "configmaps" | "resourcequotas" | "replicationcontrollers" | "services"
+        "secrets"
+        | "configmaps"
+        | "resourcequotas"
+        | "replicationcontrollers"
+        | "services"
         | "persistentvolumeclaims" => Measure::Objects { group: "", plural: name },
         "pods" => Measure::Pods,
         "services.nodeports" | "services.loadbalancers" => Measure::Other { plural: "services" },

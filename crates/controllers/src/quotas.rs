@@ -51,28 +51,63 @@ pub(crate) struct Key {
     name: String,
 }
 
+/// Group and plural name of a resource.
+type Name = (String, String);
+
+/// Which counts of a quota may be wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stale {
+    /// Those of objects of these resources.
+    Some(HashSet<Name>),
+    /// Any.
+    All,
+}
+
+impl Stale {
+    fn none() -> Self {
+        Self::Some(HashSet::new())
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::Some(names) if names.is_empty())
+    }
+
+    fn has(&self, name: &Name) -> bool {
+        match self {
+            Self::Some(names) => names.contains(name),
+            Self::All => true,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::All, _) => {}
+            (_, Self::All) => *self = Self::All,
+            (Self::Some(names), Self::Some(others)) => names.extend(others),
+        }
+    }
+}
+
 /// What is known of a quota.
 #[derive(Debug)]
 struct Known {
-    /// Group and plural name of the resources that it counts, as of the last pass; `None` before the first one.
-    counts: Option<HashSet<(String, String)>>,
-    /// Whether something that it counts may have gone since it was counted.
-    stale: bool,
-    /// When it is counted anew although nothing seems to have gone; `None` before it was counted.
+    /// The resources that it counts, as of the last pass; `None` before the first one.
+    counts: Option<HashSet<Name>>,
+    /// Of what something may have gone since it was counted.
+    stale: Stale,
+    /// When everything is counted anew although nothing seems to have gone; `None` before it was counted.
     due: Option<Instant>,
 }
 
 impl Known {
     /// One that was not counted yet.
     fn new() -> Self {
-        Self { counts: None, stale: true, due: None }
+        Self { counts: None, stale: Stale::All, due: None }
     }
 
-    fn counts(&self, resource: &ResourceType) -> bool {
+    fn counts(&self, resource: &Name) -> bool {
         // Before the first pass it could be anything.
-        self.counts.as_ref().is_none_or(|counts| {
-            counts.contains(&(resource.api.group.clone(), resource.api.plural.clone()))
-        })
+        self.counts.as_ref().is_none_or(|counts| counts.contains(resource))
     }
 }
 
@@ -103,44 +138,49 @@ impl Quotas {
         }
     }
 
-    /// The quotas of `namespace`, or of all, that count objects of `resource`. They are noted as stale.
+    /// The quotas of `namespace`, or of all, that count objects of `resource`. Their counts of it are noted as stale.
     fn affected(&self, resource: &ResourceType, namespace: Option<&str>) -> Vec<Key> {
         let mut all = self.lock();
+        // Before anything is copied: most namespaces have no quotas.
+        if namespace.is_some_and(|namespace| !all.contains_key(namespace)) {
+            return Vec::new();
+        }
+        let resource = (resource.api.group.clone(), resource.api.plural.clone());
         let mut found = Vec::new();
         let mut visit = |namespace: &str, quotas: &mut HashMap<String, Known>| {
-            for (name, known) in quotas.iter_mut().filter(|(_, known)| known.counts(resource)) {
-                known.stale = true;
+            for (name, known) in quotas.iter_mut().filter(|(_, known)| known.counts(&resource)) {
+                known.stale.add(Stale::Some(HashSet::from([resource.clone()])));
                 found.push(Key { namespace: namespace.into(), name: name.clone() });
             }
         };
         match namespace {
-            Some(namespace) => {
-                if let Some(quotas) = all.get_mut(namespace) {
-                    visit(namespace, quotas);
-                }
-            }
+            Some(namespace) => all.get_mut(namespace).into_iter().for_each(|quotas| visit(namespace, quotas)),
             None => all.iter_mut().for_each(|(namespace, quotas)| visit(namespace, quotas)),
         }
         found
     }
 
-    /// Begins a pass at `now` over a quota that counts these resources; whether it has to count. Deletions from here on make it
-    /// stale anew.
-    fn begin(&self, key: &Key, counts: HashSet<(String, String)>, now: Instant) -> bool {
+    /// Begins a pass at `now` over a quota that counts these resources: which of them it has to count. What goes from here on
+    /// makes them stale anew.
+    fn begin(&self, key: &Key, counts: HashSet<Name>, now: Instant) -> Stale {
         let mut all = self.lock();
         let quotas = all.entry(key.namespace.clone()).or_default();
         let known = quotas.entry(key.name.clone()).or_insert_with(Known::new);
         known.counts = Some(counts);
-        let stale = std::mem::take(&mut known.stale) || known.due.is_none_or(|due| due <= now);
-        if stale {
+        let mut stale = std::mem::replace(&mut known.stale, Stale::none());
+        if known.due.is_none_or(|due| due <= now) {
+            stale = Stale::All;
+        }
+        if stale == Stale::All {
             known.due = Some(now + RESYNC);
         }
         stale
     }
 
     fn make_stale(&self, key: &Key) {
-        if let Some(known) = self.lock().get_mut(&key.namespace).and_then(|quotas| quotas.get_mut(&key.name)) {
-            known.stale = true;
+        if let Some(known) = self.lock().get_mut(&key.namespace).and_then(|quotas| quotas.get_mut(&key.name))
+        {
+            known.stale = Stale::All;
         }
     }
 }
@@ -249,16 +289,19 @@ fn source<'a>(name: &str, scoped: bool, discovered: &'a Discovered) -> Option<So
     }
 }
 
+/// The resource whose objects `name` is about.
+fn about(name: &str) -> Option<Name> {
+    let (group, plural) = match measure(name)? {
+        Measure::Objects { group, plural } => (group, plural),
+        Measure::Pods => ("", "pods"),
+        Measure::Other { plural } => ("", plural),
+    };
+    Some((group.to_owned(), plural.to_owned()))
+}
+
 /// The resources that the limits `hard` count.
-fn counted(hard: &Value) -> HashSet<(String, String)> {
-    let names = hard.as_object().into_iter().flat_map(Map::keys);
-    names
-        .filter_map(|name| match measure(name)? {
-            Measure::Objects { group, plural } => Some((group.to_owned(), plural.to_owned())),
-            Measure::Pods => Some((String::new(), "pods".to_owned())),
-            Measure::Other { .. } => None,
-        })
-        .collect()
+fn counted(hard: &Value) -> HashSet<Name> {
+    hard.as_object().into_iter().flat_map(Map::keys).filter_map(|name| about(name)).collect()
 }
 
 /// Whether the limits of `spec` are in force, and each that can be counted has a count.
@@ -304,20 +347,23 @@ impl Counter {
     async fn update(&self, key: &Key) -> Result<Next, Error> {
         let resource = ApiResource::erase::<ResourceQuota>(&());
         let quotas = api(&self.client, &resource, Some(&key.namespace));
-        let mut stale = false;
+        let mut stale = Stale::none();
         for _ in 0..ATTEMPTS {
             // Before counting: see the guarantees.
             let Some(mut quota) = quotas.get_opt(&key.name).await? else {
                 self.quotas.gone(key);
                 return Ok(Next::Wait);
             };
-            stale |= self.quotas.begin(key, counted(&quota.data["spec"]["hard"]), Instant::now());
+            stale.add(self.quotas.begin(key, counted(&quota.data["spec"]["hard"]), Instant::now()));
             let discovered = self.resources.current();
             let in_force = is_in_force(&quota.data, &discovered);
-            if !stale && in_force {
+            if !in_force {
+                stale = Stale::All;
+            }
+            if stale.is_none() {
                 return Ok(Next::After(RESYNC));
             }
-            let counts = self.count(key, &quota.data["spec"], &discovered).await?;
+            let counts = self.count(key, &quota.data["spec"], &stale, &discovered).await?;
             let wanted = status(&quota.data, &counts);
             let present = &quota.data["status"];
             if *present == wanted || (present.is_null() && wanted == json!({})) {
@@ -341,18 +387,20 @@ impl Counter {
         Err(Error::Incomplete(format!("quota {} is charged too often to be counted", key.name)))
     }
 
-    /// How much there is of what `spec` limits.
+    /// How much there is of what `spec` limits, as far as the counts are `stale`.
     async fn count(
         &self,
         key: &Key,
         spec: &Value,
+        stale: &Stale,
         discovered: &Discovered,
     ) -> Result<BTreeMap<String, u64>, Error> {
         let scoped = is_scoped(spec);
         let mut counts = BTreeMap::new();
         // Read once, however many names are about them.
         let mut pods: Option<Vec<Value>> = None;
-        for name in spec["hard"].as_object().into_iter().flat_map(Map::keys) {
+        let names = spec["hard"].as_object().into_iter().flat_map(Map::keys);
+        for name in names.filter(|name| about(name).is_some_and(|about| stale.has(&about))) {
             let count = match source(name, scoped, discovered) {
                 None => continue,
                 Some(Source::Known(count)) => count,
@@ -504,16 +552,17 @@ mod tests {
         quotas.seen(&two);
         let now = Instant::now();
         // Before the first pass anything is of interest.
-        assert_eq!(quotas.affected(&pods, Some("a")), [one.clone()]);
-        assert!(quotas.begin(&one, counted(&json!({"secrets": "1", "requests.cpu": "1"})), now));
-        assert!(quotas.begin(&two, counted(&json!({"count/secrets": "1"})), now));
+        assert_eq!(quotas.affected(&pods, Some("a")), vec![one.clone()]);
+        let begin = |now| quotas.begin(&one, counted(&json!({"secrets": "1", "configmaps": "1"})), now);
+        assert_eq!(begin(now), Stale::All);
+        assert_eq!(quotas.begin(&two, counted(&json!({"count/secrets": "1"})), now), Stale::All);
         assert!(quotas.affected(&pods, Some("a")).is_empty());
         assert!(quotas.affected(&secrets, Some("c")).is_empty());
         assert_eq!(quotas.affected(&secrets, None).len(), 2);
-        assert!(quotas.begin(&one, counted(&json!({"secrets": "1"})), now));
+        assert_eq!(begin(now), Stale::Some(HashSet::from([(String::new(), "secrets".to_owned())])));
         // Nothing went since; but some time everything is counted.
-        assert!(!quotas.begin(&one, counted(&json!({"secrets": "1"})), now));
-        assert!(quotas.begin(&one, counted(&json!({"secrets": "1"})), now + RESYNC));
+        assert!(begin(now).is_none());
+        assert_eq!(begin(now + RESYNC), Stale::All);
         quotas.gone(&one);
         assert!(quotas.affected(&secrets, Some("a")).is_empty());
     }
@@ -539,7 +588,8 @@ mod tests {
                     if self.charges.load(Ordering::Relaxed) > 0 {
                         self.charges.fetch_sub(1, Ordering::Relaxed);
                         self.secrets.fetch_add(1, Ordering::Relaxed);
-                        let version: u64 = quota["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+                        let version: u64 =
+                            quota["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
                         quota["metadata"]["resourceVersion"] = (version + 1).to_string().into();
                     }
                     let items = if count > 0 { vec![json!({"metadata": {"name": "s"}})] } else { vec![] };

@@ -189,7 +189,10 @@ async fn a_create_that_fails_is_not_charged() -> Result<()> {
     let invalid = object("Secret", "b", json!({"data": {"not a key": ""}}))?;
     assert!(create(&secrets(&client), invalid).await.is_err());
     // Not even touched.
-    assert_eq!(quotas(&client).get("tenant").await?.metadata.resource_version, before.metadata.resource_version);
+    assert_eq!(
+        quotas(&client).get("tenant").await?.metadata.resource_version,
+        before.metadata.resource_version
+    );
     Ok(())
 }
 
@@ -218,9 +221,8 @@ async fn pods_count_until_they_have_ended() -> Result<()> {
     let accounts = objects(&client, "v1", "ServiceAccount", "serviceaccounts");
     Cluster::eventually("the account default", async || accounts.get("default").await.is_ok()).await?;
     let pods = objects(&client, "v1", "Pod", "pods");
-    let pod = |name: &str| {
-        object("Pod", name, json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}))
-    };
+    let pod =
+        |name: &str| object("Pod", name, json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}));
     create(&pods, pod("a")?).await?;
     let message = forbidden(create(&pods, pod("b")?).await.map_err(Into::into))?;
     assert!(message.contains("requested: pods=1, used: pods=1, limited: pods=1"), "{message}");
@@ -260,6 +262,47 @@ async fn creates_that_race_on_two_servers_never_exceed_a_quota() -> Result<()> {
     Ok(())
 }
 
+/// Deletions make the controller count while others create: a count from before a create must not be written after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn counting_beside_creates_and_deletions_never_frees_too_much() -> Result<()> {
+    let store = Arc::new(MemoryStore::default());
+    let first = Cluster::start_with(store.clone(), clock::system()).await?;
+    let second = Cluster::start_with(store, clock::system()).await?;
+    let clients = [first.admin(), second.admin()];
+    limit(&clients[0], "tenant", json!({"count/secrets": "5"})).await?;
+    let tenants = (0..8).map(|tenant| {
+        let client = &clients[tenant % 2];
+        async move {
+            let mut created = 0;
+            for i in 0..30 {
+                let name = format!("t{tenant}-{i}");
+                match create_secret(client, &name).await {
+                    Ok(_) => created += 1,
+                    refused => {
+                        forbidden(refused)?;
+                        // Whoever is refused deletes one of its own, if it can.
+                        let _ = secrets(client)
+                            .delete(&format!("t{tenant}-{}", i - 1), &DeleteParams::default())
+                            .await;
+                        continue;
+                    }
+                }
+                let stored = secrets(client).list(&ListParams::default()).await?.items.len();
+                ensure!(stored <= 5, "{stored} secrets, of 5");
+            }
+            Ok::<i32, anyhow::Error>(created)
+        }
+    });
+    let created = futures::future::try_join_all(tenants).await?;
+    ensure!(created.iter().sum::<i32>() >= 5, "{created:?}");
+    // In the end it is exact.
+    let stored = secrets(&clients[0]).list(&ListParams::default()).await?.items.len().to_string();
+    Cluster::eventually("the count is right", async || {
+        used(&clients[0], "tenant", "count/secrets").await.is_ok_and(|used| used == stored)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_table_shows_what_is_used() -> Result<()> {
     let cluster = Cluster::start().await?;
@@ -275,8 +318,12 @@ async fn a_table_shows_what_is_used() -> Result<()> {
         .header(http::header::ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io")
         .body(Vec::new())?;
     let table: Value = client.request(request).await?;
-    let columns: Vec<&str> =
-        table["columnDefinitions"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+    let columns: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
     assert_eq!(columns, ["Name", "Request", "Limit", "Age"]);
     let cells = &table["rows"][0]["cells"];
     assert_eq!(cells[0], "tenant");

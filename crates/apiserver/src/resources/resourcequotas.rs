@@ -102,8 +102,7 @@ fn requests_above_limits(object: &Value) -> Vec<String> {
         let limit = format!("limits.{name}");
         let (asked, limited) = (asked?, amount(&limit)?);
         let greater = quantity::nanos(asked).ok()? > quantity::nanos(limited).ok()?;
-        greater
-            .then(|| format!("ResourceQuota {request} ({asked}) should be less than {limit} ({limited})"))
+        greater.then(|| format!("ResourceQuota {request} ({asked}) should be less than {limit} ({limited})"))
     };
     ["cpu", "memory", "storage", "ephemeral-storage"].into_iter().filter_map(warn).collect()
 }
@@ -154,7 +153,9 @@ mod tests {
     fn requests_above_the_limits_are_warned_of() {
         let warnings = |hard: Value| requests_above_limits(&json!({"spec": {"hard": hard}}));
         assert_eq!(
-            warnings(json!({"cpu": "2", "limits.cpu": "1500m", "requests.memory": "1Gi", "limits.memory": "1Gi"})),
+            warnings(
+                json!({"cpu": "2", "limits.cpu": "1500m", "requests.memory": "1Gi", "limits.memory": "1Gi"})
+            ),
             ["ResourceQuota cpu (2) should be less than limits.cpu (1500m)"]
         );
         assert_eq!(warnings(json!({"requests.cpu": "2", "secrets": "1"})), [""; 0]);

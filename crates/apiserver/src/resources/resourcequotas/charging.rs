@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn scopes_are_about_pods_and_pods_may_have_ended() {
-        let mut pods = quota(json!({"pods": "1", "count/pods": "9"}), json!({"pods": "0", "count/pods": "0"}));
+        let mut pods =
+            quota(json!({"pods": "1", "count/pods": "9"}), json!({"pods": "0", "count/pods": "0"}));
         let pod = json!({"status": {"phase": "Pending", "qosClass": "BestEffort"}});
         assert_eq!(charged(&pods, PODS, &pod), Ok(Some(json!({"pods": "1", "count/pods": "1"}))));
         let ended = json!({"status": {"phase": "Succeeded"}});

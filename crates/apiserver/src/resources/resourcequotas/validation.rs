@@ -30,6 +30,8 @@ const STANDARD: [&str; 19] = [
     "services.nodeports",
     "services.loadbalancers",
 ];
+/// How many limits a quota may have. kube-apiserver sets no bound, but every create in the namespace looks at all of them.
+const MOST: usize = 500;
 /// Of these, what is counted in whole numbers (`integerResources`).
 const WHOLE: [&str; 9] = [
     "pods",
@@ -64,6 +66,9 @@ const WITHOUT_VALUES: [&str; 5] =
 pub(super) fn validate_spec(object: &Value) -> ErrorList {
     let path = Path::new("spec");
     let hard = meta::map(object, &["spec", "hard"]);
+    if let Some(hard) = hard.filter(|hard| hard.len() > MOST) {
+        return vec![Error::too_many(&path.child("hard"), hard.len(), MOST)];
+    }
     let mut errors = validate_quantities(hard, &path.child("hard"));
     let limited: BTreeSet<&str> = hard.into_iter().flat_map(Map::keys).map(String::as_str).collect();
     validate_scopes(object, &limited, &path.child("scopes"), &mut errors);
@@ -154,9 +159,11 @@ fn is_whole(name: &str) -> bool {
 /// Whether something limited under `name` can be narrowed by `scope`.
 fn goes_with(scope: &str, name: &str) -> bool {
     match scope {
-        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
-            OF_PODS.contains(&name)
-        }
+        "Terminating"
+        | "NotTerminating"
+        | "NotBestEffort"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => OF_PODS.contains(&name),
         "BestEffort" => name == "pods",
         "VolumeAttributesClass" => ["persistentvolumeclaims", "requests.storage"].contains(&name),
         _ => true,
@@ -199,9 +206,7 @@ fn validate_selector(object: &Value, limited: &BTreeSet<&str>, path: &Path, erro
     }
     // Go prints the other list here, `spec.scopes`.
     let listed = meta::at(object, &["spec", "scopes"]).cloned().unwrap_or_default();
-    errors.extend(
-        conflicts(&scopes).map(|()| Error::invalid(path, listed.clone(), "conflicting scopes")),
-    );
+    errors.extend(conflicts(&scopes).map(|()| Error::invalid(path, listed.clone(), "conflicting scopes")));
 }
 
 fn validate_operator(expression: &Value, scope: &str, path: &Path, errors: &mut ErrorList) {
@@ -267,13 +272,20 @@ mod tests {
             ),
             ("storage", "1", vec!["Invalid value: \"storage\": must be a standard resource for quota"]),
         ] {
-            let wanted: Vec<String> = wanted.iter().map(|text| format!("spec.hard[{name}]: {text}")).collect();
+            let wanted: Vec<String> =
+                wanted.iter().map(|text| format!("spec.hard[{name}]: {text}")).collect();
             assert_eq!(spec_errors(json!({"hard": {name: amount}})), wanted);
             let status = json!({"status": {"used": {name: amount}}});
             let in_status: Vec<String> =
                 wanted.iter().map(|text| text.replacen("spec.hard", "status.used", 1)).collect();
             assert_eq!(texts(&validate_status(&status)), in_status);
         }
+        let many: Map<String, Value> =
+            (0..=MOST).map(|i| (format!("count/c{i}.example.com"), "1".into())).collect();
+        assert_eq!(
+            spec_errors(json!({"hard": many})),
+            ["spec.hard: Too many: 501: must have at most 500 items"]
+        );
         // A name that is too long and no resource's.
         let long = format!("count/{}", "A".repeat(64));
         assert!(!spec_errors(json!({"hard": {long: "1"}})).is_empty());
@@ -287,14 +299,20 @@ mod tests {
         for (spec, wanted) in [
             (json!({"hard": {"pods": "1"}, "scopes": ["BestEffort", "Terminating"]}), vec![]),
             (json!({"hard": {"count/secrets": "1"}, "scopes": ["BestEffort"]}), vec![]),
-            (json!({"hard": {"secrets": "1"}, "scopes": ["BestEffort"]}), vec![misplaced("[\"BestEffort\"]")]),
+            (
+                json!({"hard": {"secrets": "1"}, "scopes": ["BestEffort"]}),
+                vec![misplaced("[\"BestEffort\"]")],
+            ),
             (
                 json!({"hard": {"pods": "1"}, "scopes": ["Odd"]}),
                 vec!["spec.scopes: Invalid value: [\"Odd\"]: unsupported scope".to_string()],
             ),
             (
                 json!({"hard": {"pods": "1"}, "scopes": ["Terminating", "NotTerminating"]}),
-                vec!["spec.scopes: Invalid value: [\"Terminating\",\"NotTerminating\"]: conflicting scopes".into()],
+                vec![
+                    "spec.scopes: Invalid value: [\"Terminating\",\"NotTerminating\"]: conflicting scopes"
+                        .into(),
+                ],
             ),
         ] {
             assert_eq!(spec_errors(spec.clone()), wanted, "{spec}");

@@ -11,7 +11,7 @@ use super::errors::store_error;
 use super::own::own_options;
 use super::scope::Scope;
 use super::update::{Change, MODIFIED, Tracking};
-use crate::cache::{Object, encode_for_storage, range};
+use crate::cache::{Object, encode_for_storage, key_range};
 use crate::catalog::Row;
 use crate::resources::resourcequotas::{self, RESOURCE};
 use crate::strategy::Handler;
@@ -23,6 +23,7 @@ use fleetpass_store::{Entry, Error, Revision, Txn};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use tokio::sync::OwnedMutexGuard;
 
@@ -189,6 +190,8 @@ impl Registry {
         if objects.len() == 0 {
             return Vec::new();
         }
-        range(&objects, PREFIX, scope.namespace, None).cloned().collect()
+        let (first, end) = key_range(PREFIX, scope.namespace);
+        let quotas = objects.range(Bound::Included(first.as_str())).take_while(|(key, _)| ***key < *end);
+        quotas.map(|(_, quota)| quota.clone()).collect()
     }
 }

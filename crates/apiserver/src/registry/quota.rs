@@ -5,13 +5,14 @@
 //! object is there and charged, or neither. It holds only if no quota has changed since its usage was read, so two creates that
 //! would both take the last place cannot, whichever replicas they reach.
 
-use super::conversion::{present, to_stored};
+use super::conversion::present;
 use super::engine::Registry;
 use super::errors::store_error;
 use super::own::own_options;
 use super::scope::Scope;
+use super::size::stored_text;
 use super::update::{Change, MODIFIED, Tracking};
-use crate::cache::{Object, encode_for_storage, key_range};
+use crate::cache::{Object, key_range};
 use crate::catalog::Row;
 use crate::resources::resourcequotas::{self, RESOURCE};
 use crate::strategy::Handler;
@@ -175,8 +176,8 @@ impl Registry {
         let mut object = old.clone();
         object["status"]["used"] = used;
         let change = Change { object, tracking: Tracking::Update, warnings: Vec::new() };
-        let written = self.prepare_change(&own, old, stored, None, change)?;
-        let value = encode_for_storage(&to_stored(row, &written.object));
+        let mut written = self.prepare_change(&own, old, stored, None, change)?;
+        let value = stored_text(row, &mut written.object, stored.size(), true)?;
         Ok(Txn::update(stored.key.clone(), value, stored.revision))
     }
 

@@ -32,6 +32,12 @@ const STANDARD: [&str; 19] = [
 ];
 /// How many limits a quota may have. kube-apiserver sets no bound, but every create in the namespace looks at all of them.
 const MOST: usize = 500;
+/// How many scopes, and how many bytes of text in them. There are seven scopes, and kube-apiserver sets no bound; but an error about
+/// one prints them all, for each limit that it does not go with.
+const MOST_SCOPES: usize = 20;
+const MOST_SCOPE_BYTES: usize = 4096;
+/// How many such errors are told.
+const MOST_MISPLACED: usize = 100;
 /// Of these, what is counted in whole numbers (`integerResources`).
 const WHOLE: [&str; 9] = [
     "pods",
@@ -66,10 +72,22 @@ const WITHOUT_VALUES: [&str; 5] =
 pub(super) fn validate_spec(object: &Value) -> ErrorList {
     let path = Path::new("spec");
     let hard = meta::map(object, &["spec", "hard"]);
-    if let Some(hard) = hard.filter(|hard| hard.len() > MOST) {
-        return vec![Error::too_many(&path.child("hard"), hard.len(), MOST)];
-    }
     let mut errors = validate_quantities(hard, &path.child("hard"));
+    let large: ErrorList = [
+        too_large(&object["spec"]["scopes"], &path.child("scopes")),
+        too_large(
+            &object["spec"]["scopeSelector"]["matchExpressions"],
+            &path.child("scopeSelector.matchExpressions"),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    // The rules below look at each scope with each limit.
+    if !large.is_empty() || hard.is_some_and(|hard| hard.len() > MOST) {
+        errors.extend(large);
+        return errors;
+    }
     let limited: BTreeSet<&str> = hard.into_iter().flat_map(Map::keys).map(String::as_str).collect();
     validate_scopes(object, &limited, &path.child("scopes"), &mut errors);
     validate_selector(object, &limited, &path.child("scopeSelector.matchExpressions"), &mut errors);
@@ -96,7 +114,29 @@ pub(super) fn validate_scopes_kept(new: &Value, old: &Value) -> ErrorList {
     vec![Error::invalid(&Path::new("spec.scopes"), value, "field is immutable")]
 }
 
+/// The error of a list of scopes that is longer than any that makes sense.
+fn too_large(scopes: &Value, path: &Path) -> Option<Error> {
+    let count = scopes.as_array().map_or(0, Vec::len);
+    if count > MOST_SCOPES {
+        return Some(Error::too_many(path, count, MOST_SCOPES));
+    }
+    (text_bytes(scopes) > MOST_SCOPE_BYTES).then(|| Error::too_long(path, MOST_SCOPE_BYTES))
+}
+
+/// The bytes of all texts in a value, and one for each of its elements.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 1,
+        Value::Array(elements) => elements.iter().map(text_bytes).sum::<usize>() + 1,
+        Value::Object(members) => members.values().map(text_bytes).sum::<usize>() + 1,
+        _ => 1,
+    }
+}
+
 fn validate_quantities(amounts: Option<&Map<String, Value>>, path: &Path) -> ErrorList {
+    if let Some(amounts) = amounts.filter(|amounts| amounts.len() > MOST) {
+        return vec![Error::too_many(path, amounts.len(), MOST)];
+    }
     let mut errors = ErrorList::new();
     for (name, amount) in amounts.into_iter().flatten() {
         let field = path.key(name);
@@ -174,14 +214,23 @@ fn validate_scopes(object: &Value, limited: &BTreeSet<&str>, path: &Path, errors
     let listed = meta::list(object, &["spec", "scopes"]);
     let refuse = |detail: &str| Error::invalid(path, json!(listed), detail);
     let scopes: Vec<&str> = listed.iter().map(|scope| scope.as_str().unwrap_or_default()).collect();
+    let mut left = MOST_MISPLACED;
     for scope in &scopes {
         if !SCOPES.contains(scope) {
             errors.push(refuse("unsupported scope"));
         }
-        let misplaced = limited.iter().filter(|name| is_standard(name) && !goes_with(scope, name));
-        errors.extend(misplaced.map(|_| refuse("unsupported scope applied to resource")));
+        let misplaced = misplaced(scope, limited, &mut left);
+        errors.extend((0..misplaced).map(|_| refuse("unsupported scope applied to resource")));
     }
     errors.extend(conflicts(&scopes).map(|()| refuse("conflicting scopes")));
+}
+
+/// How many of the limits `scope` does not go with, at most `left`, which goes down by as many.
+fn misplaced(scope: &str, limited: &BTreeSet<&str>, left: &mut usize) -> usize {
+    let wrong = limited.iter().filter(|name| is_standard(name) && !goes_with(scope, name));
+    let count = wrong.take(*left).count();
+    *left -= count;
+    count
 }
 
 /// One for each pair of scopes that contradict each other.
@@ -192,13 +241,14 @@ fn conflicts(scopes: &[&str]) -> impl Iterator<Item = ()> {
 fn validate_selector(object: &Value, limited: &BTreeSet<&str>, path: &Path, errors: &mut ErrorList) {
     let expressions = meta::list(object, &["spec", "scopeSelector", "matchExpressions"]);
     let mut scopes = Vec::new();
+    let mut left = MOST_MISPLACED;
     for expression in expressions {
         let scope = meta::text(expression, &["scopeName"]);
         if !SCOPES.contains(&scope) {
             errors.push(Error::invalid(&path.child("scopeName"), scope, "unsupported scope"));
         }
-        let misplaced = limited.iter().filter(|name| is_standard(name) && !goes_with(scope, name));
-        errors.extend(misplaced.map(|_| {
+        let misplaced = misplaced(scope, limited, &mut left);
+        errors.extend((0..misplaced).map(|_| {
             Error::invalid(path, as_go_prints(expressions), "unsupported scope applied to resource")
         }));
         validate_operator(expression, scope, path, errors);
@@ -360,6 +410,37 @@ mod tests {
         ] {
             assert_eq!(spec_errors(spec.clone()), wanted, "{spec}");
         }
+    }
+
+    /// What an error prints, times the scopes, times the limits, would be gigabytes of a body of kilobytes.
+    #[test]
+    fn errors_about_scopes_do_not_multiply() {
+        let limits: Map<String, Value> =
+            (0..MOST).map(|i| (format!("hugepages-{i}Ki"), "1".into())).collect();
+        let size = |spec: Value| spec_errors(spec).iter().map(String::len).sum::<usize>();
+        let words = |count: usize, bytes: usize| vec!["x".repeat(bytes); count];
+        for (count, bytes) in [(20, 100), (21, 1), (10_000, 1), (1, 10_000), (20, 10_000)] {
+            let mut scopes = words(count, bytes);
+            scopes[0] = "Terminating".into();
+            let selector: Vec<Value> = scopes
+                .iter()
+                .take(50)
+                .map(|scope| json!({"scopeName": scope, "operator": "In", "values": words(20, bytes)}))
+                .collect();
+            assert!(size(json!({"hard": limits, "scopes": scopes})) < 1_000_000);
+            assert!(
+                size(json!({"hard": limits, "scopeSelector": {"matchExpressions": selector}})) < 1_000_000
+            );
+        }
+        let long = vec!["BestEffort"; 21];
+        assert_eq!(
+            spec_errors(json!({"scopes": long})),
+            ["spec.scopes: Too many: 21: must have at most 20 items"]
+        );
+        assert_eq!(
+            spec_errors(json!({"scopes": ["x".repeat(5000)]})),
+            ["spec.scopes: Too long: may not be more than 4096 bytes"]
+        );
     }
 
     #[test]

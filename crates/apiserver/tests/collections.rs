@@ -188,3 +188,37 @@ async fn a_deletion_goes_on_when_its_client_is_gone() {
     world.store.open.send_replace(true);
     world.emptied().await;
 }
+
+#[tokio::test]
+async fn what_is_searched_in_pieces_is_all_there() {
+    let world = world(0, true).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for n in 0..20 {
+        let kind = if n % 3 == 0 { "example.com/a" } else { "example.com/b" };
+        // Decoding one of them is more than a quarter of a piece.
+        let data = json!({"text": "x".repeat(40_000)});
+        let body = json!({"metadata": {"name": format!("s{n:02}")}, "type": kind, "stringData": data});
+        assert_eq!(world.ask("POST", secrets, body).await.0, 201);
+    }
+    let query = "fieldSelector=type%3Dexample.com/a";
+    let (code, list) = world.ask("GET", &format!("{secrets}?{query}"), Value::Null).await;
+    let expected = ["s00", "s03", "s06", "s09", "s12", "s15", "s18"];
+    assert_eq!((code, names(&list)), (200, expected.to_vec()));
+    let watch = format!(
+        "{secrets}?watch=1&{query}&sendInitialEvents=true&allowWatchBookmarks=true\
+        &resourceVersionMatch=NotOlderThan"
+    );
+    let request = Request::get(watch).body(Full::new(Bytes::new())).expect("a request");
+    let answer = world.service.clone().oneshot(request).await.expect("an answer");
+    let (mut body, mut text) = (answer.into_body(), Vec::new());
+    while !text.windows(8).any(|window| window == b"BOOKMARK") {
+        let frame = body.frame().await.expect("an event").expect("a frame");
+        text.extend_from_slice(&frame.into_data().expect("data"));
+    }
+    let text = String::from_utf8(text).expect("text");
+    let events = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let seen: Vec<_> = events
+        .map(|event| event["object"]["metadata"]["name"].as_str().unwrap_or("end").to_owned())
+        .collect();
+    assert_eq!(seen, [&expected[..], &["end"]].concat());
+}

@@ -10,7 +10,7 @@ use super::object::{Head, Object};
 use bytes::Bytes;
 use fleetpass_store::Revision;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
@@ -165,13 +165,14 @@ impl Interest<'_> {
     }
 }
 
-/// A watcher's id and the sending end of its queue.
-type Queue = (u64, mpsc::Sender<Arc<Delivery>>);
+/// The sending ends of watchers' queues by the ids of the watchers. Ordered maps: thousands of watchers may go at once, when a
+/// proxy between them and us does.
+type Queues = BTreeMap<u64, mpsc::Sender<Arc<Delivery>>>;
 
 /// The watchers of one resource, by namespace, then by name; empty stands for all.
 #[derive(Default)]
 pub(super) struct Watchers {
-    by_namespace: HashMap<Box<str>, HashMap<Box<str>, Vec<Queue>>>,
+    by_namespace: HashMap<Box<str>, HashMap<Box<str>, Queues>>,
 }
 
 /// The id of the next watcher. One counter for all resources and for the life of the process: when a cache is loaded again, its
@@ -183,14 +184,14 @@ impl Watchers {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let by_name = self.by_namespace.entry(interest.namespace.into()).or_default();
-        by_name.entry(interest.name.into()).or_default().push((id, sender));
+        by_name.entry(interest.name.into()).or_default().insert(id, sender);
         (id, receiver)
     }
 
     pub(super) fn remove(&mut self, interest: Interest<'_>, id: u64) {
         let Some(by_name) = self.by_namespace.get_mut(interest.namespace) else { return };
         let Some(watchers) = by_name.get_mut(interest.name) else { return };
-        watchers.retain(|(i, _)| *i != id);
+        watchers.remove(&id);
         // Namespaces and names come and go: an empty entry for each that was ever watched would be a leak.
         if watchers.is_empty() {
             by_name.remove(interest.name);
@@ -212,7 +213,7 @@ impl Watchers {
             for name in [name, ""] {
                 if let Some(watchers) = by_name.get_mut(name) {
                     let delivery = delivery.get_or_insert_with(|| event.deliver());
-                    watchers.retain(|(_, queue)| queue.try_send(delivery.clone()).is_ok());
+                    watchers.retain(|_, queue| queue.try_send(delivery.clone()).is_ok());
                 }
             }
         }

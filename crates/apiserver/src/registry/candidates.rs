@@ -159,6 +159,37 @@ impl<'o> Named<'o> {
     }
 }
 
+/// How many bytes of candidates are gone through at once, by what that costs: about a millisecond.
+const PIECE: usize = 128 * 1024;
+/// What a candidate costs that is not decoded, in bytes that are.
+const UNDECODED: usize = 128;
+
+/// Says when a search through candidates has gone on for long enough, and others should have their turn.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Whether candidates have to be decoded.
+    decodes: bool,
+    left: usize,
+}
+
+impl Pace {
+    /// The pace of a search with these field terms.
+    pub(super) fn of(fields: &FieldSelector) -> Self {
+        let in_key = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
+        Self { decodes: fields.terms().iter().any(|term| !in_key(&term.field)), left: PIECE }
+    }
+
+    /// Whether the piece ends with this candidate; then the next one begins.
+    pub(super) fn ends_with(&mut self, candidate: &Object) -> bool {
+        let cost = UNDECODED + if self.decodes { candidate.size() } else { 0 };
+        match self.left.checked_sub(cost) {
+            Some(left) => self.left = left,
+            None => self.left = PIECE,
+        }
+        self.left == PIECE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +306,29 @@ mod tests {
             let fields = self::fields(&one);
             let (keys, steps) = found(&Reach::new(PREFIX, true, "", &fields), &objects, None);
             assert_eq!((keys.len(), steps), (in_large / 5, 0), "{name}");
+        }
+    }
+    #[test]
+    fn a_search_ends_in_pieces_that_take_alike() {
+        let object = |size: usize| {
+            let json = format!(r#"{{"metadata":{{}},"data":"{}"}}"#, "x".repeat(size));
+            Object::new(format!("{PREFIX}/a/b").into(), 1, json.into()).unwrap()
+        };
+        let (small, large) = (object(100), object(2 * PIECE));
+        for (selector, candidate, most) in [
+            ("", &small, PIECE / UNDECODED),
+            ("metadata.name!=x,metadata.namespace!=y", &large, PIECE / UNDECODED),
+            ("type=x", &small, PIECE / (UNDECODED + 100)),
+            ("type=x", &large, 0),
+        ] {
+            let mut pace = Pace::of(&fields(selector));
+            let pieces: Vec<_> =
+                (0..3).map(|_| (0..).take_while(|_| !pace.ends_with(candidate)).count()).collect();
+            assert!(
+                pieces.iter().all(|piece| *piece == pieces[0] && *piece <= most),
+                "{selector}: {pieces:?}"
+            );
+            assert!(pieces[0] >= most / 2, "{selector}: {pieces:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! get and list, from the watch cache alone: no read of an object ever goes to the store.
 
-use super::candidates::Reach;
+use super::candidates::{Pace, Reach};
 use super::conversion::present;
 use super::engine::Registry;
 use super::errors::cache_error;
@@ -55,7 +55,8 @@ impl Registry {
             Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
         let reach = Reach::of(scope, &query.fields);
         let mut candidates = reach.candidates(&objects, after.as_deref());
-        for object in candidates.by_ref() {
+        let mut pace = Pace::of(&query.fields);
+        while let Some(object) = candidates.next() {
             // The page is full, and another object follows. Whether a selector would select any of those that follow is not
             // known, so the next page may be empty, and `remainingItemCount` is left out (as in the API).
             if limit > 0 && listed.objects.len() == limit {
@@ -65,10 +66,12 @@ impl Registry {
                 listed.remaining = candidates.left().filter(|_| !selective).map(|left| 1 + left);
                 break;
             }
-            if selective && !self.selects(scope, query, object) {
-                continue;
+            if !selective || self.selects(scope, &query.labels, &query.fields, object) {
+                listed.objects.push(object.clone());
             }
-            listed.objects.push(object.clone());
+            if pace.ends_with(object) {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(listed)
     }
@@ -127,8 +130,14 @@ impl Registry {
     }
 
     /// Whether a list, or the initial state of a watch, with these selectors shows `object`.
-    pub(super) fn selects(&self, scope: &Scope<'_>, query: &ListOptions, object: &Object) -> bool {
-        selects(scope, &query.labels, &query.fields, object, &|_, find| find())
+    pub(super) fn selects(
+        &self,
+        scope: &Scope<'_>,
+        labels: &LabelSelector,
+        fields: &FieldSelector,
+        object: &Object,
+    ) -> bool {
+        selects(scope, labels, fields, object, &|_, find| find())
     }
 
     /// Whether a watch with these selectors shows `object`. Its fields are remembered, because others look at the same event.

@@ -1,12 +1,12 @@
 //! watch: what happens to the objects that a query selects, from a revision on
 //! (`k8s.io/apiserver/pkg/storage/cacher/cacher.go`).
 
-use super::candidates::Reach;
+use super::candidates::{Pace, Reach};
 use super::engine::Registry;
 use super::errors::cache_error;
 use super::resource_version::parse_revision;
 use super::scope::Scope;
-use crate::cache::{Delivery, EventKind, Object, Watcher};
+use crate::cache::{Delivery, EventKind, Object, Objects, Watcher};
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::ListOptions;
@@ -46,7 +46,7 @@ pub(crate) enum WatchItem {
 /// A watch under way.
 pub(crate) struct Watching {
     /// Objects that are sent as `ADDED` before any event.
-    initial: VecDeque<Arc<Object>>,
+    initial: Option<Initial>,
     /// The bookmark that ends the initial events, if the client asked for it.
     initial_end: Option<Revision>,
     /// `None` once the watch is ended, or where it could not begin.
@@ -62,6 +62,45 @@ pub(crate) struct Watching {
     /// `None`: it has no end of its own.
     until: Option<Instant>,
     ended: bool,
+}
+
+/// The state with which a watch begins. It is searched for what the selectors select in pieces, while it is sent: a watch runs
+/// on the thread of its connection.
+struct Initial {
+    objects: Objects,
+    /// What was found and is not sent yet.
+    found: VecDeque<Arc<Object>>,
+    /// The key up to which the search has got.
+    after: Option<Arc<str>>,
+    searched: bool,
+}
+
+impl Initial {
+    fn new(objects: Objects) -> Self {
+        Self { objects, found: VecDeque::new(), after: None, searched: false }
+    }
+
+    /// Searches one more piece.
+    fn search(
+        &mut self,
+        registry: &Registry,
+        scope: &Scope<'_>,
+        labels: &LabelSelector,
+        fields: &FieldSelector,
+    ) {
+        let reach = Reach::of(scope, fields);
+        let mut pace = Pace::of(fields);
+        for object in reach.candidates(&self.objects, self.after.as_deref()) {
+            if registry.selects(scope, labels, fields, object) {
+                self.found.push_back(object.clone());
+            }
+            if pace.ends_with(object) {
+                self.after = Some(object.key.clone());
+                return;
+            }
+        }
+        self.searched = true;
+    }
 }
 
 impl Registry {
@@ -96,9 +135,7 @@ impl Registry {
             let (revision, objects, watcher) = self.cache.watch_from_now(prefix, reach.interest());
             let mut watching = Watching::new(Some(watcher), query, revision);
             if send_state {
-                let selected =
-                    reach.candidates(&objects, None).filter(|object| self.selects(scope, query, object));
-                watching.initial = selected.cloned().collect();
+                watching.initial = Some(Initial::new(objects));
                 if query.allow_watch_bookmarks {
                     watching.initial_end = Some(revision);
                 }
@@ -130,7 +167,7 @@ impl Watching {
             interval
         });
         Self {
-            initial: VecDeque::new(),
+            initial: None,
             initial_end: None,
             watcher,
             refusal: None,
@@ -146,8 +183,19 @@ impl Watching {
     /// The next item; `None` when the watch is over (its time is up, or it was too slow). Safe to drop and to call again:
     /// nothing is taken out of a queue before this returns it.
     pub(crate) async fn next(&mut self, registry: &Registry, scope: &Scope<'_>) -> Option<WatchItem> {
-        if let Some(object) = self.initial.pop_front() {
-            return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
+        while let Some(initial) = &mut self.initial {
+            if let Some(object) = initial.found.pop_front() {
+                return Some(WatchItem::Object { kind: EventKind::Added, object, shared: None });
+            }
+            if initial.searched {
+                self.initial = None;
+                break;
+            }
+            // One piece each time that the connection's other tasks have had their turn.
+            if initial.after.is_some() {
+                tokio::task::yield_now().await;
+            }
+            initial.search(registry, scope, &self.labels, &self.fields);
         }
         if let Some(revision) = self.initial_end.take() {
             return Some(WatchItem::Bookmark { revision, initial_events_end: true });

@@ -250,14 +250,16 @@ impl Graph {
         // The dependents are those that name it now: pairs of owners that it no longer names go, the others come.
         let before = self.nodes.remove(&uid);
         let old = before.as_ref().map_or(&[][..], |node| &node.owners);
-        let keeps =
-            |owner: &Owner| node.owners.iter().any(|now| now.uid == owner.uid && now.blocks >= owner.blocks);
+        // A map, because an object may name thousands of owners.
+        let mut now: HashMap<Uid, bool> = HashMap::with_capacity(node.owners.len());
+        node.owners.iter().for_each(|owner| *now.entry(owner.uid).or_default() |= owner.blocks);
         for owner in old {
+            let keeps = now.get(&owner.uid).is_some_and(|blocks| *blocks >= owner.blocks);
             // An owner that waits for this object may now go on without it.
-            if !keeps(owner) && self.nodes.get(&owner.uid).is_some_and(|owner| owner.foreground) {
+            if !keeps && self.nodes.get(&owner.uid).is_some_and(|owner| owner.foreground) {
                 work.push(Work::Check(owner.uid));
             }
-            if !node.owners.iter().any(|now| now.uid == owner.uid) {
+            if !now.contains_key(&owner.uid) {
                 self.dependents.remove(&(owner.uid, uid));
             }
         }

@@ -250,7 +250,8 @@ impl Collector {
     /// Takes the references to owners with these UIDs away from an object.
     async fn release(&self, place: &Place, latest: &ObjectMeta, uids: &[String]) -> Result<(), Error> {
         let owners = latest.owner_references.iter().flatten();
-        let kept: Vec<_> = owners.filter(|owner| !uids.contains(&owner.uid)).collect();
+        let leaving: HashSet<_> = uids.iter().collect();
+        let kept: Vec<_> = owners.filter(|owner| !leaving.contains(&owner.uid)).collect();
         // A merge patch replaces the list whole, so it has to be the one that was read.
         let patch = guarded(latest, "ownerReferences", json!(kept));
         live::merge(&self.objects(place), &place.name, &patch).await.map(drop)

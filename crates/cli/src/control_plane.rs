@@ -113,7 +113,12 @@ impl ControlPlane {
             opened.store.clone(),
             clock.clone(),
             own.tokens,
-            RequestOptions { external_address: external, audit, limits: settings.limits },
+            RequestOptions {
+                external_address: external,
+                audit,
+                limits: settings.limits,
+                connections: settings.connections,
+            },
             stop_server.clone(),
         )
         .await?;

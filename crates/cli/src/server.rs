@@ -6,7 +6,7 @@ use fleetpass_api::clock::SharedClock;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
-use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
+use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
 use fleetpass_auth::authn::ServiceAccounts;
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
@@ -45,6 +45,8 @@ pub(crate) struct RequestOptions {
     pub(crate) audit: Option<Log>,
     /// How much it does at once, and for how long.
     pub(crate) limits: RequestLimits,
+    /// How many connections it has at once.
+    pub(crate) connections: ConnectionLimits,
 }
 
 /// What the controllers are for, and what they work with.
@@ -100,6 +102,7 @@ impl Server {
             crds,
             audit: requests.audit,
             limits: requests.limits,
+            connections: requests.connections,
         };
         ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
     }

@@ -1,5 +1,6 @@
 //! Prometheus metrics of the server, under the names that kube-apiserver gives them.
 
+use super::connections::Connections;
 use crate::work::{Flow, FlowId, FlowLoad};
 use fleetpass_apimachinery::RequestInfo;
 use parking_lot::Mutex;
@@ -57,8 +58,8 @@ fn buckets() -> Histogram {
 }
 
 impl Metrics {
-    /// The metrics of a server that keeps this audit log.
-    pub(super) fn new(audit: Option<&crate::audit::Log>) -> Self {
+    /// The metrics of a server that keeps this audit log and has these connections.
+    pub(super) fn new(audit: Option<&crate::audit::Log>, connections: &Connections) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         // A function pointer, so that the type of the family can be written down.
@@ -86,6 +87,7 @@ impl Metrics {
         if let Some(log) = audit {
             log.register(&mut registry);
         }
+        connections.register(&mut registry);
         Self { registry, requests, durations, under_way, watches, refused, refused_flows: Mutex::default() }
     }
 

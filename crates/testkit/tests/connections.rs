@@ -1,0 +1,139 @@
+//! Who is let in when there are many connections, and how a connection ends.
+
+use anyhow::Context as _;
+use fleetpass_api::clock;
+use fleetpass_apiserver::ConnectionLimits;
+use fleetpass_cli::transport;
+use fleetpass_store::MemoryStore;
+use fleetpass_testkit::clients;
+use fleetpass_testkit::cluster::{ADMIN_TOKEN, Cluster};
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, ListParams, PostParams, WatchParams};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Longer than anything here takes, even on a machine that is busy.
+const LONG: Duration = Duration::from_secs(60);
+
+async fn cluster(connections: ConnectionLimits) -> anyhow::Result<Cluster> {
+    let tune = |options: &mut fleetpass_apiserver::Options| options.connections = connections;
+    Cluster::start_tuned(Arc::new(MemoryStore::default()), clock::system(), tune).await
+}
+
+async fn admin(cluster: &Cluster) -> anyhow::Result<kube::Client> {
+    transport::connect(clients::config(cluster.address, &cluster.ca_pem, ADMIN_TOKEN).await?)
+}
+
+/// A connection over TLS, without a request.
+async fn connect(cluster: &Cluster, protocol: &str) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(cluster.ca_pem.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.into()];
+    let tcp = TcpStream::connect(cluster.address).await?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, tcp).await?)
+}
+
+/// The text of an answer over HTTP/1.1, up to where the server closes the connection.
+async fn until_closed(stream: &mut TlsStream<TcpStream>) -> anyhow::Result<String> {
+    let mut answer = Vec::new();
+    // Without the close_notify of TLS, which a connection that is cut off does not get, this is an error.
+    tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await??;
+    Ok(String::from_utf8(answer)?)
+}
+
+fn configmap(name: &str) -> anyhow::Result<ConfigMap> {
+    Ok(serde_json::from_value(json!({"metadata": {"name": name}}))?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_make_room_for_each_other_and_agents_stay() -> anyhow::Result<()> {
+    let limits = ConnectionLimits { all: 32, per_address: 32, unauthenticated: 4, handshakes: 64 };
+    let cluster = cluster(limits).await?;
+    let agent = admin(&cluster).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(agent, "default");
+    let mut watch = maps.watch(&WatchParams::default(), "0").await?.boxed();
+    let mut strangers = Vec::new();
+    for number in 0..100 {
+        let protocol = if number % 2 == 0 { "h2" } else { "http/1.1" };
+        strangers.push(connect(&cluster, protocol).await?);
+    }
+    // All but a few are told to go.
+    let gone = strangers.iter_mut().map(|stream| async move {
+        let mut answer = Vec::new();
+        // Gracefully or not: what matters is that it ends.
+        let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await?;
+        anyhow::Ok(())
+    });
+    let gone: Vec<()> = futures::stream::iter(gone).buffer_unordered(100).take(90).try_collect().await?;
+    assert_eq!(gone.len(), 90);
+    // The agent's connection is what it was, and others get in.
+    let other: Api<ConfigMap> = Api::namespaced(admin(&cluster).await?, "default");
+    other.create(&PostParams::default(), &configmap("seen")?).await?;
+    let seen = async {
+        while let Some(event) = watch.try_next().await? {
+            if let kube::core::WatchEvent::Added(map) = event
+                && map.metadata.name.as_deref() == Some("seen")
+            {
+                return anyhow::Ok(());
+            }
+        }
+        anyhow::bail!("the watch has ended")
+    };
+    tokio::time::timeout(LONG, seen).await?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_do_not_go_on_make_room() -> anyhow::Result<()> {
+    let limits = ConnectionLimits { handshakes: 2, ..ConnectionLimits::default() };
+    let cluster = cluster(limits).await?;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(cluster.address).await?);
+    }
+    let namespaces = Api::<Namespace>::all(admin(&cluster).await?);
+    tokio::time::timeout(LONG, namespaces.list(&ListParams::default())).await.context("let in")??;
+    // Those that were before it in the backlog have been closed.
+    let mut first = silent.swap_remove(0);
+    assert_eq!(tokio::time::timeout(LONG, first.read(&mut [0; 1])).await?.unwrap_or(0), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_no_more_connections_than_it_may() -> anyhow::Result<()> {
+    let limits = ConnectionLimits { all: 100, per_address: 3, unauthenticated: 10, handshakes: 64 };
+    let cluster = cluster(limits).await?;
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        let maps: Api<ConfigMap> = Api::namespaced(admin(&cluster).await?, "default");
+        watches.push(maps.watch(&WatchParams::default(), "0").await?.boxed());
+    }
+    // All three are at work, so none of them goes.
+    assert!(connect(&cluster, "h2").await.is_err());
+    watches.pop();
+    Cluster::eventually("one may come when one has gone", async || connect(&cluster, "h2").await.is_ok())
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http1_requests_follow_each_other_until_the_client_has_enough() -> anyhow::Result<()> {
+    let cluster = cluster(ConnectionLimits::default()).await?;
+    let mut stream = connect(&cluster, "http/1.1").await?;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET /livez HTTP/1.1\r\nhost: a\r\n").await?;
+    stream.write_all(b"connection: close\r\n\r\n").await?;
+    let answers = until_closed(&mut stream).await?;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    Ok(())
+}

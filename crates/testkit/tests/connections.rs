@@ -1,6 +1,7 @@
 //! Who is let in when there are many connections, and how a connection ends.
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use fleetpass_api::clock;
 use fleetpass_apiserver::ConnectionLimits;
 use fleetpass_cli::transport;
@@ -8,12 +9,18 @@ use fleetpass_store::MemoryStore;
 use fleetpass_testkit::clients;
 use fleetpass_testkit::cluster::{ADMIN_TOKEN, Cluster};
 use futures::{StreamExt as _, TryStreamExt as _};
+use http::Request;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ListParams, PostParams, WatchParams};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -135,5 +142,99 @@ async fn over_http1_requests_follow_each_other_until_the_client_has_enough() -> 
     stream.write_all(b"connection: close\r\n\r\n").await?;
     let answers = until_closed(&mut stream).await?;
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    Ok(())
+}
+
+/// An answer over HTTP/1.1, of which the head is known to be complete.
+async fn head(stream: &mut TlsStream<TcpStream>) -> anyhow::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(LONG, stream.read_u8()).await??);
+    }
+    Ok(String::from_utf8(head)?.to_ascii_lowercase())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_says_whether_its_connection_is_closed() -> anyhow::Result<()> {
+    let cluster = cluster(ConnectionLimits::default()).await?;
+    let maps = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    let authorized = format!("{maps}authorization: Bearer {ADMIN_TOKEN}\r\n");
+    let large = 5 * 1024 * 1024;
+    for (request, body, code, closes) in [
+        ("GET /livez HTTP/1.1\r\nhost: a\r\n".to_owned(), 0, 200, false),
+        ("GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n".into(), 0, 200, true),
+        ("GET /livez HTTP/1.0\r\n".into(), 0, 200, true),
+        // Refused before the body is read; too large; read, and found to be no object.
+        (format!("{maps}content-length: 1000\r\n"), 1000, 403, true),
+        (format!("{maps}content-length: {large}\r\n"), large, 403, true),
+        (format!("{authorized}content-length: {large}\r\n"), large, 413, true),
+        (format!("{authorized}content-length: 1000\r\n"), 1000, 400, false),
+    ] {
+        let mut stream = connect(&cluster, "http/1.1").await?;
+        stream.write_all(format!("{request}\r\n").as_bytes()).await?;
+        // All of it before the answer is read, as simple clients do.
+        stream.write_all(&vec![b'x'; body]).await.with_context(|| request.clone())?;
+        stream.flush().await?;
+        let head = head(&mut stream).await.with_context(|| request.clone())?;
+        assert!(head.split(' ').nth(1) == Some(&code.to_string()), "{request}: {head}");
+        assert_eq!(head.contains("\r\nconnection: close\r\n"), closes, "{request}: {head}");
+        if closes {
+            let body = until_closed(&mut stream).await?;
+            assert!(body.starts_with('{') || body == "ok", "{body}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_over_http2_does_not_disturb_a_client_that_is_still_sending() -> anyhow::Result<()> {
+    const PIECES: usize = 100;
+    let cluster = cluster(ConnectionLimits::default()).await?;
+    let stream = connect(&cluster, "h2").await?;
+    let (client, driver) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(driver);
+    // One that is too large, and two that are refused without being read.
+    for (token, code) in [(Some(ADMIN_TOKEN), 413), (Some("wrong"), 401), (None, 403)] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counted = sent.clone();
+        let pieces = futures::stream::iter(0..PIECES).map(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; 64 * 1024])))
+        });
+        let mut request = Request::post("https://localhost/api/v1/namespaces/default/configmaps")
+            .header("content-type", "application/json");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = client.clone().send_request(request.body(StreamBody::new(pieces))?);
+        let answer = tokio::time::timeout(LONG, answer).await??;
+        assert_eq!(answer.status(), code);
+        let body = answer.into_body().collect().await?.to_bytes();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&body)?["code"], code);
+        // A reset would make the client stop.
+        let all = async || sent.load(Ordering::Relaxed) == PIECES;
+        Cluster::eventually(&format!("{code}: all is sent"), all).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_large_is_answered_over_http2() -> anyhow::Result<()> {
+    let cluster = cluster(ConnectionLimits::default()).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(admin(&cluster).await?, "default");
+    for size in [4, 8, 16] {
+        let mut map = configmap("large")?;
+        map.data = Some([("text".to_owned(), "x".repeat(size << 20))].into());
+        let created = tokio::time::timeout(LONG, maps.create(&PostParams::default(), &map)).await?;
+        match created {
+            Err(kube::Error::Api(status)) => {
+                assert_eq!((status.code, &*status.reason), (413, "RequestEntityTooLarge"))
+            }
+            other => anyhow::bail!("{size} MiB: {other:?}"),
+        }
+    }
+    // The connection is as good as before.
+    maps.create(&PostParams::default(), &configmap("small")?).await?;
     Ok(())
 }

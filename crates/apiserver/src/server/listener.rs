@@ -1,12 +1,13 @@
 //! Connections: accept, TLS handshake, HTTP/1.1 or HTTP/2, graceful shutdown.
 
-use super::body::{self, Body};
+use super::body::{self, Body, RequestBody};
 use super::coalesce::Coalesced;
 use super::connection::{self, StreamExecutor};
 use super::connections::{Connections, Guest};
 use super::reactors::Reactors;
 use fleetpass_auth::authn::ClientCertificate;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -18,9 +19,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -63,7 +65,7 @@ pub(super) async fn serve<F, R>(
     connections: Arc<Connections>,
     stop: CancellationToken,
 ) where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<RequestBody>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let acceptor = TlsAcceptor::from(tls);
@@ -154,7 +156,7 @@ async fn serve_connection<F, R>(
     handle: F,
     guest: Guest,
 ) where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<RequestBody>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     // Boxed, so that the state of the handshake is freed when it is done and is not part of this future, of which there are
@@ -171,40 +173,17 @@ async fn serve_connection<F, R>(
     guest.activity().opened(guest.now(), !http2);
     let guest = Arc::new(guest);
     let peer = Peer { address, certificate, guest: guest.clone() };
-    let answer = move |mut request: Request<Incoming>| {
+    let answer = move |mut request: Request<RequestBody>| {
         request.extensions_mut().insert(peer.clone());
         // Boxed, because hyper's future of a request has room for the larger of making the answer and sending its body, for as
         // long as the body is sent; for a watch that is hours.
         Box::pin(handle(request))
     };
     let io = Coalesced::new(tls);
-    let arrivals = StreamExecutor::default();
-    let closing = guest.closing();
     let served = async {
-        if http2 {
-            let service = hyper::service::service_fn(move |request| {
-                let answer = answer(request);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let executor = Counting { inner: arrivals.clone(), guest: guest.clone() };
-            let connection = http2_settings(executor).serve_connection(TokioIo::new(io.clone()), service);
-            let close = http2::Connection::graceful_shutdown;
-            connection::drive(Box::pin(connection), close, arrivals, io, closing).await
-        } else {
-            let counted = guest.clone();
-            let service = hyper::service::service_fn(move |request| {
-                // Until the answer's body has been sent: over HTTP/1.1 nothing else knows when that is.
-                let request_under_way = UnderWay::begin(&counted);
-                let answer = answer(request);
-                async move {
-                    let answer = answer.await;
-                    Ok::<_, Infallible>(answer.map(|body| body::holding(body, request_under_way)))
-                }
-            });
-            let stream = TokioIo::new(Noticing { stream: io.clone(), guest: guest.clone() });
-            let connection = http1_settings().serve_connection(stream, service);
-            let close = http1::Connection::graceful_shutdown;
-            connection::drive(Box::pin(connection), close, arrivals, io, closing).await
+        match http2 {
+            true => serve_http2(io, answer, &guest).await,
+            false => serve_http1(io, answer, &guest).await,
         }
     };
     tokio::select! {
@@ -214,6 +193,94 @@ async fn serve_connection<F, R>(
         },
         () = guest.watch_over() => tracing::debug!(%address, "connection cut off"),
     }
+}
+
+/// Serves HTTP/2 until the connection ends.
+async fn serve_http2<A, R>(
+    io: Coalesced<TlsStream<TcpStream>>,
+    answer: A,
+    guest: &Arc<Guest>,
+) -> hyper::Result<()>
+where
+    A: Fn(Request<RequestBody>) -> R + Send + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let answer = answer(request.map(RequestBody::http2));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let arrivals = StreamExecutor::default();
+    let executor = Counting { inner: arrivals.clone(), guest: guest.clone() };
+    let connection = http2_settings(executor).serve_connection(TokioIo::new(io.clone()), service);
+    let close = http2::Connection::graceful_shutdown;
+    connection::drive(Box::pin(connection), close, arrivals, io, guest.closing()).await
+}
+
+/// Serves HTTP/1.1 until the connection ends.
+async fn serve_http1<A, R>(
+    io: Coalesced<TlsStream<TcpStream>>,
+    answer: A,
+    guest: &Arc<Guest>,
+) -> hyper::Result<()>
+where
+    A: Fn(Request<RequestBody>) -> R + Send + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    // Whether the last request's body has been left unread.
+    let unread = Arc::new(AtomicBool::new(false));
+    let (noted, counted) = (unread.clone(), guest.clone());
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        // Until the answer's body has been sent: over HTTP/1.1 nothing else knows when that is.
+        let under_way = UnderWay::begin(&counted);
+        let last = asks_to_close(request.version(), request.headers());
+        let answer = answer(request.map(|body| RequestBody::http1(body, noted.clone())));
+        let (unread, guest) = (noted.clone(), counted.clone());
+        async move {
+            let mut answer = answer.await.map(|body| body::holding(body, under_way));
+            // hyper closes the connection in these cases without saying so, and a client would send its next request into it.
+            if last || unread.load(Ordering::Relaxed) || guest.closing().is_cancelled() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let stream = TokioIo::new(Noticing { stream: io.clone(), guest: guest.clone() });
+    let connection = http1_settings().serve_connection(stream, service);
+    let close = http1::Connection::graceful_shutdown;
+    let arrivals = StreamExecutor::default();
+    let ended = connection::drive(Box::pin(connection), close, arrivals, io.clone(), guest.closing()).await;
+    if unread.load(Ordering::Relaxed) {
+        read_away(io).await;
+    }
+    ended
+}
+
+/// Whether the client wants the connection to be closed after this request: it says so, or speaks HTTP/1.0 and does not say the
+/// contrary.
+fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
+    let says = |wanted: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(wanted))
+    };
+    says("close") || (version == Version::HTTP_10 && !says("keep-alive"))
+}
+
+/// Reads what a client still sends after its answer, a refusal, and throws it away. Closing the socket at once would make the
+/// kernel send a reset, on which clients throw away the answer that they have not read yet (Go waits for that reason, too:
+/// `rstAvoidanceDelay` in `net/http/server.go`). Bounded in time and in bytes: whoever sends for longer gets the reset.
+async fn read_away(mut io: Coalesced<TlsStream<TcpStream>>) {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut left = body::READ_AWAY_BYTES;
+    let reading = async {
+        while let Ok(count @ 1..) = io.read(&mut buffer).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // An error or the end of the time is as good as the end.
+    let _ = tokio::time::timeout(body::READ_AWAY_TIME, reading).await;
 }
 
 /// A request that is under way until this is dropped.
@@ -312,4 +379,27 @@ fn http2_settings<E: Clone>(executor: E) -> http2::Builder<E> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_says_whether_it_has_more_to_ask() {
+        for (version, connection, wanted) in [
+            (Version::HTTP_11, None, false),
+            (Version::HTTP_11, Some("keep-alive"), false),
+            (Version::HTTP_11, Some("close"), true),
+            (Version::HTTP_11, Some("TE, Close"), true),
+            (Version::HTTP_11, Some("closed"), false),
+            (Version::HTTP_10, None, true),
+            (Version::HTTP_10, Some("Keep-Alive"), false),
+            (Version::HTTP_10, Some("upgrade"), true),
+        ] {
+            let value = connection.map(HeaderValue::from_static);
+            let headers = value.into_iter().map(|value| (CONNECTION, value)).collect();
+            assert_eq!(asks_to_close(version, &headers), wanted, "{version:?} {connection:?}");
+        }
+    }
 }

@@ -78,7 +78,7 @@ impl ApiServer {
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) {
         let state = self.state.clone();
         let stop = state.stop.clone();
-        let answer = move |request: Request<hyper::body::Incoming>| {
+        let answer = move |request: Request<body::RequestBody>| {
             let state = state.clone();
             async move { handler::handle(&state, request).await }
         };

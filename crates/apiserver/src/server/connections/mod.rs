@@ -247,6 +247,12 @@ impl Guest {
     /// To be polled beside the connection.
     pub(super) async fn watch_over(&self) {
         self.until_it_has_to_go().await;
+        // It was waiting for the rest of a head: there is nothing that could be answered.
+        if let Doing::Head(since) = self.activity.doing()
+            && self.now() >= since + activity::HEAD
+        {
+            return;
+        }
         let told = self.now();
         tokio::select! {
             () = self.cut_off() => return,

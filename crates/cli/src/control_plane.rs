@@ -124,6 +124,7 @@ impl ControlPlane {
         .await?;
         let signer =
             own.authority.certificate_signer().context("the certificate authority cannot sign requests")?;
+        server.ready_when_roles_are_aggregated(stop_server.clone());
         // The server first: the controllers' client is answered by it, in this process.
         let mut servers = JoinSet::new();
         servers.spawn(server.serve(listener, own.tls));

@@ -118,6 +118,24 @@ impl Server {
         kube::Client::new(self.0.client_service(user), "default")
     }
 
+    /// Lets the server be ready only when ClusterRoles that are made of others have their rules: a user of `view`, `edit` or
+    /// `admin` would be refused by a new one. Whichever replica's controllers do it.
+    pub(crate) fn ready_when_roles_are_aggregated(&self, stop: CancellationToken) {
+        const NAME: &str = "aggregated-roles";
+        let (server, client) = (self.0.clone(), self.client());
+        server.await_for_ready(NAME);
+        tokio::spawn(async move {
+            // Looked at, not watched: it is a moment after the start.
+            while !matches!(fleetpass_controllers::roles_are_aggregated(&client).await, Ok(true)) {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            server.has_come(NAME);
+        });
+    }
+
     /// Serves the listener until the server is stopped.
     pub(crate) fn serve(
         &self,

@@ -118,6 +118,7 @@ mod queue;
 mod sweep;
 mod token_secrets;
 
+pub use aggregation::roles_are_aggregated;
 pub use certificates::authority::{AuthorityError, CertificateAuthority};
 pub use error::Error;
 pub use leader::Identity;

@@ -85,6 +85,17 @@ impl ApiServer {
         listener::serve(listener, tls, answer, self.state.connections.clone(), stop).await;
     }
 
+    /// `/readyz` fails, with this name, until [`ApiServer::has_come`] is called with it: for what has to happen once before
+    /// clients should come.
+    pub fn await_for_ready(&self, name: &'static str) {
+        self.state.health.await_for_ready(name);
+    }
+
+    /// What `/readyz` waited for has come.
+    pub fn has_come(&self, name: &'static str) {
+        self.state.health.has_come(name);
+    }
+
     /// A service that answers requests of `user` in process, without a socket: what a `kube::Client` runs over.
     pub fn client_service(&self, user: UserInfo) -> ClientService {
         ClientService { state: self.state.clone(), user: Arc::new(user) }

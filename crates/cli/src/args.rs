@@ -183,6 +183,14 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     #[arg(help_heading = "Limits")]
     pub(crate) max_tls_handshakes: u32,
+    /// How many megabytes of request bodies are kept while they come; others wait, then get 429
+    #[arg(long, value_name = "MB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = "Limits")]
+    pub(crate) max_buffered_requests_mb: u32,
+    /// How many megabytes of large answers may be unread; clients that read slowly wait, then get 429
+    #[arg(long, value_name = "MB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = "Limits")]
+    pub(crate) max_unread_answers_mb: u32,
     /// How many seconds a watch lasts, up to twice as long, if its client names no time
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = "Limits")]
     pub(crate) min_request_timeout: u32,

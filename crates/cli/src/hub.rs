@@ -113,6 +113,8 @@ fn connection_limits(args: &HubArgs, files: usize) -> anyhow::Result<ConnectionL
         per_address: or(args.max_connections_per_address, default.per_address),
         unauthenticated: or(args.max_unauthenticated_connections, default.unauthenticated),
         handshakes: number(args.max_tls_handshakes),
+        request_bytes: number(args.max_buffered_requests_mb).saturating_mul(1 << 20),
+        answer_bytes: number(args.max_unread_answers_mb).saturating_mul(1 << 20),
     })
 }
 

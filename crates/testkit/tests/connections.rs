@@ -8,6 +8,7 @@ use fleetpass_cli::transport;
 use fleetpass_store::MemoryStore;
 use fleetpass_testkit::clients;
 use fleetpass_testkit::cluster::{ADMIN_TOKEN, Cluster};
+use futures::channel::mpsc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::Request;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -67,7 +68,8 @@ fn configmap(name: &str) -> anyhow::Result<ConfigMap> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_make_room_for_each_other_and_agents_stay() -> anyhow::Result<()> {
-    let limits = ConnectionLimits { all: 32, per_address: 32, unauthenticated: 4, handshakes: 64 };
+    let limits =
+        ConnectionLimits { all: 32, per_address: 32, unauthenticated: 4, ..ConnectionLimits::default() };
     let cluster = cluster(limits).await?;
     let agent = admin(&cluster).await?;
     let maps: Api<ConfigMap> = Api::namespaced(agent, "default");
@@ -120,7 +122,8 @@ async fn handshakes_that_do_not_go_on_make_room() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_has_no_more_connections_than_it_may() -> anyhow::Result<()> {
-    let limits = ConnectionLimits { all: 100, per_address: 3, unauthenticated: 10, handshakes: 64 };
+    let limits =
+        ConnectionLimits { all: 100, per_address: 3, unauthenticated: 10, ..ConnectionLimits::default() };
     let cluster = cluster(limits).await?;
     let mut watches = Vec::new();
     for _ in 0..3 {
@@ -216,6 +219,60 @@ async fn a_refusal_over_http2_does_not_disturb_a_client_that_is_still_sending() 
         let all = async || sent.load(Ordering::Relaxed) == PIECES;
         Cluster::eventually(&format!("{code}: all is sent"), all).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_wait_for_room_and_get_429_if_there_is_none() -> anyhow::Result<()> {
+    // Room for one body.
+    let cluster = cluster(ConnectionLimits { request_bytes: 1, ..ConnectionLimits::default() }).await?;
+    let text = |size: usize| {
+        let map = json!({"metadata": {"name": format!("m{size}")}, "data": {"text": "x".repeat(size)}});
+        Bytes::from(map.to_string())
+    };
+    let post = async |pieces: mpsc::UnboundedReceiver<Bytes>| {
+        let stream = connect(&cluster, "h2").await?;
+        let (mut client, driver) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(driver);
+        let request = Request::post("https://localhost/api/v1/namespaces/default/configmaps")
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {ADMIN_TOKEN}"))
+            .body(StreamBody::new(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)))))?;
+        let answer = tokio::time::timeout(LONG, client.send_request(request)).await??;
+        anyhow::Ok(answer)
+    };
+    let whole = |size| {
+        let (sender, pieces) = mpsc::unbounded();
+        sender.unbounded_send(text(size)).map(|()| pieces)
+    };
+    let large = text(1_900_000);
+    let (first, pieces) = mpsc::unbounded();
+    first.unbounded_send(large.slice(..1_899_000))?;
+    let slow = post(pieces);
+    let others = async {
+        // It may take a moment until the first one is there.
+        let mut refused = None;
+        Cluster::eventually("429", async || {
+            let answer = post(whole(1_500_000).expect("an open channel")).await;
+            // What is in the way of one of them is the two of them.
+            refused = answer.ok().filter(|answer| answer.status() == 429);
+            refused.is_some()
+        })
+        .await?;
+        let refused = refused.context("429")?;
+        assert_eq!(refused.headers()["retry-after"], "1");
+        // A small one needs no room.
+        assert_eq!(post(whole(1000)?).await?.status(), 201);
+        first.unbounded_send(large.slice(1_899_000..))?;
+        drop(first);
+        anyhow::Ok(())
+    };
+    let (slow, others) = tokio::join!(slow, others);
+    others?;
+    // Read to their ends: a ConfigMap has at most 1 MiB.
+    assert_eq!(slow?.status(), 422);
+    assert_eq!(post(whole(1_500_000)?).await?.status(), 422);
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use super::connection::{self, StreamExecutor};
 use super::connections::{Connections, Guest};
 use super::reactors::Reactors;
 use fleetpass_auth::authn::ClientCertificate;
-use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -35,6 +35,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS_PER_CONNECTION: u32 = 250;
 /// The largest header block of a request over HTTP/2. Bearer tokens and group lists are large, but not that large.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// How much a client may send on one stream, and on all of a connection, before we have read it: what h2 keeps of bodies that
+/// wait. Enough for some megabytes in a second over a distance of 100 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// How long requests under way may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -175,9 +179,18 @@ async fn serve_connection<F, R>(
     let peer = Peer { address, certificate, guest: guest.clone() };
     let answer = move |mut request: Request<RequestBody>| {
         request.extensions_mut().insert(peer.clone());
+        let (handle, guest) = (handle.clone(), peer.guest.clone());
         // Boxed, because hyper's future of a request has room for the larger of making the answer and sending its body, for as
         // long as the body is sent; for a watch that is hours.
-        Box::pin(handle(request))
+        Box::pin(async move {
+            // A client that does not read what it has asked for is not given more.
+            if !guest.wait_for_reader().await {
+                return reader_too_slow();
+            }
+            let answer = handle(request).await;
+            guest.answered();
+            answer.map(|body| body::accounted(body, guest.answers()))
+        })
     };
     let io = Coalesced::new(tls);
     let served = async {
@@ -195,6 +208,16 @@ async fn serve_connection<F, R>(
     }
 }
 
+/// The answer to a client that does not read earlier ones. Plain, as the 429 of a server that has enough to do.
+fn reader_too_slow() -> Response<Body> {
+    let mut answer = Response::new(body::full("Too many requests, please try again later.\n"));
+    *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
 /// Serves HTTP/2 until the connection ends.
 async fn serve_http2<A, R>(
     io: Coalesced<TlsStream<TcpStream>>,
@@ -205,8 +228,9 @@ where
     A: Fn(Request<RequestBody>) -> R + Send + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
+    let account = guest.requests().clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.map(RequestBody::http2));
+        let answer = answer(request.map(|body| RequestBody::http2(body, account.clone())));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let arrivals = StreamExecutor::default();
@@ -233,7 +257,8 @@ where
         // Until the answer's body has been sent: over HTTP/1.1 nothing else knows when that is.
         let under_way = UnderWay::begin(&counted);
         let last = asks_to_close(request.version(), request.headers());
-        let answer = answer(request.map(|body| RequestBody::http1(body, noted.clone())));
+        let answer =
+            answer(request.map(|body| RequestBody::http1(body, counted.requests().clone(), noted.clone())));
         let (unread, guest) = (noted.clone(), counted.clone());
         async move {
             let mut answer = answer.await.map(|body| body::holding(body, under_way));
@@ -288,7 +313,7 @@ struct UnderWay(Arc<Guest>);
 
 impl UnderWay {
     fn begin(guest: &Arc<Guest>) -> Self {
-        guest.activity().began(guest.now());
+        guest.activity().began(|| guest.now());
         Self(guest.clone())
     }
 }
@@ -376,6 +401,8 @@ fn http2_settings<E: Clone>(executor: E) -> http2::Builder<E> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -58,8 +58,8 @@ fn buckets() -> Histogram {
 }
 
 impl Metrics {
-    /// The metrics of a server that keeps this audit log and has these connections.
-    pub(super) fn new(audit: Option<&crate::audit::Log>, connections: &Connections) -> Self {
+    /// The metrics of a server that keeps this audit log.
+    pub(super) fn new(audit: Option<&crate::audit::Log>) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         // A function pointer, so that the type of the family can be written down.
@@ -87,8 +87,13 @@ impl Metrics {
         if let Some(log) = audit {
             log.register(&mut registry);
         }
-        connections.register(&mut registry);
         Self { registry, requests, durations, under_way, watches, refused, refused_flows: Mutex::default() }
+    }
+
+    /// The same, with those of the server's connections.
+    pub(super) fn with(mut self, connections: &Connections) -> Self {
+        connections.register(&mut self.registry);
+        self
     }
 
     /// A request of a flow was answered 429.

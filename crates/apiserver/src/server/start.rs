@@ -140,7 +140,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         limits: Limits::new(options.limits),
         heavy: Pool::new("heavy-work", offload::LIMITS),
         outliving: Outliving::default(),
-        metrics: Arc::new(Metrics::new(options.audit.as_ref(), &connections)),
+        metrics: Arc::new(Metrics::new(options.audit.as_ref()).with(&connections)),
         connections,
         audit: options.audit,
         external_address: options.external_address,

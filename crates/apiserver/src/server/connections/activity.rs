@@ -49,11 +49,11 @@ impl Activity {
         self.since.store(millis(now), Ordering::Relaxed);
     }
 
-    /// A request has come.
-    pub(in crate::server) fn began(&self, now: Duration) {
+    /// A request has come; `now` is asked for only if it is the first one.
+    pub(in crate::server) fn began(&self, now: impl FnOnce() -> Duration) {
         if self.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
             self.head.store(false, Ordering::Relaxed);
-            self.since.store(millis(now), Ordering::Relaxed);
+            self.since.store(millis(now()), Ordering::Relaxed);
         }
     }
 
@@ -70,6 +70,11 @@ impl Activity {
             self.head.store(true, Ordering::Relaxed);
             self.since.store(millis(now()), Ordering::Relaxed);
         }
+    }
+
+    /// How many requests are under way.
+    pub(super) fn under_way(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     pub(super) fn doing(&self) -> Doing {
@@ -109,8 +114,8 @@ mod tests {
         let two = Activity::new(s(1));
         two.opened(s(2), false);
         assert_eq!(two.deadline(), Some(s(2) + IDLE));
-        two.began(s(10));
-        two.began(s(20));
+        two.began(|| s(10));
+        two.began(|| unreachable!("another request is under way"));
         assert_eq!((two.deadline(), two.doing()), (None, Doing::Busy(s(10))));
         two.ended(|| unreachable!("another request is under way"));
         assert_eq!(two.deadline(), None);
@@ -122,13 +127,13 @@ mod tests {
         one.opened(s(2), true);
         assert_eq!(one.deadline(), Some(s(2) + HEAD));
         one.received(|| unreachable!("a head that trickles gets no more time"));
-        one.began(s(3));
+        one.began(|| s(3));
         one.received(|| unreachable!("a body, or what is sent ahead"));
         one.ended(|| s(4));
         assert_eq!(one.deadline(), Some(s(4) + IDLE));
         one.received(|| s(50));
         assert_eq!((one.deadline(), one.doing()), (Some(s(50) + HEAD), Doing::Head(s(50))));
-        one.began(s(51));
+        one.began(|| s(51));
         one.ended(|| s(52));
         assert_eq!(one.deadline(), Some(s(52) + IDLE));
     }

@@ -5,22 +5,27 @@
 //!                                                          └► others are told to go: their Guest says so
 //! ```
 //!
-//! The rules are in [`table`], [`handshakes`] and [`activity`], which know no socket and no clock. Here they are carried out.
+//! The rules are in [`table`], [`handshakes`], [`activity`] and [`budget`], which know no socket and no clock. Here they are carried out.
 
 mod activity;
+mod budget;
 mod handshakes;
 mod table;
 
 pub use table::ConnectionLimits;
 
+use super::body;
 pub(super) use activity::Activity;
 use activity::Doing;
+use budget::Budget;
+pub(super) use budget::{Account, Charge};
 use handshakes::{Handshakes, Place};
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -37,6 +42,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a connection without requests may take to close: its client has to acknowledge the GOAWAY, so that a request that
 /// crosses it is not lost.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a request waits for its client to read earlier answers before it is answered 429.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that a stranger may have under way on a connection, small as their answers are: they are kept until they are read.
+const STRANGERS_REQUESTS: u32 = 32;
 /// How often is looked whether the requests of a connection that was told to go have ended.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -48,6 +57,8 @@ pub(super) struct Connections {
     state: Mutex<State>,
     /// Told when a handshake has ended, to the listener, which waits for a place.
     place: Notify,
+    requests: Arc<Budget>,
+    answers: Arc<Budget>,
     metrics: Metrics,
 }
 
@@ -78,6 +89,20 @@ struct Reason {
     reason: &'static str,
 }
 
+/// A gauge that shows how much of a budget is used.
+#[derive(Debug)]
+struct Used(Arc<Budget>);
+
+impl EncodeMetric for Used {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        ConstGauge::new(i64::try_from(self.0.used()).unwrap_or(i64::MAX)).encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
 #[derive(Default)]
 struct Metrics {
     open: Family<Standing, Gauge>,
@@ -95,6 +120,8 @@ impl Connections {
                 reins: HashMap::new(),
             }),
             place: Notify::new(),
+            requests: Budget::new(limits.request_bytes, body::MAX_BODY + body::SMALL),
+            answers: Budget::new(limits.answer_bytes, body::MAX_BODY),
             metrics: Metrics::default(),
         }
     }
@@ -115,6 +142,16 @@ impl Connections {
             "apiserver_connections_closed",
             "Connections that the server closed, to make room or because nothing came",
             self.metrics.closed.clone(),
+        );
+        registry.register(
+            "apiserver_buffered_request_bytes",
+            "Bytes of large request bodies that have not come to their end",
+            Used(self.requests.clone()),
+        );
+        registry.register(
+            "apiserver_unread_answer_bytes",
+            "Bytes of large answers that their clients have not read",
+            Used(self.answers.clone()),
         );
     }
 
@@ -184,7 +221,15 @@ impl Connections {
         let reins = Reins { close: stop.child_token(), abort: CancellationToken::new() };
         state.reins.insert(id, reins.clone());
         self.show(&state);
-        Some(Guest { connections: self.clone(), id, activity, reins, known: AtomicBool::new(false) })
+        Some(Guest {
+            id,
+            activity,
+            reins,
+            known: AtomicBool::new(false),
+            requests: self.requests.account(),
+            answers: self.answers.account(),
+            connections: self.clone(),
+        })
     }
 
     fn show(&self, state: &State) {
@@ -205,9 +250,44 @@ pub(super) struct Guest {
     activity: Arc<Activity>,
     reins: Reins,
     known: AtomicBool,
+    requests: Arc<Account>,
+    answers: Arc<Account>,
 }
 
 impl Guest {
+    /// The account of request bodies that are under way.
+    pub(super) fn requests(&self) -> &Arc<Account> {
+        &self.requests
+    }
+
+    /// The account of answers that have not been read.
+    pub(super) fn answers(&self) -> &Arc<Account> {
+        &self.answers
+    }
+
+    /// Waits until the client has read enough of what it asked for before; `false` if it does not.
+    pub(super) async fn wait_for_reader(&self) -> bool {
+        if self.answers.has_room() {
+            return true;
+        }
+        let asked = self.now();
+        while self.now() < asked + READER_PATIENCE {
+            tokio::time::sleep(LOOK).await;
+            if self.answers.has_room() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ends the connection if it is a stranger's with more answers than a stranger may leave unread.
+    pub(super) fn answered(&self) {
+        if !self.known.load(Ordering::Relaxed) && self.activity.under_way() > STRANGERS_REQUESTS {
+            self.connections.metrics.closed.get_or_create(&Reason { reason: "requests" }).inc();
+            self.reins.abort.cancel();
+        }
+    }
+
     /// What happens on it.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity

@@ -27,13 +27,26 @@ pub struct ConnectionLimits {
     pub unauthenticated: usize,
     /// `--max-tls-handshakes`: TLS handshakes at once.
     pub handshakes: usize,
+    /// `--max-buffered-requests-mb`: bytes of request bodies that have not come to their end. An eighth of them for each
+    /// connection.
+    pub request_bytes: usize,
+    /// `--max-unread-answers-mb`: bytes of large answers that their clients have not read. An eighth of them for each
+    /// connection.
+    pub answer_bytes: usize,
 }
 
 impl ConnectionLimits {
     /// The limits that follow from how many connections there may be: half of them for one address, since a whole fleet may
     /// come from behind one, and at most 1,000 that are not authenticated.
     pub fn of(all: usize) -> Self {
-        Self { all, per_address: (all / 2).max(1), unauthenticated: (all / 4).clamp(1, 1000), handshakes: 64 }
+        Self {
+            all,
+            per_address: (all / 2).max(1),
+            unauthenticated: (all / 4).clamp(1, 1000),
+            handshakes: 64,
+            request_bytes: 64 << 20,
+            answer_bytes: 128 << 20,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ struct World {
 
 impl World {
     fn new(all: usize, per_address: usize, unauthenticated: usize) -> Self {
-        let limits = ConnectionLimits { all, per_address, unauthenticated, handshakes: 64 };
+        let limits = ConnectionLimits { all, per_address, unauthenticated, ..ConnectionLimits::default() };
         Self { table: Table::new(limits), activities: HashMap::new() }
     }
 
@@ -50,7 +50,7 @@ impl World {
     }
 
     fn busy(&self, id: u64, now: Duration) {
-        self.activities[&id].began(now);
+        self.activities[&id].began(|| now);
     }
 }
 

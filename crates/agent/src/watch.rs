@@ -18,7 +18,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -117,17 +117,23 @@ fn read<K>(
     }
 }
 
-/// How often a side that is away is asked whether it is back; also how long the answer may take.
+/// How soon a side that is away is asked whether it is back; later ones come with the waits of [`reconnect_wait`]. Also how long
+/// the answer may take.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// Asks a side that is away whether it is back: a watch that is taken up again says nothing before something happens.
 pub(crate) async fn probe(client: kube::Client, side: Side, health: Arc<Health>) {
+    let mut silent = 0_u32;
     loop {
-        tokio::time::sleep(PROBE).await;
-        if !health.answers(side)
-            && let Ok(Ok(_)) = tokio::time::timeout(PROBE, client.apiserver_version()).await
-        {
+        let more = if silent == 0 { Duration::ZERO } else { reconnect_wait(silent, random()) };
+        tokio::time::sleep(PROBE + more).await;
+        if health.answers(side) {
+            silent = 0;
+        } else if let Ok(Ok(_)) = tokio::time::timeout(PROBE, client.apiserver_version()).await {
             health.answered(side);
+            silent = 0;
+        } else {
+            silent = silent.saturating_add(1);
         }
     }
 }
@@ -169,29 +175,89 @@ fn brief(error: &watcher::Error) -> String {
     }
 }
 
-/// Waits between attempts to take up a watch. kube's own begin at 0.8 and end at 30 seconds: too long for an agent that
-/// is to be back at work soon after its hub is.
+/// The longest waits between attempts to take up a watch, from one failure to the next.
 const RECONNECT: fleetpass_workqueue::Backoff =
-    fleetpass_workqueue::Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    fleetpass_workqueue::Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// A watch that went on for so long was well: the next failure is a first one again. That it was taken up says little, since a
+/// server that is overloaded lets many in before it fails them.
+const STEADY: Duration = Duration::from_secs(60);
 
-/// [`RECONNECT`] as kube wants it.
+/// How long to wait after a failure that `earlier` ones came before: anything between nothing and the longest wait. All agents
+/// of a fleet lose their hub in the same moment; less jitter would bring them back together, again and again. `random` is any
+/// number.
+fn reconnect_wait(earlier: u32, random: u32) -> Duration {
+    RECONNECT.delay(earlier).saturating_mul(random) / u32::MAX
+}
+
+/// A random number. Without randomness the greatest, that is the longest wait.
+fn random() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX)
+}
+
+/// [`reconnect_wait`] as kube wants it.
 #[derive(Debug, Default)]
 struct Reconnect {
     failures: u32,
+    /// When the last wait is over.
+    waited: Option<Instant>,
+}
+
+impl Reconnect {
+    /// The wait after a failure at `now`.
+    fn after_failure(&mut self, now: Instant, random: u32) -> Duration {
+        if self.waited.is_some_and(|waited| now >= waited + STEADY) {
+            self.failures = 0;
+        }
+        let wait = reconnect_wait(self.failures, random);
+        self.failures = self.failures.saturating_add(1);
+        self.waited = Some(now + wait);
+        wait
+    }
 }
 
 impl Iterator for Reconnect {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = RECONNECT.delay(self.failures);
-        self.failures = self.failures.saturating_add(1);
-        Some(wait)
+        Some(self.after_failure(Instant::now(), random()))
     }
 }
 
 impl Backoff for Reconnect {
-    fn reset(&mut self) {
-        *self = Self::default();
+    /// Called for whatever the watcher says that is no error, also for what it says before it has asked anything. Only time
+    /// shows whether a watch is well: see [`STEADY`].
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_anywhere_below_a_ceiling_that_doubles() {
+        for (earlier, seconds) in [(0, 1), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (6, 30), (u32::MAX, 30)]
+        {
+            let ceiling = Duration::from_secs(seconds);
+            assert_eq!(reconnect_wait(earlier, 0), Duration::ZERO);
+            assert_eq!(reconnect_wait(earlier, u32::MAX), ceiling);
+            let half = reconnect_wait(earlier, u32::MAX / 2);
+            assert!(half > ceiling * 49 / 100 && half < ceiling * 51 / 100, "{earlier}: {half:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_watch_that_lasts_forgets_the_failures_before_it() {
+        let start = Instant::now();
+        let mut reconnect = Reconnect::default();
+        let mut now = start;
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            // It was taken up again, and failed a moment later.
+            reconnect.reset();
+            let wait = reconnect.after_failure(now, u32::MAX);
+            assert_eq!(wait, Duration::from_secs(seconds));
+            now += wait + Duration::from_secs(1);
+        }
+        now += STEADY;
+        assert_eq!(reconnect.after_failure(now, u32::MAX), Duration::from_secs(1));
     }
 }

@@ -37,7 +37,7 @@
 //!
 //! ```
 //! use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
-//! use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
+//! use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
 //! use fleetpass_auth::authn::TokenFile;
 //! use fleetpass_store::MemoryStore;
 //! use fleetpass_token::claims::Lifetimes;
@@ -64,6 +64,7 @@
 //!     crds: Vec::new(),
 //!     audit: None,
 //!     limits: RequestLimits::default(),
+//!     connections: ConnectionLimits::default(),
 //! };
 //! let server = ApiServer::start(options, tokio_util::sync::CancellationToken::new()).await?;
 //!
@@ -93,4 +94,4 @@ mod work;
 
 pub use server::body;
 pub use server::tls;
-pub use server::{ApiServer, ClientService, Options, RequestLimits, StartError};
+pub use server::{ApiServer, ClientService, ConnectionLimits, Options, RequestLimits, StartError};

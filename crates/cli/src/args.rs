@@ -170,6 +170,27 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = request_timeout)]
     #[arg(help_heading = "Limits")]
     pub(crate) request_timeout: Duration,
+    /// How many connections are open at once. 0: as many as the limit of open files allows, up to 20000
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Limits")]
+    pub(crate) max_connections: u32,
+    /// How many connections one IPv4 address, or one /64 network of IPv6, may have. 0: half of all
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Limits")]
+    pub(crate) max_connections_per_address: u32,
+    /// How many connections may be open on which nobody was authenticated. 0: a quarter of all, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Limits")]
+    pub(crate) max_unauthenticated_connections: u32,
+    /// How many TLS handshakes are under way at once; others wait
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = "Limits")]
+    pub(crate) max_tls_handshakes: u32,
+    /// How many megabytes of request bodies are kept while they come; others wait, then get 429
+    #[arg(long, value_name = "MB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = "Limits")]
+    pub(crate) max_buffered_requests_mb: u32,
+    /// How many megabytes of large answers may be unread; clients that read slowly wait, then get 429
+    #[arg(long, value_name = "MB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = "Limits")]
+    pub(crate) max_unread_answers_mb: u32,
     /// How many seconds a watch lasts, up to twice as long, if its client names no time
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = "Limits")]
     pub(crate) min_request_timeout: u32,

@@ -1,13 +1,15 @@
 //! Clients: from kubeconfigs as kubectl reads them, or from the service account of a pod.
 
+use crate::files;
 use anyhow::Context as _;
 use base64::Engine as _;
 use fleetpass_agent::CaSource;
 use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use secrecy::ExposeSecret as _;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often kubeconfigs, and the files that they name, are looked at. Looked at and not watched: they may be on a volume
@@ -123,25 +125,34 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
         }
         let file = Kubeconfig::read_from(path)
             .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?;
+        // kubectl takes keys that everybody can read. We do not, whichever flag names the file.
+        let keys =
+            file.auth_infos.iter().filter_map(|user| user.auth_info.as_ref()?.client_key_data.as_ref());
+        if keys.into_iter().any(|key| !key.expose_secret().is_empty()) {
+            files::require_private(path)?;
+        }
         merged = merged.merge(file).context("the kubeconfigs cannot be merged")?;
         found = true;
     }
     let shown = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     anyhow::ensure!(found, "none of the kubeconfigs exists: {shown}");
     // Those too that the kubeconfig only names: certificates are rotated there while the kubeconfig stays as it is.
-    let mut files = paths.to_vec();
+    let mut read = paths.to_vec();
     let (cluster, user) = current(&merged);
-    files.extend(cluster.iter().filter_map(|c| c.certificate_authority.as_ref()).map(PathBuf::from));
+    read.extend(cluster.iter().filter_map(|c| c.certificate_authority.as_ref()).map(PathBuf::from));
     let of_user = |user: &kube::config::AuthInfo| [user.client_certificate.clone(), user.client_key.clone()];
-    files.extend(user.iter().flat_map(of_user).flatten().map(PathBuf::from));
+    read.extend(user.iter().flat_map(of_user).flatten().map(PathBuf::from));
+    for path in user.iter().filter_map(|user| user.client_key.as_ref()) {
+        files::require_private(Path::new(path))?;
+    }
     // Before it is read, so that a change in between is seen later.
-    let fingerprint = fingerprint(&files);
+    let fingerprint = fingerprint(&read);
     let ca = cluster.map_or(Ok(CaSource::ConfigMap), ca_source)?;
     let mut config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
     name_program(&mut config, program);
-    Ok(Loaded { config, ca, files, fingerprint })
+    Ok(Loaded { config, ca, files: read, fingerprint })
 }
 
 /// Cluster and user of the current context.
@@ -230,5 +241,32 @@ mod tests {
 
         let error = Source::Files(vec![missing]).load().await.err().unwrap();
         assert!(format!("{error:#}").contains("missing"), "{error:#}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn keys_that_others_may_read_are_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("user.key");
+        std::fs::write(&key, "key").unwrap();
+        let config = dir.path().join("config");
+        for (user, file) in
+            [("client-key: user.key, client-certificate: user.crt", &key), ("client-key-data: a2V5", &config)]
+        {
+            let text = format!(
+                "clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1'}}}}]\n\
+                 users: [{{name: u, user: {{{user}}}}}]\n\
+                 contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
+                 current-context: x\n"
+            );
+            std::fs::write(&config, text).unwrap();
+            for (path, mode) in [(&key, 0o600), (&config, 0o600), (file, 0o644)] {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let error = Source::Files(vec![config.clone()]).load().await.err().unwrap();
+            let error = format!("{error:#}");
+            assert!(error.contains(&*file.to_string_lossy()) && error.contains("chmod 600"), "{error}");
+        }
     }
 }

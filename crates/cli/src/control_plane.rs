@@ -113,12 +113,18 @@ impl ControlPlane {
             opened.store.clone(),
             clock.clone(),
             own.tokens,
-            RequestOptions { external_address: external, audit, limits: settings.limits },
+            RequestOptions {
+                external_address: external,
+                audit,
+                limits: settings.limits,
+                connections: settings.connections,
+            },
             stop_server.clone(),
         )
         .await?;
         let signer =
             own.authority.certificate_signer().context("the certificate authority cannot sign requests")?;
+        server.ready_when_roles_are_aggregated(stop_server.clone());
         // The server first: the controllers' client is answered by it, in this process.
         let mut servers = JoinSet::new();
         servers.spawn(server.serve(listener, own.tls));

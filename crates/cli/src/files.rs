@@ -45,8 +45,9 @@ impl std::error::Error for Fault {}
 pub(crate) enum Access {
     /// The owner alone: it holds a key that this program made.
     OwnerOnly,
-    /// Anybody: how an operator keeps the files that he names is his business.
-    Any,
+    /// A file of the operator's. Anybody, unless there is a private key in it, whatever the flag that names it: see
+    /// [`private_enough`].
+    Given,
 }
 
 /// The content of a file, wiped from memory when dropped; `None` if there is no such file.
@@ -66,15 +67,33 @@ pub(crate) fn read(path: &Path, access: Access) -> Result<Option<Zeroizing<Vec<u
         return Err(Fault::new(path, "is not a regular file", "give the path of a file"));
     }
     if access == Access::OwnerOnly && open_to_others(&metadata) {
-        let remedy = "make it private (chmod 600), and replace it if they may have read it";
-        return Err(Fault::new(path, "holds a key, and others than its owner have rights to it", remedy));
+        return Err(open_key(path, &metadata));
     }
     if metadata.len() > MAX_BYTES {
         return Err(Fault::new(path, "is larger than 1 MiB", "give the path of a PEM or YAML file"));
     }
     let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
     file.take(MAX_BYTES).read_to_end(&mut content).map_err(Fault::io("read", path))?;
+    if access == Access::Given && holds_private_key(&content) && !private_enough(path, &metadata) {
+        return Err(open_key(path, &metadata));
+    }
     Ok(Some(content))
+}
+
+/// Refuses a file that is known to hold a private key, if others may use it. For files that somebody else reads for us.
+///
+/// # Errors
+///
+/// They may, or it cannot be looked at.
+pub(crate) fn require_private(path: &Path) -> Result<(), Fault> {
+    let metadata = fs::metadata(path).map_err(Fault::io("inspected", path))?;
+    if private_enough(path, &metadata) { Ok(()) } else { Err(open_key(path, &metadata)) }
+}
+
+/// Whether there is a private key in a PEM text, of whatever form (PKCS #8, PKCS #1, SEC1, encrypted).
+fn holds_private_key(content: &[u8]) -> bool {
+    const LABEL: &[u8] = b"PRIVATE KEY-----";
+    content.windows(LABEL.len()).any(|window| window == LABEL)
 }
 
 /// As [`read`], for a file that has to be there.
@@ -141,14 +160,64 @@ fn random_u32(path: &Path) -> Result<u32, Fault> {
 }
 
 #[cfg(unix)]
+fn open_key(path: &Path, metadata: &fs::Metadata) -> Fault {
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = metadata.mode() & 0o7777;
+    Fault::new(
+        path,
+        format!("holds a private key, and others than its owner have rights to it (mode {mode:04o})"),
+        "make it private (chmod 600), and replace the key if they may have read it",
+    )
+}
+
+#[cfg(unix)]
 fn open_to_others(metadata: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     metadata.mode() & 0o077 != 0
 }
 
+/// Whether a private key of the operator's is private: [`rights_are_private`], or it is on a volume that the kubelet made of a
+/// Secret. There the mode is 0644 unless the pod says otherwise, and who sees the file is decided by who mounts the volume.
+#[cfg(unix)]
+fn private_enough(path: &Path, metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let ours = rustix::process::geteuid().as_raw();
+    rights_are_private(metadata.mode(), metadata.uid() == ours) || is_on_projected_volume(path)
+}
+
+/// The rule of PostgreSQL for its key: what we own is for its owner alone. What somebody else owns (root, mostly) we can only
+/// read as members of its group, so the group may read; nobody else may do anything.
+#[cfg(unix)]
+fn rights_are_private(mode: u32, ours: bool) -> bool {
+    mode & if ours { 0o077 } else { 0o037 } == 0
+}
+
+/// Whether the kubelet wrote the file (`pkg/volume/util/atomic_writer.go`): its name is a link into `..data`, which is a link to
+/// the directory of the present version, beside it.
+#[cfg(unix)]
+fn is_on_projected_volume(path: &Path) -> bool {
+    let Ok(file) = fs::canonicalize(path) else { return false };
+    let (Some(version), Some(volume)) = (file.parent(), path.parent()) else { return false };
+    let linked = fs::read_link(path).is_ok_and(|link| link.starts_with("..data"));
+    linked
+        && fs::read_link(volume.join("..data")).is_ok()
+        && fs::canonicalize(volume.join("..data")).is_ok_and(|data| data == version)
+        && version.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".."))
+}
+
+#[cfg(not(unix))]
+fn open_key(path: &Path, _: &fs::Metadata) -> Fault {
+    Fault::new(path, "holds a private key, and others than its owner have rights to it", "make it private")
+}
+
 #[cfg(not(unix))]
 fn open_to_others(_: &fs::Metadata) -> bool {
     false
+}
+
+#[cfg(not(unix))]
+fn private_enough(_: &Path, _: &fs::Metadata) -> bool {
+    true
 }
 
 #[cfg(all(test, unix))]
@@ -177,16 +246,81 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         assert_eq!(read(&path, Access::OwnerOnly), Ok(None));
-        assert!(read_required(&path, Access::Any).unwrap_err().to_string().ends_with("key does not exist"));
-        assert!(read(dir.path(), Access::Any).unwrap_err().problem.contains("regular file"));
+        assert!(read_required(&path, Access::Given).unwrap_err().to_string().ends_with("key does not exist"));
+        assert!(read(dir.path(), Access::Given).unwrap_err().problem.contains("regular file"));
         write(&path, b"secret").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let fault = read(&path, Access::OwnerOnly).unwrap_err();
         assert!(fault.to_string().contains("chmod 600") && !fault.to_string().contains("secret"), "{fault}");
-        assert!(read(&path, Access::Any).unwrap().is_some());
+        assert!(read(&path, Access::Given).unwrap().is_some());
         fs::write(&path, vec![b'x'; MAX_BYTES as usize + 1]).unwrap();
-        assert!(read(&path, Access::Any).is_err());
+        assert!(read(&path, Access::Given).is_err());
         let fault = write(&dir.path().join("missing/key"), b"").unwrap_err();
         assert!(fault.problem.starts_with("cannot be written"), "{fault}");
+    }
+
+    #[test]
+    fn keys_are_for_their_owner_or_for_the_group_of_another_owner() {
+        for (mode, ours, private) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o640, true, false),
+            (0o610, true, false),
+            (0o604, true, false),
+            (0o640, false, true),
+            (0o440, false, true),
+            (0o660, false, false),
+            (0o650, false, false),
+            (0o644, false, false),
+            (0o641, false, false),
+        ] {
+            assert_eq!(rights_are_private(0o100_000 | mode, ours), private, "{mode:o} {ours}");
+        }
+    }
+
+    #[test]
+    fn a_private_key_is_one_wherever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.pem");
+        let open = |content: &str| {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        };
+        for public in
+            ["-----BEGIN CERTIFICATE-----\nMA==\n", "-----BEGIN PUBLIC KEY-----\n", "token,user,uid\n", ""]
+        {
+            open(public);
+            assert!(read(&path, Access::Given).is_ok(), "{public}");
+        }
+        for kind in ["", "RSA ", "EC ", "ENCRYPTED "] {
+            open(&format!("-----BEGIN CERTIFICATE-----\nMA==\n-----BEGIN {kind}PRIVATE KEY-----\nsecret\n"));
+            let fault = read(&path, Access::Given).unwrap_err().to_string();
+            assert!(
+                fault.contains("file.pem") && fault.contains("0644") && fault.contains("chmod 600"),
+                "{fault}"
+            );
+            assert!(!fault.contains("secret"), "{fault}");
+            assert_eq!(require_private(&path).unwrap_err().to_string(), fault);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(read(&path, Access::Given).is_ok() && require_private(&path).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_secret_in_a_pod_may_have_the_mode_that_the_kubelet_gives_it() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let version = dir.path().join("..2026_01_02_03_04_05.678");
+        fs::create_dir(&version).unwrap();
+        let key = version.join("tls.key");
+        fs::write(&key, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        symlink("..2026_01_02_03_04_05.678", dir.path().join("..data")).unwrap();
+        symlink("..data/tls.key", dir.path().join("tls.key")).unwrap();
+        assert!(read(&dir.path().join("tls.key"), Access::Given).is_ok());
+        // A link alone does not make it private, nor does the file that it leads to.
+        symlink(&key, dir.path().join("other.key")).unwrap();
+        assert!(read(&dir.path().join("other.key"), Access::Given).is_err());
+        assert!(read(&key, Access::Given).is_err());
     }
 }

@@ -3,11 +3,12 @@
 use crate::args::{EtcdArgs, HubArgs};
 use crate::control_plane::{self, ControlPlane};
 use crate::net;
+use crate::open_files;
 use crate::settings::{AuditLog, CertificateFiles, EtcdServers, Role, Settings, Storage};
 use crate::signals::stop_on_signal;
 use fleetpass_api::clock;
-use fleetpass_apiserver::RequestLimits;
 use fleetpass_apiserver::audit::Rotation;
+use fleetpass_apiserver::{ConnectionLimits, RequestLimits};
 use std::time::Duration;
 
 /// Runs the hub until a signal.
@@ -19,7 +20,8 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     // The port before anything else: that it is taken is the most frequent mistake, and is told at once.
     let listener = net::bind(args.bind_address, args.secure_port, "--secure-port").await?;
-    let settings = settings(args);
+    let connections = connection_limits(&args, open_files::raise())?;
+    let settings = settings(args, connections);
     let kubeconfig = settings.kubeconfig.clone();
     let starting = ControlPlane::start(settings, listener, clock::system());
     // Interrupted while it starts, it ends as a crash would end it: the store is made for that, and files are there whole
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     result
 }
 
-fn settings(args: HubArgs) -> Settings {
+fn settings(args: HubArgs, connections: ConnectionLimits) -> Settings {
     let limits = request_limits(&args);
     Settings {
         name: "hub".into(),
@@ -73,6 +75,7 @@ fn settings(args: HubArgs) -> Settings {
             AuditLog::File(path, rotation)
         }),
         limits,
+        connections,
     }
 }
 
@@ -84,6 +87,35 @@ fn request_limits(args: &HubArgs) -> RequestLimits {
         timeout: args.request_timeout,
         min_watch: Duration::from_secs(args.min_request_timeout.into()),
     }
+}
+
+/// The limits of connections. They follow from the limit of open files where no flag says otherwise.
+///
+/// # Errors
+///
+/// The flag asks for more connections than files can be opened.
+fn connection_limits(args: &HubArgs, files: usize) -> anyhow::Result<ConnectionLimits> {
+    let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let most = open_files::for_connections(files);
+    let all = match number(args.max_connections) {
+        0 => most.min(ConnectionLimits::default().all),
+        all => all,
+    };
+    anyhow::ensure!(
+        all <= most,
+        "--max-connections {all}: the process may open {files} files, which is enough for {most} connections; raise the \
+         limit (ulimit -Hn, LimitNOFILE=) or choose fewer"
+    );
+    let or = |given: u32, default: usize| if given == 0 { default } else { number(given) };
+    let default = ConnectionLimits::of(all);
+    Ok(ConnectionLimits {
+        all,
+        per_address: or(args.max_connections_per_address, default.per_address),
+        unauthenticated: or(args.max_unauthenticated_connections, default.unauthenticated),
+        handshakes: number(args.max_tls_handshakes),
+        request_bytes: number(args.max_buffered_requests_mb).saturating_mul(1 << 20),
+        answer_bytes: number(args.max_unread_answers_mb).saturating_mul(1 << 20),
+    })
 }
 
 impl From<EtcdArgs> for EtcdServers {

@@ -48,6 +48,7 @@ mod logging;
 mod manager;
 mod migrate;
 mod net;
+mod open_files;
 mod operator_files;
 mod pki;
 mod proof;

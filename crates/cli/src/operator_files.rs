@@ -26,7 +26,8 @@ pub(crate) struct OperatorFiles {
 impl OperatorFiles {
     pub(crate) fn read(settings: &Settings, clock: &SharedClock) -> anyhow::Result<Self> {
         // The flag in front of every error: the operator knows what he gave, not what we call it.
-        let read = |flag: &'static str, path: &PathBuf| files::read_required(path, Access::Any).context(flag);
+        let read =
+            |flag: &'static str, path: &PathBuf| files::read_required(path, Access::Given).context(flag);
         let users = match &settings.token_auth_file {
             Some(path) => read_users(path).context("--token-auth-file")?,
             None => TokenFile::default(),
@@ -53,15 +54,15 @@ impl OperatorFiles {
 }
 
 fn read_users(path: &Path) -> Result<TokenFile, Fault> {
-    let content = files::read_required(path, Access::Any)?;
+    let content = files::read_required(path, Access::Given)?;
     let text = std::str::from_utf8(&content).map_err(|_| Fault::new(path, "is not UTF-8 text", ""))?;
     TokenFile::parse(text).map_err(|error| Fault::new(path, format!("is refused: {error}"), ""))
 }
 
 impl CertificateFiles {
     pub(crate) fn read(&self) -> Result<Identity, Fault> {
-        let chain = files::read_required(&self.chain, Access::Any)?;
-        let key = files::read_required(&self.key, Access::Any)?;
+        let chain = files::read_required(&self.chain, Access::Given)?;
+        let key = files::read_required(&self.key, Access::Given)?;
         Identity::from_pem(&chain, &key).map_err(|error| {
             let file = if error == IdentityError::Key { &self.key } else { &self.chain };
             let problem = match error {
@@ -76,7 +77,7 @@ impl CertificateFiles {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let pem = files::read_required(path, Access::Any)?;
+    let pem = files::read_required(path, Access::Given)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     certificates
         .ok()

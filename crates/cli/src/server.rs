@@ -6,7 +6,7 @@ use fleetpass_api::clock::SharedClock;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
-use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
+use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
 use fleetpass_auth::authn::ServiceAccounts;
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
@@ -45,6 +45,8 @@ pub(crate) struct RequestOptions {
     pub(crate) audit: Option<Log>,
     /// How much it does at once, and for how long.
     pub(crate) limits: RequestLimits,
+    /// How many connections it has at once.
+    pub(crate) connections: ConnectionLimits,
 }
 
 /// What the controllers are for, and what they work with.
@@ -100,6 +102,7 @@ impl Server {
             crds,
             audit: requests.audit,
             limits: requests.limits,
+            connections: requests.connections,
         };
         ApiServer::start(options, stop).await.map(Self).context("the API server cannot start")
     }
@@ -113,6 +116,24 @@ impl Server {
             ..UserInfo::default()
         };
         kube::Client::new(self.0.client_service(user), "default")
+    }
+
+    /// Lets the server be ready only when ClusterRoles that are made of others have their rules: a user of `view`, `edit` or
+    /// `admin` would be refused by a new one. Whichever replica's controllers do it.
+    pub(crate) fn ready_when_roles_are_aggregated(&self, stop: CancellationToken) {
+        const NAME: &str = "aggregated-roles";
+        let (server, client) = (self.0.clone(), self.client());
+        server.await_for_ready(NAME);
+        tokio::spawn(async move {
+            // Looked at, not watched: it is a moment after the start.
+            while !matches!(fleetpass_controllers::roles_are_aggregated(&client).await, Ok(true)) {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            server.has_come(NAME);
+        });
     }
 
     /// Serves the listener until the server is stopped.

@@ -1,8 +1,8 @@
 //! What a control plane is made of: what `hub` and `up` make of their arguments, and what starts from it.
 
 use fleetpass_api::features::FeatureGates;
-use fleetpass_apiserver::RequestLimits;
 use fleetpass_apiserver::audit::Rotation;
+use fleetpass_apiserver::{ConnectionLimits, RequestLimits};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) audit_log: Option<AuditLog>,
     /// How much it does at once, and for how long.
     pub(crate) limits: RequestLimits,
+    /// How many connections it has at once.
+    pub(crate) connections: ConnectionLimits,
 }
 
 /// Where the audit log goes.

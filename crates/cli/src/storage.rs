@@ -120,13 +120,13 @@ impl EtcdServers {
         let identity = match &self.client_files {
             Some((certificate, key)) => {
                 let certificate =
-                    files::read_required(certificate, Access::Any).context("--etcd-certfile")?;
-                let key = files::read_required(key, Access::Any).context("--etcd-keyfile")?;
+                    files::read_required(certificate, Access::Given).context("--etcd-certfile")?;
+                let key = files::read_required(key, Access::Given).context("--etcd-keyfile")?;
                 Some((certificate.to_vec(), key))
             }
             None => None,
         };
-        let ca = self.ca_file.as_ref().map(|path| files::read_required(path, Access::Any));
+        let ca = self.ca_file.as_ref().map(|path| files::read_required(path, Access::Given));
         let ca = ca.transpose().context("--etcd-cafile")?;
         Ok(EtcdOptions {
             servers: self.servers.clone(),

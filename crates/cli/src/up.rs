@@ -8,6 +8,7 @@ use crate::control_plane::{self, ControlPlane};
 use crate::keep::{Renewal, keep_fresh};
 use crate::kubeconfig::KubeconfigFile;
 use crate::net;
+use crate::open_files;
 use crate::pki::ClientSubject;
 use crate::proof::{Proof, Target, prove};
 use crate::settings::{Role, Settings, Storage};
@@ -17,7 +18,7 @@ use fleetpass_agent::{Options, spoke_manifests};
 use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::{ManagedServiceAccount, names};
-use fleetpass_apiserver::RequestLimits;
+use fleetpass_apiserver::{ConnectionLimits, RequestLimits};
 use fleetpass_hub::join;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -119,10 +120,13 @@ async fn start_control_planes(
     console: &Console,
     control_planes: &mut Vec<ControlPlane>,
 ) -> anyhow::Result<()> {
+    // All of them share the files of this process, and the agents' ends of the connections need some, too.
+    let share = open_files::for_connections(open_files::raise()) / (2 * listeners.len().max(1));
+    let connections = ConnectionLimits::of(share.min(ConnectionLimits::default().all));
     let mut rest: Vec<_> = listeners
         .into_iter()
         .enumerate()
-        .map(|(index, listener)| (settings(directory, index), listener))
+        .map(|(index, listener)| (settings(directory, index, connections), listener))
         .collect();
     // The lock on the hub's store is the lock on the whole directory: nothing else is touched without it.
     let clusters = rest.split_off(1);
@@ -157,7 +161,7 @@ async fn start_control_planes(
 }
 
 /// The hub has index 0, the clusters count from 1.
-fn settings(directory: &Path, index: usize) -> Settings {
+fn settings(directory: &Path, index: usize, connections: ConnectionLimits) -> Settings {
     let (name, role) = match index {
         0 => ("hub".to_owned(), Role::Hub(FeatureGates { ephemeral_identity: true })),
         index => (format!("cluster{index}"), Role::Cluster),
@@ -179,6 +183,7 @@ fn settings(directory: &Path, index: usize) -> Settings {
         encrypt_secrets: true,
         audit_log: None,
         limits: RequestLimits::default(),
+        connections,
     }
 }
 
@@ -387,7 +392,8 @@ mod tests {
     #[test]
     fn every_plane_has_its_own_directory_and_kubeconfig() {
         let directory = Path::new("d");
-        let (hub, second) = (settings(directory, 0), settings(directory, 2));
+        let limits = ConnectionLimits::default();
+        let (hub, second) = (settings(directory, 0, limits), settings(directory, 2, limits));
         assert!(matches!(hub.role, Role::Hub(_)) && second.role == Role::Cluster);
         assert_eq!(hub.kubeconfig, Path::new("d/hub.kubeconfig"));
         assert_eq!((second.name.as_str(), second.directory.as_path()), ("cluster2", Path::new("d/cluster2")));

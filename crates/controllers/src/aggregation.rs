@@ -92,17 +92,36 @@ fn gather(role: &ClusterRole, roles: &[ClusterRole]) -> Option<Vec<PolicyRule>> 
     Some(gathered)
 }
 
-async fn reconcile(client: &Client) -> Result<Next, Error> {
+/// All ClusterRoles by name, so that the order of rules does not depend on that of the list.
+async fn list(client: &Client) -> Result<Vec<ClusterRole>, Error> {
     let mut roles = Api::<ClusterRole>::all(client.clone()).list(&ListParams::default()).await?.items;
-    // By name, so that the order of the rules does not depend on that of the list.
     roles.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    Ok(roles)
+}
+
+/// The aggregated roles whose rules are not what they should be, each with those that it should have.
+fn outdated(roles: &[ClusterRole]) -> impl Iterator<Item = (&ClusterRole, Vec<PolicyRule>)> {
+    roles
+        .iter()
+        .filter_map(|role| Some((role, gather(role, roles)?)))
+        .filter(|(role, gathered)| *gathered != rules(role))
+}
+
+/// Whether every aggregated ClusterRole has the rules of the roles that it selects: until then `view`, `edit` and `admin` of a
+/// new server allow nothing. Lists all ClusterRoles.
+///
+/// # Errors
+/// They cannot be listed.
+pub async fn roles_are_aggregated(client: &Client) -> Result<bool, Error> {
+    Ok(outdated(&list(client).await?).next().is_none())
+}
+
+async fn reconcile(client: &Client) -> Result<Next, Error> {
+    let roles = list(client).await?;
     let mut failed = None;
-    for role in &roles {
+    for (role, gathered) in outdated(&roles) {
         // Compared before it is written: its own write comes back as a change, and would go round for ever.
-        if let Some(gathered) = gather(role, &roles)
-            && gathered != rules(role)
-            && let Err(error) = apply(client, role, gathered).await
-        {
+        if let Err(error) = apply(client, role, gathered).await {
             // The others do not wait for this one.
             failed = Some(error);
         }
@@ -193,6 +212,7 @@ mod tests {
                 Answer::ok(request.body)
             }
         });
+        assert!(!roles_are_aggregated(&client).await.unwrap());
         reconcile(&client).await.unwrap();
         let writes = writes.lock().unwrap();
         assert_eq!(writes.len(), 1);

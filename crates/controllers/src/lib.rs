@@ -120,6 +120,7 @@ mod quotas;
 mod sweep;
 mod token_secrets;
 
+pub use aggregation::roles_are_aggregated;
 pub use certificates::authority::{AuthorityError, CertificateAuthority};
 pub use error::Error;
 pub use leader::Identity;

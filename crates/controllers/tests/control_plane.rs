@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_apiserver::{ApiServer, Options as ServerOptions, RequestLimits};
+use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options as ServerOptions, RequestLimits};
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::Options;
 use fleetpass_store::MemoryStore;
@@ -55,6 +55,7 @@ impl ControlPlane {
             crds: Vec::new(),
             audit: None,
             limits: RequestLimits::default(),
+            connections: ConnectionLimits::default(),
         };
         let server = ApiServer::start(server, stop.clone()).await?;
         let user = UserInfo {

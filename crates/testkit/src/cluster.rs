@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use fleetpass_api::clock::{self, SharedClock};
 use fleetpass_apimachinery::user::{SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::tls::{ServingCertificate, server_config};
-use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
+use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
@@ -118,6 +118,7 @@ impl Cluster {
             crds: vec![serde_json::from_str(fleetpass_api::account::CRD_JSON).context("our own CRD")?],
             audit: None,
             limits: RequestLimits::default(),
+            connections: ConnectionLimits::default(),
         };
         tune(&mut options);
         let server = ApiServer::start(options, stop.clone()).await?;

@@ -35,6 +35,18 @@ pub(super) struct Document {
     pub(super) compressed: Bytes,
     /// The number of bytes before compression.
     length: usize,
+    /// The document as it is, for as long as an answer with it is under way: however many clients do not read theirs, there is
+    /// one. Locked while it is unpacked, so that it is done once.
+    plain: Mutex<Weak<Vec<u8>>>,
+}
+
+/// A handle to the plain document that answers share.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Cache {
@@ -82,7 +94,7 @@ impl Document {
         let mut compressed = sink.gzip.finish()?;
         // It is kept for long; growing by doubling may have left almost half of it unused.
         compressed.shrink_to_fit();
-        Ok(Self { rows, hash, compressed: compressed.into(), length: sink.length })
+        Ok(Self { rows, hash, compressed: compressed.into(), length: sink.length, plain: Mutex::default() })
     }
 
     fn is_of(&self, rows: &[Arc<Row>]) -> bool {
@@ -97,9 +109,15 @@ impl Document {
     /// # Errors
     /// None in practice: what is decompressed was compressed here.
     pub(super) fn plain(&self) -> io::Result<Bytes> {
+        let mut plain = self.plain.lock();
+        if let Some(shared) = plain.upgrade() {
+            return Ok(Bytes::from_owner(Shared(shared)));
+        }
         let mut out = Vec::with_capacity(self.length);
         GzDecoder::new(self.compressed.as_ref()).read_to_end(&mut out)?;
-        Ok(out.into())
+        let shared = Arc::new(out);
+        *plain = Arc::downgrade(&shared);
+        Ok(Bytes::from_owner(Shared(shared)))
     }
 }
 

@@ -363,6 +363,9 @@ fn authenticate(
     };
     let (user, warnings) = match state.authenticator.authenticate(&request) {
         Ok(found) => {
+            if let Some(peer) = parts.extensions.get::<Peer>() {
+                peer.authenticated();
+            }
             let notes = trail.notes();
             found.annotations.into_iter().for_each(|(key, value)| notes.annotate(key, value));
             (found.user, found.warnings)

@@ -2,6 +2,7 @@
 //! (`k8s.io/apiserver/pkg/server/healthz`).
 
 use fleetpass_apimachinery::Query;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// One check: its name, and what is wrong, if anything. Reasons go to the log and not to the client, who may be anonymous.
@@ -18,6 +19,8 @@ pub(super) struct Check {
 pub(super) struct Health {
     live: Vec<Check>,
     ready: Vec<Check>,
+    /// What is also waited for, by name. Locked for a look or for a change, both of a moment.
+    awaited: Mutex<Vec<(&'static str, bool)>>,
 }
 
 /// Whether a path is answered by [`Health::answer`].
@@ -38,7 +41,17 @@ pub(super) struct HealthAnswer {
 impl Health {
     /// `ping` alone is always there; `live` checks decide over a restart, `ready` ones over traffic as well.
     pub(super) fn new(live: Vec<Check>, ready: Vec<Check>) -> Self {
-        Self { live, ready }
+        Self { live, ready, awaited: Mutex::default() }
+    }
+
+    /// The server is not ready before [`Health::has_come`] is called with this name.
+    pub(super) fn await_for_ready(&self, name: &'static str) {
+        self.awaited.lock().push((name, false));
+    }
+
+    /// What was waited for has come, once and for all.
+    pub(super) fn has_come(&self, name: &'static str) {
+        self.awaited.lock().iter_mut().filter(|(known, _)| *known == name).for_each(|(_, come)| *come = true);
     }
 
     /// The answer to a path (`/readyz`, `/livez/ping`); `None` if it is no health path.
@@ -54,7 +67,16 @@ impl Health {
         };
         let ping = Check { name: "ping", check: Arc::new(|| Ok(())) };
         let more = if ready { self.ready.as_slice() } else { &[] };
-        let checks: Vec<&Check> = std::iter::once(&ping).chain(&self.live).chain(more).collect();
+        let awaited = if ready { self.awaited.lock().clone() } else { Vec::new() };
+        let awaited: Vec<Check> = awaited
+            .into_iter()
+            .map(|(name, come)| {
+                let check = move || if come { Ok(()) } else { Err("not yet".to_string()) };
+                Check { name, check: Arc::new(check) }
+            })
+            .collect();
+        let checks: Vec<&Check> =
+            std::iter::once(&ping).chain(&self.live).chain(more).chain(&awaited).collect();
         Some(match rest {
             None => all(endpoint, &checks, query),
             Some(name) => match checks.iter().find(|check| check.name == name) {
@@ -134,5 +156,20 @@ mod tests {
             assert_eq!(health(ready).answer(path, &Query::parse(query)), Some(want), "{path}?{query}");
         }
         assert_eq!(health(true).answer("/version", &Query::default()), None);
+    }
+
+    #[test]
+    fn a_server_is_ready_when_what_it_waits_for_has_come() {
+        let health = health(true);
+        let code = |path| health.answer(path, &Query::default()).map(|answer| answer.code);
+        health.await_for_ready("roles");
+        assert_eq!(
+            (code("/readyz"), code("/readyz/roles"), code("/livez")),
+            (Some(500), Some(500), Some(200))
+        );
+        health.has_come("other");
+        assert_eq!(code("/readyz"), Some(500));
+        health.has_come("roles");
+        assert_eq!((code("/readyz"), code("/readyz/roles")), (Some(200), Some(200)));
     }
 }

@@ -1,5 +1,6 @@
 //! Prometheus metrics of the server, under the names that kube-apiserver gives them.
 
+use super::connections::Connections;
 use crate::work::{Flow, FlowId, FlowLoad};
 use fleetpass_apimachinery::RequestInfo;
 use parking_lot::Mutex;
@@ -87,6 +88,12 @@ impl Metrics {
             log.register(&mut registry);
         }
         Self { registry, requests, durations, under_way, watches, refused, refused_flows: Mutex::default() }
+    }
+
+    /// The same, with those of the server's connections.
+    pub(super) fn with(mut self, connections: &Connections) -> Self {
+        connections.register(&mut self.registry);
+        self
     }
 
     /// A request of a flow was answered 429.

@@ -5,6 +5,7 @@ pub mod body;
 mod coalesce;
 mod compression;
 mod connection;
+mod connections;
 mod context;
 mod documents;
 mod handler;
@@ -27,6 +28,7 @@ mod streaming;
 pub mod tls;
 mod warning;
 
+pub use connections::ConnectionLimits;
 pub(crate) use handler::InProcess;
 pub use limits::RequestLimits;
 pub use start::{Options, StartError};
@@ -71,15 +73,27 @@ impl ApiServer {
         Ok(Self { state: Arc::new(start::start(options, stop).await?) })
     }
 
-    /// Serves TLS connections until the server is stopped; then lets requests under way end.
+    /// Serves TLS connections until the server is stopped; then lets requests under way end. The limits of connections are for
+    /// all listeners of the server together.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) {
         let state = self.state.clone();
         let stop = state.stop.clone();
-        let answer = move |request: Request<hyper::body::Incoming>| {
+        let answer = move |request: Request<body::RequestBody>| {
             let state = state.clone();
             async move { handler::handle(&state, request).await }
         };
-        listener::serve(listener, tls, answer, stop).await;
+        listener::serve(listener, tls, answer, self.state.connections.clone(), stop).await;
+    }
+
+    /// `/readyz` fails, with this name, until [`ApiServer::has_come`] is called with it: for what has to happen once before
+    /// clients should come.
+    pub fn await_for_ready(&self, name: &'static str) {
+        self.state.health.await_for_ready(name);
+    }
+
+    /// What `/readyz` waited for has come.
+    pub fn has_come(&self, name: &'static str) {
+        self.state.health.has_come(name);
     }
 
     /// A service that answers requests of `user` in process, without a socket: what a `kube::Client` runs over.

@@ -3,6 +3,7 @@
 //! The order follows from what depends on what: the catalog of built-in kinds, then the cache, whose subscribers (RBAC, CRDs)
 //! see every object while it is being loaded, then the registry over both, and with it the objects that must exist.
 
+use super::connections::{ConnectionLimits, Connections};
 use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
@@ -60,6 +61,8 @@ pub struct Options {
     pub audit: Option<crate::audit::Log>,
     /// How much at once, and for how long.
     pub limits: RequestLimits,
+    /// How many connections at once.
+    pub connections: ConnectionLimits,
 }
 
 /// Why a server cannot start.
@@ -124,6 +127,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         what: "the kinds that the server brings along".into(),
         status,
     })?;
+    let connections = Arc::new(Connections::new(options.connections));
     Ok(ServerState {
         health: health(&registry, probe_store(options.store, stop.clone())),
         registry,
@@ -136,7 +140,8 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         limits: Limits::new(options.limits),
         heavy: Pool::new("heavy-work", offload::LIMITS),
         outliving: Outliving::default(),
-        metrics: Arc::new(Metrics::new(options.audit.as_ref())),
+        metrics: Arc::new(Metrics::new(options.audit.as_ref()).with(&connections)),
+        connections,
         audit: options.audit,
         external_address: options.external_address,
         stop,

@@ -1,5 +1,6 @@
 //! What all requests to one server share.
 
+use super::connections::Connections;
 use super::health::Health;
 use super::limits::Limits;
 use super::metrics::Metrics;
@@ -25,6 +26,7 @@ pub(super) struct ServerState {
     pub(super) openapi: openapi::Cache,
     pub(super) health: Health,
     pub(super) limits: Limits,
+    pub(super) connections: Arc<Connections>,
     /// Where requests that may keep a core busy are worked on.
     pub(super) heavy: Pool,
     /// What goes on there although nobody waits for it.

@@ -1,6 +1,6 @@
 //! A server in memory, for tests that ask it in process.
 
-use fleetpass_apiserver::{ApiServer, Options, RequestLimits};
+use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_store::{MemoryStore, Store};
 use fleetpass_token::claims::Lifetimes;
@@ -32,6 +32,7 @@ pub(crate) async fn server_on(store: Arc<dyn Store>, stop: &CancellationToken) -
         crds: Vec::new(),
         audit: None,
         limits: RequestLimits::default(),
+        connections: ConnectionLimits::default(),
     };
     ApiServer::start(options, stop.clone()).await.expect("a server")
 }

@@ -71,7 +71,7 @@ impl Authority {
     pub(crate) fn open(directory: &Path, name: &str, now: Timestamp) -> Result<Self, Fault> {
         let (key_path, path) = (directory.join("ca.key"), directory.join("ca.crt"));
         let key = files::read(&key_path, Access::OwnerOnly)?;
-        let certificate = files::read(&path, Access::Any)?;
+        let certificate = files::read(&path, Access::Given)?;
         let pair = match (&key, &certificate) {
             (Some(key), _) => read_key(key).map_err(|error| {
                 Fault::new(&key_path, error.to_string(), "restore it from a backup: it cannot be made again")

@@ -2,9 +2,17 @@
 //! (`ParseCSR` in `pkg/apis/certificates/helpers.go`, Go's `crypto/x509`).
 
 use super::super::pem;
+use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519};
+use x509_parser::oid_registry::{
+    OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519, OID_X509_COMMON_NAME,
+    OID_X509_ORGANIZATION_NAME,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
+
+/// The attribute that becomes a user's UID (`userUID` in `k8s.io/apiserver/pkg/authentication/request/x509/x509.go`).
+const OID_USERID: Oid<'_> = oid!(1.3.6.1.4.1.57683.2);
 
 /// What the server looks at in a certificate request.
 #[derive(Debug)]
@@ -30,8 +38,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Request, String> {
         return Err("asn1: syntax error: trailing data".into());
     }
     let info = &request.certification_request_info;
-    let organizations =
-        info.subject.iter_organization().filter_map(|name| name.as_str().ok().map(str::to_string)).collect();
+    let organizations = organizations(&info.subject)?;
     // In Go each kind of key fails with words of its own.
     let key = &info.subject_pki.algorithm.algorithm;
     let bad_signature = request.verify_signature().err().map(|_| match key {
@@ -41,6 +48,76 @@ pub(super) fn parse(text: &[u8]) -> Result<Request, String> {
         _ => "x509: cannot verify signature: algorithm unimplemented",
     });
     Ok(Request { organizations, bad_signature })
+}
+
+/// The organizations of a subject. All of its attributes have to be readable, as in Go, where the subject is read before anything
+/// is asked of it: an organization that was passed over here would still be in the certificate, byte for byte.
+fn organizations(subject: &X509Name<'_>) -> Result<Vec<String>, String> {
+    let mut organizations = Vec::new();
+    for attribute in subject.iter_attributes() {
+        let kind = attribute.attr_type();
+        let names = [&OID_X509_ORGANIZATION_NAME, &OID_X509_COMMON_NAME, &OID_USERID];
+        match text(attribute.attr_value())? {
+            Some(value) if *kind == OID_X509_ORGANIZATION_NAME => organizations.push(value),
+            Some(_) => {}
+            // Go passes over attributes that are no strings (a bit string can be a unique identifier). What names the user and
+            // the groups is never passed over here.
+            None if names.contains(&kind) => {
+                return Err(format!("x509: attribute {kind} of the subject is not a string"));
+            }
+            None => {}
+        }
+    }
+    Ok(organizations)
+}
+
+/// A value as text, with the errors of Go's `encoding/asn1` (`parseField` and what it calls for an `interface{}`); `None` if it
+/// is of a type that Go does not make a string of.
+fn text(value: &Any<'_>) -> Result<Option<String>, String> {
+    if value.class() != Class::Universal || value.header.is_constructed() {
+        return Ok(None);
+    }
+    let bytes = value.data;
+    // All of these are subsets of ASCII.
+    let subset = |kind: &str, contains: fn(u8) -> bool| {
+        if bytes.iter().all(|byte| contains(*byte)) {
+            Ok(bytes.iter().map(|byte| char::from(*byte)).collect())
+        } else {
+            Err(format!("asn1: syntax error: {kind} contains invalid character"))
+        }
+    };
+    let text = match value.tag() {
+        // With `*` and `&`, which Go allows because certificates have them.
+        Tag::PrintableString => subset("PrintableString", |byte| {
+            byte.is_ascii_alphanumeric() || b"'()+,-./ :=?*&".contains(&byte)
+        })?,
+        Tag::NumericString => subset("NumericString", |byte| byte.is_ascii_digit() || byte == b' ')?,
+        Tag::Ia5String => subset("IA5String", |byte| byte.is_ascii())?,
+        // Taken for Latin-1, as everybody does.
+        Tag::T61String => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        Tag::Utf8String => {
+            String::from_utf8(bytes.to_vec()).map_err(|_| "asn1: invalid UTF-8 string".to_string())?
+        }
+        Tag::BmpString => bmp(bytes).ok_or("invalid BMPString")?,
+        _ => return Ok(None),
+    };
+    Ok(Some(text))
+}
+
+/// Text of 16 bits for each character (`parseBMPString`): without surrogates and the code points that are never characters.
+fn bmp(bytes: &[u8]) -> Option<String> {
+    if !bytes.len().is_multiple_of(2) {
+        return None;
+    }
+    let bytes = bytes.strip_suffix(&[0, 0]).unwrap_or(bytes);
+    let points = bytes.chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    points
+        .map(|point| match point {
+            0xfffe | 0xffff | 0xfdd0..=0xfdef => None,
+            // Refuses surrogates.
+            point => char::from_u32(point),
+        })
+        .collect()
 }
 
 /// What is wrong with a chain of certificates in PEM; nothing is wrong with an empty one.
@@ -145,6 +222,59 @@ mod tests {
             assert_eq!(parse(text.as_bytes()).unwrap_err(), wanted);
         }
         assert_eq!(parse(pem_of("CERTIFICATE REQUEST", &good).as_bytes()).unwrap().bad_signature, None);
+    }
+
+    /// A request whose subject has one attribute, of this type, with this tag and value.
+    fn with_attribute(oid: &[u64], tag: u8, value: &[u8]) -> Vec<u8> {
+        use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        // As long as the value that takes its place, so that the lengths around it stay right.
+        let placeholder = "x".repeat(value.len());
+        params.distinguished_name.push(DnType::CustomDnType(oid.to_vec()), placeholder.clone());
+        let mut der = params.serialize_request(&key).unwrap().der().to_vec();
+        let at = der.windows(placeholder.len()).position(|window| window == placeholder.as_bytes()).unwrap();
+        der[at - 2] = tag;
+        der[at..at + value.len()].copy_from_slice(value);
+        der
+    }
+
+    #[test]
+    fn an_attribute_that_cannot_be_read_is_a_refusal() {
+        const O: &[u64] = &[2, 5, 4, 10];
+        const UNIQUE_ID: &[u64] = &[2, 5, 4, 45];
+        let invalid = |kind| Err(format!("asn1: syntax error: {kind} contains invalid character"));
+        let text = |text: &str| Ok(vec![text.to_string()]);
+        let no_string = |oid| Err(format!("x509: attribute {oid} of the subject is not a string"));
+        for (oid, tag, value, wanted) in [
+            (O, 12, &b"system:masters"[..], text("system:masters")),
+            (O, 12, b"system\xff", Err("asn1: invalid UTF-8 string".into())),
+            (O, 19, b"a & b, *", text("a & b, *")),
+            (O, 19, b"a@b.example", invalid("PrintableString")),
+            (O, 18, b"0 1 2 3", text("0 1 2 3")),
+            (O, 18, b"0 1 2 x", invalid("NumericString")),
+            (O, 22, b"a@b.example", text("a@b.example")),
+            (O, 22, b"a\x80bcdefg", invalid("IA5String")),
+            (O, 20, b"M\xfcnchen..", text("M\u{fc}nchen..")),
+            (O, 30, b"\0s\0y\0s\0\0", text("sys")),
+            (O, 30, b"\0s\0y\xd8\0\0t", Err("invalid BMPString".into())),
+            (O, 30, b"\0s\0y\xff\xfe\0t", Err("invalid BMPString".into())),
+            (O, 30, b"\0s\0y\0s\0t\0", Err("invalid BMPString".into())),
+            // UniversalString, an integer, a value of another class, one that is made of others.
+            (O, 28, b"\0\0\0s\0\0\0y", no_string("2.5.4.10")),
+            (O, 2, b"1234567", no_string("2.5.4.10")),
+            (O, 0x8c, b"1234567", no_string("2.5.4.10")),
+            (O, 0x2c, b"1234567", no_string("2.5.4.10")),
+            (&[2, 5, 4, 3], 28, b"\0\0\0s\0\0\0y", no_string("2.5.4.3")),
+            (UNIQUE_ID, 3, b"\x001234567", Ok(vec![])),
+            (UNIQUE_ID, 12, b"123456\xff", Err("asn1: invalid UTF-8 string".into())),
+        ] {
+            // The signature does not fit any longer, which is said later and of no interest here.
+            let request = pem_of("CERTIFICATE REQUEST", &with_attribute(oid, tag, value));
+            let got = parse(request.as_bytes()).map(|request| request.organizations);
+            assert_eq!(got, wanted, "{oid:?} {tag} {value:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!   on the disk after all? ── yes ──▶ publish, answer       recover: open, find room, touch
 //!                        │ no
 //!                        ▼
-//!   one by one, the smallest first; the first that fails is the limit (`trouble`)
+//!   one by one, the smallest first, up to the first that fails; then only what is much smaller (`trouble`)
 //! ```
 //!
 //! After an I/O error redb takes nothing more, and what the file then holds is certain only after it was opened again. So
@@ -30,6 +30,7 @@ use crate::error::{Cause, Error, OpenError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The writing side of a store.
@@ -44,6 +45,8 @@ pub(super) struct Engine {
     /// A group of unknown outcome: if the database has its revision when it is open again, it happened. No other group is
     /// begun before that is known.
     unknown: Option<Group>,
+    /// How long it took to open the database last.
+    took: Duration,
 }
 
 /// What became of a group that was tried.
@@ -64,7 +67,7 @@ impl Engine {
         revision: Revision,
         pauses: Pauses,
     ) -> Self {
-        Engine { shared, source, pauses, revision, trouble: None, unknown: None }
+        Engine { shared, source, pauses, revision, trouble: None, unknown: None, took: Duration::ZERO }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -84,11 +87,15 @@ impl Engine {
     /// Carries out a group and answers all of it.
     pub(super) fn commit(&mut self, group: Vec<Request>) {
         let group = self.admitted(group);
-        let Some(largest) = group.iter().map(Request::size).max() else { return };
+        if group.is_empty() {
+            return;
+        }
+        let shows_end = self.trouble.as_ref().is_some_and(|trouble| {
+            let largest = group.iter().map(Request::size).max();
+            largest.is_some_and(|size| trouble.ends_with(size))
+        });
         match self.attempt(group) {
-            Attempt::Done if self.trouble.as_ref().is_some_and(|trouble| trouble.ends_with(largest)) => {
-                self.end();
-            }
+            Attempt::Done if shows_end => self.end(),
             Attempt::Done | Attempt::Answered => {}
             Attempt::NotDone(group) => self.one_by_one(group),
         }
@@ -221,10 +228,10 @@ impl Engine {
     /// Opens the database again. Gives the group of unknown outcome if it happened, for the caller to publish.
     fn reopen(&mut self) -> Result<Option<Group>, OpenError> {
         let file = self.source.file();
-        let tables = match catch_unwind(AssertUnwindSafe(|| self.open())) {
-            Ok(opened) => opened?,
-            Err(_) => return Err(tables::corrupt(file, panicked().to_string())),
-        };
+        let began = Instant::now();
+        let opened = catch_unwind(AssertUnwindSafe(|| self.open()));
+        self.took = began.elapsed();
+        let tables = opened.unwrap_or_else(|_| Err(tables::corrupt(file, panicked().to_string())))?;
         let unreadable = |error: Error| tables::corrupt(file, error.to_string());
         let found = tables.revision().map_err(unreadable)?;
         let known = self.revision;
@@ -304,7 +311,7 @@ impl Engine {
     /// An attempt to recover failed.
     fn postpone(&mut self, cause: Cause, error: Option<&OpenError>) {
         let Some(trouble) = &mut self.trouble else { return };
-        let changed = trouble.postpone(cause, Instant::now());
+        let changed = trouble.postpone(cause, Instant::now(), self.took);
         self.tell(changed, error);
     }
 

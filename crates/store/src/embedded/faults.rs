@@ -16,13 +16,15 @@ use super::tables::{CommitFailed, Tables, Work};
 use super::trouble::Pauses;
 use super::writer::{Request, Shared};
 use crate::contract::{Change, Entry, Event, EventStream, Health, Listing, Revision, Store, Txn};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, OpenError, Result};
 use crate::events::{Events, Window};
 use crate::suite::disk::{Disk, Fault, Plan, Random};
 use futures::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A disk with an empty store.
@@ -300,7 +302,7 @@ fn plan(random: &mut Random) -> Plan {
 }
 
 /// How many random runs there are. Each takes a tenth of a second without optimisation; hundreds passed when this was written.
-const SEEDS: u64 = 16;
+const SEEDS: u64 = 12;
 
 #[test]
 fn whatever_fails_nothing_acknowledged_is_lost_and_nothing_else_appears() {
@@ -348,7 +350,7 @@ fn whatever_fails_nothing_acknowledged_is_lost_and_nothing_else_appears() {
         happened += told.unknown.iter().filter(|number| told.seen.contains_key(number)).count();
     }
     // Otherwise this showed nothing.
-    assert!(failures > 80 && refused > 80 && unknown > 5, "{failures} {refused} {unknown}");
+    assert!(failures > 50 && refused > 100 && unknown > 5, "{failures} {refused} {unknown}");
     assert!(happened > 0 && happened < unknown, "{happened} of {unknown} happened");
 }
 
@@ -502,6 +504,46 @@ fn each_change_is_logged_once() {
     assert_eq!(lines(), [4, 2]);
 }
 
+/// A disk on which the engine meets a mistake of its own.
+struct Panicking(Simulated);
+
+impl Source for Panicking {
+    fn open(&self) -> std::result::Result<Tables, OpenError> {
+        self.0.open()
+    }
+
+    fn find_room(&self, _: usize) -> std::result::Result<(), OpenError> {
+        panic!("a test")
+    }
+
+    fn file(&self) -> &Path {
+        self.0.file()
+    }
+}
+
+#[tokio::test]
+async fn everybody_is_told_when_the_writer_is_gone() {
+    let source = Arc::new(Panicking(Simulated::new(initialised())));
+    let disk = source.0.disk.clone();
+    let tables = source.open().map_err(|e| e.to_string()).unwrap();
+    let pauses = Pauses { first: Duration::from_millis(1), longest: Duration::from_millis(1) };
+    let store = EmbeddedStore::start(source, tables, Window::default(), pauses).unwrap();
+    store.commit(Txn::put("/k", "v")).await.unwrap();
+    let mut watch = store.watch(0).await.unwrap();
+    // Full, so that the database is opened again and room is looked for.
+    disk.leave_room(Some(0));
+    store.commit(Txn::put("/k", vec![0; 4 << 20])).await.unwrap_err();
+    assert_eq!(watch.next().await.unwrap().unwrap().revision, 1);
+    assert!(matches!(watch.next().await, Some(Err(Error::Stopped { .. }))));
+    assert!(watch.next().await.is_none());
+    assert!(matches!(store.health(), Health::Stopped { .. }));
+    assert!(matches!(store.get("/k").await, Err(Error::Stopped { .. })));
+    assert!(matches!(store.revision().await, Err(Error::Stopped { .. })));
+    let error = store.commit(Txn::put("/k", "v")).await.unwrap_err();
+    assert!(matches!(error, Error::Stopped { .. } | Error::OutcomeUnknown { .. }), "{error}");
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_store_comes_back_by_itself() {
     let disk = Disk::new();
@@ -526,7 +568,7 @@ async fn a_store_comes_back_by_itself() {
     assert!(matches!(store.get("/k").await, Err(Error::Unavailable { .. })), "it cannot be read either");
     disk.fail(None);
     while store.health() != Health::Writable {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(store.get("/k").await.unwrap().unwrap().value, "v");
     let revision = store.commit(Txn::put("/k", "again")).await.unwrap();

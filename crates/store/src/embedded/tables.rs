@@ -265,7 +265,8 @@ impl Tables {
         let mut meta = write.open_table(META)?;
         let mut rows = Rows { table: write.open_table(ENTRIES)?, codec: &self.codec };
         let stored = meta.get(REVISION_ROW)?.map(|row| row.value()).ok_or_else(no_revision)?;
-        let mut done = Group { answers: Vec::new(), events: Vec::new(), revision: stored };
+        let answers = Vec::with_capacity(group.size_hint().0);
+        let mut done = Group { answers, events: Vec::new(), revision: stored };
         for work in group {
             let answer = match work {
                 Work::Raise(to) => {

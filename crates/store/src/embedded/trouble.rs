@@ -1,9 +1,9 @@
 //! What is tried while the disk fails, and when: rules without I/O.
 //!
-//! A full disk mostly has room for a little: leases are renewed and objects deleted while a large one is refused. So the
-//! smallest write that has failed is the limit, and what is smaller is still tried. Whether there is room again is found
-//! out by the writer itself, and, where it cannot tell, by letting one write at or above the limit through after each
-//! attempt.
+//! A full disk mostly has room for a little: leases are renewed and objects deleted while a large one is refused. So what is
+//! much smaller than the smallest write that has failed is still tried. Much: each failure costs opening the database
+//! again, and by halves there are not many. Whether there is room again is found out by the writer itself, and, where it
+//! cannot tell, by letting one larger write through after each attempt.
 
 use crate::contract::Revision;
 use crate::error::Cause;
@@ -31,9 +31,9 @@ impl Default for Pauses {
 #[derive(Debug)]
 pub(super) struct Trouble {
     cause: Cause,
-    /// Writes of so many bytes and more are not tried.
-    limit: usize,
-    /// Whether one of them is tried all the same.
+    /// The size of the smallest write that has failed, in bytes; 0 if sizes do not matter.
+    failed: usize,
+    /// Whether a write is tried although it is not much smaller.
     trial: bool,
     pauses: Pauses,
     /// The pause before the attempt after the next one.
@@ -44,23 +44,25 @@ pub(super) struct Trouble {
 impl Trouble {
     /// It begins with a write of `size` bytes that failed.
     pub(super) fn new(cause: Cause, size: usize, pauses: Pauses, now: Instant) -> Self {
-        let limit = limit(&cause, size);
+        let failed = relevant(&cause, size);
         let next = now + pauses.first;
-        Trouble { cause, limit, trial: false, pauses, pause: pauses.first * 2, next }
+        Trouble { cause, failed, trial: false, pauses, pause: pauses.first * 2, next }
     }
 
     /// Another write failed. Whether it did for another reason than the last one.
     pub(super) fn again(&mut self, cause: Cause, size: usize) -> bool {
-        self.limit = self.limit.min(limit(&cause, size));
+        self.failed = self.failed.min(relevant(&cause, size));
         self.trial = false;
         let changed = self.cause != cause;
         self.cause = cause;
         changed
     }
 
-    /// An attempt to recover failed. Whether it did for another reason than what failed last.
-    pub(super) fn postpone(&mut self, cause: Cause, now: Instant) -> bool {
-        self.next = now + self.pause.min(self.pauses.longest);
+    /// An attempt to recover failed, and opening the database took so long. Whether it failed for another reason than what
+    /// failed last.
+    pub(super) fn postpone(&mut self, cause: Cause, now: Instant, took: Duration) -> bool {
+        // A database that takes long is not opened all the time.
+        self.next = now + self.pause.min(self.pauses.longest).max(took * 4);
         self.pause = (self.pause * 2).min(self.pauses.longest);
         self.trial = true;
         let changed = self.cause != cause;
@@ -70,12 +72,12 @@ impl Trouble {
 
     /// Whether a write of `size` bytes is to be tried. Uses the trial up if it needs it.
     pub(super) fn admits(&mut self, size: usize) -> bool {
-        size < self.limit || std::mem::take(&mut self.trial)
+        size < self.failed / 2 || std::mem::take(&mut self.trial)
     }
 
     /// Whether a write of `size` bytes that succeeded shows that the trouble is over.
     pub(super) fn ends_with(&self, size: usize) -> bool {
-        size >= self.limit
+        size >= self.failed
     }
 
     /// What fails.
@@ -92,15 +94,15 @@ impl Trouble {
     pub(super) fn room(&self) -> Option<usize> {
         // Twice: a value is copied with the pages above it before the old ones are free. And some for what comes next, so
         // that the end of the trouble does not last for one write only.
-        (self.cause == Cause::NoSpace).then(|| self.limit.saturating_mul(2).saturating_add(MARGIN))
+        (self.cause == Cause::NoSpace).then(|| self.failed.saturating_mul(2).saturating_add(MARGIN))
     }
 }
 
 /// How much more room there has to be than what failed needs, in bytes.
 const MARGIN: usize = 1 << 20;
 
-/// From which size on nothing is tried. Only a full disk cares for sizes.
-fn limit(cause: &Cause, size: usize) -> usize {
+/// Only a full disk cares for sizes.
+fn relevant(cause: &Cause, size: usize) -> usize {
     if *cause == Cause::NoSpace { size } else { 0 }
 }
 
@@ -133,18 +135,18 @@ mod tests {
     const PAUSES: Pauses = Pauses { first: Duration::from_millis(100), longest: Duration::from_millis(350) };
 
     #[test]
-    fn what_is_smaller_than_what_failed_is_tried() {
+    fn what_is_much_smaller_than_what_failed_is_tried() {
         let now = Instant::now();
         let mut full = Trouble::new(Cause::NoSpace, 1000, PAUSES, now);
-        assert!(full.admits(999) && !full.admits(1000));
+        assert!(full.admits(499) && !full.admits(500));
         assert!(!full.again(Cause::NoSpace, 300));
-        assert!(full.admits(299) && !full.admits(300) && !full.admits(999));
+        assert!(full.admits(149) && !full.admits(150) && !full.admits(999));
         assert_eq!(full.room(), Some(600 + MARGIN));
         // Small writes that go through say nothing about large ones.
         assert!(!full.ends_with(299) && full.ends_with(300));
         // A larger one that failed does not make it more.
         full.again(Cause::NoSpace, 5000);
-        assert!(!full.admits(300));
+        assert!(!full.admits(150));
         // Anything may fail on a disk that cannot be written, whatever its size.
         assert!(full.again(Cause::ReadOnly, 300));
         assert!(!full.admits(0));
@@ -153,16 +155,29 @@ mod tests {
     }
 
     #[test]
+    fn few_writes_fail_however_their_sizes_are_chosen() {
+        let mut trouble = Trouble::new(Cause::NoSpace, 8 << 20, PAUSES, Instant::now());
+        let mut failures = 0;
+        for size in (0..8 << 20).rev().step_by(7) {
+            if trouble.admits(size) {
+                failures += 1;
+                trouble.again(Cause::NoSpace, size);
+            }
+        }
+        assert!(failures <= 23, "{failures}");
+    }
+
+    #[test]
     fn one_write_is_tried_after_each_attempt() {
         let now = Instant::now();
         let mut trouble = Trouble::new(Cause::NoSpace, 10, PAUSES, now);
         assert!(!trouble.admits(10));
         for _ in 0..3 {
-            assert!(!trouble.postpone(Cause::NoSpace, now));
-            assert!(trouble.admits(5), "needs no trial");
+            assert!(!trouble.postpone(Cause::NoSpace, now, Duration::ZERO));
+            assert!(trouble.admits(4), "needs no trial");
             assert!(trouble.admits(10) && !trouble.admits(10));
         }
-        trouble.postpone(Cause::NoSpace, now);
+        trouble.postpone(Cause::NoSpace, now, Duration::ZERO);
         trouble.again(Cause::NoSpace, 20);
         assert!(!trouble.admits(10), "its trial has failed");
     }
@@ -172,11 +187,11 @@ mod tests {
         let now = Instant::now();
         let mut trouble = Trouble::new(Cause::NoSpace, 10, PAUSES, now);
         let mut waits = vec![trouble.next() - now];
-        for _ in 0..3 {
-            trouble.postpone(Cause::NoSpace, now);
+        for took in [0, 1, 1, 500] {
+            trouble.postpone(Cause::NoSpace, now, Duration::from_millis(took));
             waits.push(trouble.next() - now);
         }
-        assert_eq!(waits, [100, 200, 350, 350].map(Duration::from_millis));
+        assert_eq!(waits, [100, 200, 350, 350, 2000].map(Duration::from_millis));
     }
 
     #[test]

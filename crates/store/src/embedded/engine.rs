@@ -27,6 +27,7 @@ use super::trouble::{self, Fate, Pauses, Trouble};
 use super::writer::{Request, Shared, Slot};
 use crate::contract::{Event, Health, Revision};
 use crate::error::{Cause, Error, OpenError};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -232,7 +233,10 @@ impl Engine {
         let opened = catch_unwind(AssertUnwindSafe(|| self.open()));
         self.took = began.elapsed();
         let tables = opened.unwrap_or_else(|_| Err(tables::corrupt(file, panicked().to_string())))?;
-        let unreadable = |error: Error| tables::corrupt(file, error.to_string());
+        let unreadable = |error: Error| match error {
+            Error::Corrupt { problem, .. } => tables::corrupt(file, problem),
+            other => OpenError::io("read", file)(io::Error::other(other)),
+        };
         let found = tables.revision().map_err(unreadable)?;
         let known = self.revision;
         let unknown = self.unknown.as_ref();

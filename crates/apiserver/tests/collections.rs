@@ -5,7 +5,7 @@ mod common;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fleetpass_apimachinery::user::UserInfo;
-use fleetpass_store::{Entry, EventStream, Listing, MemoryStore, Op, Result, Revision, Store, Txn};
+use fleetpass_store::{Entry, EventStream, Health, Listing, MemoryStore, Op, Result, Revision, Store, Txn};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -53,6 +53,9 @@ impl Store for Gated {
     }
     async fn watch(&self, after: Revision) -> Result<EventStream> {
         self.store.watch(after).await
+    }
+    fn health(&self) -> Health {
+        self.store.health()
     }
     async fn close(&self) {
         self.store.close().await;

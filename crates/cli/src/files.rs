@@ -1,5 +1,6 @@
 //! Files of a data directory: private to their owner, and there whole or not at all.
 
+use fleetpass_store::Cause;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -27,7 +28,13 @@ impl Fault {
     }
 
     fn io<'a>(action: &'a str, file: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |error| Self::new(file, format!("cannot be {action}: {error}"), "")
+        move |error| {
+            let remedy = match Cause::from(&error) {
+                cause @ (Cause::NoSpace | Cause::ReadOnly) => cause.remedy(),
+                _ => "",
+            };
+            Self::new(file, format!("cannot be {action}: {error}"), remedy)
+        }
     }
 }
 
@@ -322,5 +329,23 @@ mod tests {
         symlink(&key, dir.path().join("other.key")).unwrap();
         assert!(read(&dir.path().join("other.key"), Access::Given).is_err());
         assert!(read(&key, Access::Given).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        // Its content is written, and it cannot take the place of a directory that is not empty.
+        let taken = dir.path().join("key");
+        create_directory(&taken.join("inner")).unwrap();
+        write(&taken, b"secret").unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+        for (kind, remedy) in [
+            (io::ErrorKind::StorageFull, "; make room on its file system"),
+            (io::ErrorKind::ReadOnlyFilesystem, "; mount its file system for writing"),
+            (io::ErrorKind::PermissionDenied, "permission denied"),
+        ] {
+            let fault = Fault::io("written", &taken)(kind.into()).to_string();
+            assert!(fault.starts_with(&taken.display().to_string()) && fault.ends_with(remedy), "{fault}");
+        }
     }
 }

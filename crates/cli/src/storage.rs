@@ -35,8 +35,8 @@ pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Opened> {
     match &settings.storage {
         Storage::Embedded => {
             let directory = settings.directory.join("store");
-            // Asked before the store is opened, which makes it.
-            let continued = directory.exists();
+            // Asked before the store is opened, which makes it. A start that failed may have left the directory without it.
+            let continued = EmbeddedStore::is_in(&directory);
             let store = open_embedded(settings, &directory, &key_file).await?;
             Ok(Opened { store: Arc::new(store), continued, notes: None })
         }

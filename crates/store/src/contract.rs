@@ -1,6 +1,6 @@
 //! What the API server may expect of every engine.
 
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -203,6 +203,26 @@ impl Change {
 /// The stream ends after an error, and when the store was closed, after the last event.
 pub type EventStream = BoxStream<'static, Result<Arc<Event>>>;
 
+/// How an engine fares, for health checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Commits are carried out, as far as is known.
+    Writable,
+    /// Commits fail, and the engine goes on trying by itself. What it said before still holds, and reads go on as far as
+    /// they can.
+    Unwritable {
+        /// What clients are told.
+        cause: Cause,
+        /// For the operator: what cannot be written, why, and what to do.
+        problem: String,
+    },
+    /// Nothing but opening the store again helps: the process has to be restarted.
+    Stopped {
+        /// For the operator: what happened.
+        problem: String,
+    },
+}
+
 // A trait object, and hence boxed futures: the API server is compiled once for all engines, and next to a commit, or a
 // request to etcd, an allocation does not count.
 /// A revisioned key-value store.
@@ -225,6 +245,7 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Conflict`](crate::Error::Conflict) if a compare does not hold;
+    /// [`Error::Unwritable`](crate::Error::Unwritable) if there is no room, or the disk fails;
     /// [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown) if it cannot be told whether it happened.
     async fn commit(&self, txn: Txn) -> Result<Revision>;
 
@@ -242,6 +263,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// [`Error::Compacted`](crate::Error::Compacted) if events after `after` are gone already.
     async fn watch(&self, after: Revision) -> Result<EventStream>;
+
+    /// How the engine fares. From memory: it asks no disk and no server, and does not wait.
+    fn health(&self) -> Health;
 
     /// Finishes what is under way, ends the watches after their last event, and releases what the
     /// engine holds. Everything asked afterwards answers [`Error::Closed`](crate::Error::Closed).

@@ -51,6 +51,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// The engine cannot write now, and goes on trying to; nothing was changed. Reads go on.
+    #[error("the store cannot be written: {cause}")]
+    Unwritable {
+        /// What keeps it from writing.
+        cause: Cause,
+    },
+
     /// The commit may have happened or not: read before writing again.
     #[error("it is not known whether the commit happened: {reason}")]
     OutcomeUnknown {
@@ -58,7 +65,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// The engine stopped after an error that it cannot judge; this operation changed nothing.
+    /// The engine ended because of a mistake in it; this operation changed nothing.
     #[error("the store {} stopped and must be opened again: {problem}", file.display())]
     Stopped {
         /// The file that the engine was working on.
@@ -96,7 +103,9 @@ impl Error {
         // No wildcard: whoever adds an error has to decide.
         match self {
             Error::Unavailable { .. } => true,
-            Error::Conflict { .. }
+            // Not by itself: somebody has to make room, or to look after the disk.
+            Error::Unwritable { .. }
+            | Error::Conflict { .. }
             | Error::Invalid { .. }
             | Error::Compacted { .. }
             | Error::Lagged { .. }
@@ -105,6 +114,63 @@ impl Error {
             | Error::Corrupt { .. }
             | Error::Unfinished
             | Error::Closed => false,
+        }
+    }
+}
+
+/// What keeps an engine from writing. It names no path, so that clients may be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The file system, or what a quota leaves of it, is full.
+    #[error("no space left on device")]
+    NoSpace,
+    /// The file system is mounted read-only, or became so after an error.
+    #[error("read-only file system")]
+    ReadOnly,
+    /// The file is locked by another process.
+    #[error("its file is in use by another process")]
+    InUse,
+    /// The file is not what it was when it was written last.
+    #[error("its file is damaged")]
+    Damaged,
+    /// Anything else, as the operating system or the server of the engine says it.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Cause {
+    /// What an operator can do about it: an imperative, without a full stop.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Cause::NoSpace => "make room on its file system",
+            Cause::ReadOnly => "mount its file system for writing",
+            Cause::InUse => "stop the other process",
+            Cause::Damaged => "restore it from a backup",
+            Cause::Other(_) => "see what the system's log says about its disk",
+        }
+    }
+}
+
+impl From<&io::Error> for Cause {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Cause::NoSpace,
+            io::ErrorKind::ReadOnlyFilesystem => Cause::ReadOnly,
+            _ => Cause::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<&OpenError> for Cause {
+    fn from(error: &OpenError) -> Self {
+        match error {
+            OpenError::Io { source, .. } => source.into(),
+            OpenError::InUse { .. } => Cause::InUse,
+            OpenError::Newer { .. } | OpenError::Corrupt { .. } => Cause::Damaged,
+            // Their texts name files and servers, which are the operator's business.
+            OpenError::KeyFile { .. } | OpenError::MissingKey { .. } | OpenError::Etcd { .. } => {
+                Cause::Other("it cannot be opened".into())
+            }
         }
     }
 }
@@ -175,7 +241,7 @@ pub enum OpenError {
     },
 
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", file.display())]
+    #[error("cannot {action} {}: {source}{}", file.display(), advice(source))]
     Io {
         /// The file or directory.
         file: PathBuf,
@@ -186,6 +252,14 @@ pub enum OpenError {
     },
 }
 
+/// The end of a message about an I/O error: what to do, where the error tells.
+fn advice(error: &io::Error) -> String {
+    match Cause::from(error) {
+        cause @ (Cause::NoSpace | Cause::ReadOnly) => format!("; {}, and start again", cause.remedy()),
+        _ => String::new(),
+    }
+}
+
 impl OpenError {
     /// Whether opening again may succeed although nobody repaired anything.
     pub fn retry_can_help(&self) -> bool {
@@ -193,7 +267,10 @@ impl OpenError {
             OpenError::InUse { .. } | OpenError::Etcd { .. } => true,
             OpenError::Io { source, .. } => matches!(
                 source.kind(),
-                io::ErrorKind::Interrupted | io::ErrorKind::StorageFull | io::ErrorKind::ResourceBusy
+                io::ErrorKind::Interrupted
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ResourceBusy
             ),
             OpenError::Newer { .. }
             | OpenError::Corrupt { .. }

@@ -111,6 +111,11 @@ impl Events {
         self.recent.lock().end.as_ref().map_or(Ok(()), |end| Err(end.error()))
     }
 
+    /// The events that are still in the window, in order.
+    pub(crate) fn recent(&self) -> Vec<Arc<Event>> {
+        self.recent.lock().events.iter().cloned().collect()
+    }
+
     /// The events after a revision: see [`Store::watch`](crate::Store::watch).
     pub(crate) fn watch(&self, after: Revision) -> Result<EventStream> {
         let recent = self.recent.lock();

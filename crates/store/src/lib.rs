@@ -73,9 +73,9 @@ mod sealing;
 pub mod suite;
 mod transaction;
 
-pub use contract::{Change, Compare, Entry, Event, EventStream, Listing, Op, Revision, Store, Txn};
+pub use contract::{Change, Compare, Entry, Event, EventStream, Health, Listing, Op, Revision, Store, Txn};
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
-pub use error::{Error, OpenError, Result};
+pub use error::{Cause, Error, OpenError, Result};
 pub use etcd::{EtcdOptions, EtcdStore, EtcdTls};
 pub use events::Window;
 pub use keyring::KeyRing;

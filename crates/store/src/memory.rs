@@ -1,6 +1,6 @@
 //! The engine for tests: a map behind a lock. Nothing outlives the process.
 
-use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
+use crate::contract::{Entry, EventStream, Health, Listing, Revision, Store, Txn};
 use crate::error::{Error, Result};
 use crate::events::{End, Events, Window};
 use crate::migrate::Target;
@@ -87,7 +87,7 @@ impl Store for MemoryStore {
         let mut state = self.state.lock();
         self.events.check()?;
         let next = state.revision + 1;
-        let Ok(outcome) = transaction::apply(&mut *state, txn, next);
+        let Ok(outcome) = transaction::apply(&mut *state, &txn, next);
         match outcome {
             Outcome::Applied(event) => {
                 state.revision = next;
@@ -110,6 +110,10 @@ impl Store for MemoryStore {
 
     async fn watch(&self, after: Revision) -> Result<EventStream> {
         self.events.watch(after)
+    }
+
+    fn health(&self) -> Health {
+        Health::Writable
     }
 
     async fn close(&self) {

@@ -54,28 +54,34 @@ pub(crate) fn validate(txn: &Txn) -> Result<()> {
 }
 
 /// Carries out a valid `txn` at revision `next`, if its compares hold. All of them are judged before
-/// the first write, so a conflict leaves `state` as it was.
-pub(crate) fn apply<S: State>(state: &mut S, txn: Txn, next: Revision) -> Result<Outcome, S::Error> {
-    for compare in txn.compares {
+/// the first write, so a conflict leaves `state` as it was. Keys and values are shared with the event, not copied; the
+/// transaction stays whole, so that an engine whose state failed can carry it out once more.
+pub(crate) fn apply<S: State>(state: &mut S, txn: &Txn, next: Revision) -> Result<Outcome, S::Error> {
+    for compare in &txn.compares {
         let present = state.revisions(&compare.key)?.map_or(0, |r| r.modified);
         if present != compare.mod_revision {
-            return Ok(Outcome::Conflict(compare.key));
+            return Ok(Outcome::Conflict(compare.key.clone()));
         }
     }
     let mut changes = Vec::with_capacity(txn.ops.len());
-    for op in txn.ops {
+    for op in &txn.ops {
         // A key is in one operation at most (see `validate`), so the order of the operations does not matter here.
         let before = state.revisions(op.key())?;
         match (op, before) {
             (Op::Put { key, value }, before) => {
                 let create = before.map_or(next, |r| r.create);
-                state.put(&key, &value, Revisions { create, modified: next })?;
-                changes.push(Change::Put(Entry { key, value, create_revision: create, mod_revision: next }));
+                state.put(key, value, Revisions { create, modified: next })?;
+                changes.push(Change::Put(Entry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    create_revision: create,
+                    mod_revision: next,
+                }));
             }
             (Op::Delete { key }, Some(before)) => {
-                state.remove(&key)?;
+                state.remove(key)?;
                 changes.push(Change::Delete {
-                    key,
+                    key: key.clone(),
                     prev_create_revision: before.create,
                     prev_mod_revision: before.modified,
                 });

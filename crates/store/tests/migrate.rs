@@ -6,8 +6,8 @@ use fleetpass_store::migrate::{
     MARK, MigrateError, Options, Progress, Report, Target, Unfinished, migrate, refuse_unfinished,
 };
 use fleetpass_store::{
-    EmbeddedOptions, EmbeddedStore, Encryption, Entry, Error, EventStream, KeyRing, Listing, MemoryStore,
-    Result, Revision, Store, Txn,
+    EmbeddedOptions, EmbeddedStore, Encryption, Entry, Error, EventStream, Health, KeyRing, Listing,
+    MemoryStore, Result, Revision, Store, Txn,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use proptest::collection::vec;
@@ -91,6 +91,10 @@ impl<S: Store> Store for Failing<S> {
 
     async fn watch(&self, after: Revision) -> Result<EventStream> {
         self.store.watch(after).await
+    }
+
+    fn health(&self) -> Health {
+        self.store.health()
     }
 
     async fn close(&self) {

@@ -4,8 +4,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 use fleetpass_store::suite::Harness;
 use fleetpass_store::{
-    Change, Encryption, Entry, Error, EtcdOptions, EtcdStore, Event, EventStream, KeyRing, Listing, Op,
-    Revision, Store, Txn, store_suite,
+    Change, Encryption, Entry, Error, EtcdOptions, EtcdStore, Event, EventStream, Health, KeyRing, Listing,
+    Op, Revision, Store, Txn, store_suite,
 };
 use fleetpass_testkit::rig::{Etcd, total};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -186,6 +186,10 @@ impl Store for Counted {
                 event.map(|event| Arc::new(view.event(&event))).map_err(|error| view.error(error))
             })
             .boxed())
+    }
+
+    fn health(&self) -> Health {
+        self.store.health()
     }
 
     async fn close(&self) {

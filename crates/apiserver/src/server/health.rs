@@ -3,15 +3,38 @@
 
 use fleetpass_apimachinery::Query;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One check: its name, and what is wrong, if anything. Reasons go to the log and not to the client, who may be anonymous.
 pub(super) struct Check {
     /// Its name, as in the path (`/readyz/store`).
-    pub name: &'static str,
-    /// Looks at the present state. It must not block: it runs on a connection's thread, and probes come every few seconds. What
-    /// has to be waited for is observed in the background (`start::probe_store`).
-    pub check: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    name: &'static str,
+    check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Whether the log says that it fails. Probes come every few seconds, from more than one side; the log has a line when it
+    /// begins to fail and one when it is over. Nothing else depends on it, so relaxed ordering is enough.
+    failing: AtomicBool,
+}
+
+impl Check {
+    /// A check that looks at the present state. It must not block: it runs on a connection's thread. What has to be waited for
+    /// is observed in the background (`start::probe_store`).
+    pub(super) fn new(
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, check: Box::new(check), failing: AtomicBool::new(false) }
+    }
+
+    fn passes(&self) -> bool {
+        let outcome = (self.check)();
+        let failed_before = self.failing.swap(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
+            Err(why) if !failed_before => tracing::warn!(check = self.name, why, "a health check fails"),
+            Ok(()) if failed_before => tracing::info!(check = self.name, "a health check passes again"),
+            _ => {}
+        }
+        outcome.is_ok()
+    }
 }
 
 /// The checks behind the three paths.
@@ -65,14 +88,14 @@ impl Health {
             "livez" => false,
             _ => return None,
         };
-        let ping = Check { name: "ping", check: Arc::new(|| Ok(())) };
+        let ping = Check::new("ping", || Ok(()));
         let more = if ready { self.ready.as_slice() } else { &[] };
         let awaited = if ready { self.awaited.lock().clone() } else { Vec::new() };
         let awaited: Vec<Check> = awaited
             .into_iter()
             .map(|(name, come)| {
                 let check = move || if come { Ok(()) } else { Err("not yet".to_string()) };
-                Check { name, check: Arc::new(check) }
+                Check::new(name, check)
             })
             .collect();
         let checks: Vec<&Check> =
@@ -88,12 +111,9 @@ impl Health {
 }
 
 fn one(check: &Check) -> HealthAnswer {
-    match (check.check)() {
-        Ok(()) => HealthAnswer { code: 200, text: "ok".into() },
-        Err(why) => {
-            tracing::warn!(check = check.name, why, "health check failed");
-            HealthAnswer { code: 500, text: "internal server error: reason withheld\n".into() }
-        }
+    match check.passes() {
+        true => HealthAnswer { code: 200, text: "ok".into() },
+        false => HealthAnswer { code: 500, text: "internal server error: reason withheld\n".into() },
     }
 }
 
@@ -105,7 +125,7 @@ fn all(endpoint: &str, checks: &[&Check], query: &Query) -> HealthAnswer {
     for check in checks {
         let line = if excluded.contains(&check.name) {
             format!("[+]{} excluded: ok\n", check.name)
-        } else if one(check).code == 200 {
+        } else if check.passes() {
             format!("[+]{} ok\n", check.name)
         } else {
             failed = true;
@@ -130,7 +150,7 @@ mod tests {
 
     fn health(ready: bool) -> Health {
         let check = move || if ready { Ok(()) } else { Err("no".into()) };
-        Health::new(Vec::new(), vec![Check { name: "store", check: Arc::new(check) }])
+        Health::new(Vec::new(), vec![Check::new("store", check)])
     }
 
     #[test]

@@ -26,7 +26,7 @@ use fleetpass_auth::authz::impersonation::ModeCache;
 use fleetpass_auth::authz::rbac::Index;
 use fleetpass_auth::authz::{Authorizer, Union, bootstrap};
 use fleetpass_schema::openapi::builtin;
-use fleetpass_store::Store;
+use fleetpass_store::{Health as StoreHealth, Store};
 use fleetpass_token::claims::Lifetimes;
 use fleetpass_token::ring::KeyRing;
 use serde_json::{Value, json};
@@ -74,6 +74,14 @@ pub enum StartError {
     /// No issuer was given.
     #[error("--service-account-issuer is missing: tokens need an issuer")]
     NoIssuer,
+    /// What every server has cannot be put in place, because the store cannot be written.
+    #[error("{what} cannot be stored: {problem}, and start again")]
+    Unwritable {
+        /// Which object.
+        what: String,
+        /// What cannot be written, why, and what an operator can do.
+        problem: String,
+    },
     /// What every server has cannot be put in place.
     #[error("{what} cannot be put in place: {status}")]
     Refused {
@@ -122,14 +130,17 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
     // For the CRDs that are in the store already: a deletion of one may have been under way when the server stopped.
     tokio::spawn(definitions.clone().run(registry.clone(), stop.clone()));
-    bootstrap_objects(&registry, &options.crds).await?;
-    definitions.establish(&registry, &options.crds).await.map_err(|status| StartError::Refused {
-        what: "the kinds that the server brings along".into(),
-        status,
-    })?;
+    let put_in_place = async {
+        bootstrap_objects(&registry, &options.crds).await?;
+        definitions.establish(&registry, &options.crds).await.map_err(|status| StartError::Refused {
+            what: "the kinds that the server brings along".into(),
+            status,
+        })
+    };
+    put_in_place.await.map_err(|error| explained(error, &*options.store))?;
     let connections = Arc::new(Connections::new(options.connections));
     Ok(ServerState {
-        health: health(&registry, probe_store(options.store, stop.clone())),
+        health: health(&registry, options.store.clone(), probe_store(options.store, stop.clone())),
         registry,
         authenticator,
         accounts,
@@ -146,6 +157,18 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         external_address: options.external_address,
         stop,
     })
+}
+
+/// An error at the start, with what the operator has to look after if the store is what fails. A Status is for clients, and
+/// names no file.
+fn explained(error: StartError, store: &dyn Store) -> StartError {
+    match (error, store.health()) {
+        (
+            StartError::Refused { what, .. },
+            StoreHealth::Unwritable { problem, .. } | StoreHealth::Stopped { problem },
+        ) => StartError::Unwritable { what, problem },
+        (error, _) => error,
+    }
 }
 
 /// The rows that are compiled in.
@@ -219,9 +242,9 @@ fn probe_store(store: Arc<dyn Store>, stop: CancellationToken) -> Arc<AtomicBool
     answers
 }
 
-/// The health checks. Liveness has none of its own: a restart cures neither a store that does not answer nor a cache that is
-/// loading, it would only make others wait too.
-fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
+/// The health checks. Liveness fails only if nothing but a restart can help: it cures neither a store that does not answer or
+/// a disk that is full nor a cache that is loading, and would take away what can still be read.
+fn health(registry: &Arc<Registry>, store: Arc<dyn Store>, answers: Arc<AtomicBool>) -> Health {
     // Weak: the state owns both the checks and the registry, and a cycle would keep them for ever.
     let registry = Arc::downgrade(registry);
     let cache = move || match registry.upgrade() {
@@ -229,12 +252,20 @@ fn health(registry: &Arc<Registry>, probe_store: Arc<AtomicBool>) -> Health {
         Some(_) => Err("the watch cache does not follow the store".to_string()),
         None => Err("the server has stopped".to_string()),
     };
-    let store = move || match probe_store.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => Err("the store does not answer".to_string()),
+    let engine = store.clone();
+    let alive = move || match engine.health() {
+        StoreHealth::Writable | StoreHealth::Unwritable { .. } => Ok(()),
+        StoreHealth::Stopped { problem } => Err(problem),
     };
-    let store = Check { name: "store", check: Arc::new(store) };
-    Health::new(Vec::new(), vec![store, Check { name: "watch-cache", check: Arc::new(cache) }])
+    let ready = move || match store.health() {
+        StoreHealth::Unwritable { problem, .. } | StoreHealth::Stopped { problem } => Err(problem),
+        StoreHealth::Writable if answers.load(Ordering::Relaxed) => Ok(()),
+        StoreHealth::Writable => Err("the store does not answer".to_string()),
+    };
+    Health::new(
+        vec![Check::new("store-engine", alive)],
+        vec![Check::new("store", ready), Check::new("watch-cache", cache)],
+    )
 }
 
 /// Creates what is missing of namespaces, roles and bindings, and CRDs; brings roles and CRDs up to date

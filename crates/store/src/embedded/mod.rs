@@ -10,17 +10,22 @@
 //! ```
 //!
 //! A commit that was answered survives `kill -9` and power loss; one that was not answered happened
-//! completely or not at all. After an I/O error of a commit the engine stops: what the file then
-//! holds is only certain after it was opened again.
+//! completely or not at all. After an I/O error the database is opened again, which tells what it holds ([`engine`]); while
+//! the disk fails, commits are refused with the cause, and watchers keep what they have.
 
+mod backend;
 mod directory;
-mod tables;
-mod writer;
-
+mod engine;
 #[cfg(test)]
 mod faults;
+#[cfg(feature = "suite")]
+mod simulated;
+mod source;
+mod tables;
+mod trouble;
+mod writer;
 
-use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
+use crate::contract::{Entry, EventStream, Health, Listing, Revision, Store, Txn};
 use crate::error::{Error, OpenError, Result};
 use crate::events::{End, Events, Window};
 use crate::migrate::Target;
@@ -29,13 +34,15 @@ use crate::transaction;
 use async_trait::async_trait;
 use directory::Directory;
 use parking_lot::Mutex;
+use source::Source;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tables::Tables;
+use tables::{Tables, Work};
 use tokio::sync::{mpsc, oneshot};
-use writer::{Request, Shared, Writer};
+use trouble::Pauses;
+use writer::{Message, Request, Shared, Slot, Writer};
 
 /// How to open an [`EmbeddedStore`].
 pub struct EmbeddedOptions {
@@ -65,7 +72,7 @@ impl EmbeddedOptions {
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     /// `None` once closed. Locked only to clone or to take the sender, never across an await.
-    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    queue: Mutex<Option<mpsc::Sender<Message>>>,
     /// What closing has to wait for; an async mutex, because it is held while closing waits: whoever closes at the same
     /// time returns when the store is closed, and not before.
     running: tokio::sync::Mutex<Option<Running>>,
@@ -73,8 +80,8 @@ pub struct EmbeddedStore {
 
 struct Running {
     thread: JoinHandle<()>,
-    /// Unlocked after the database was closed; `None` over a simulated disk.
-    directory: Option<Directory>,
+    /// The lock of the directory is in here; let go after the database was closed.
+    source: Arc<dyn Source>,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -107,59 +114,36 @@ impl EmbeddedStore {
     }
 
     fn open_blocking(options: EmbeddedOptions) -> Result<Self, OpenError> {
-        let directory = Directory::lock(&options.directory)?;
-        let tables = directory.open(Codec(options.encryption), CACHE_BYTES)?;
-        let revision = tables.revision().map_err(|error| OpenError::Corrupt {
-            file: tables.file().to_owned(),
-            problem: error.to_string(),
-            remedy: "restore it from a backup".into(),
-        })?;
-        let events = Events::new(options.window, revision);
-        let failed = OpenError::io("start a writer for", tables.file());
-        let writer = writer::start(tables, events).map_err(failed)?;
-        Ok(Self::running(writer, Some(directory)))
+        let directory = Directory::lock(&options.directory, Codec(options.encryption), CACHE_BYTES)?;
+        let tables = directory.open_or_create()?;
+        Self::start(Arc::new(directory), tables, options.window, Pauses::default())
     }
 
-    fn running(writer: Writer, directory: Option<Directory>) -> Self {
+    fn start(
+        source: Arc<dyn Source>,
+        tables: Tables,
+        window: Window,
+        pauses: Pauses,
+    ) -> Result<Self, OpenError> {
+        let file = source.file();
+        let revision = tables.revision().map_err(|error| tables::corrupt(file, error.to_string()))?;
+        let events = Events::new(window, revision);
+        let failed = OpenError::io("start a writer for", file);
+        let writer = writer::start(source.clone(), tables, events, revision, pauses).map_err(failed)?;
         let Writer { shared, queue, thread } = writer;
-        EmbeddedStore {
+        Ok(EmbeddedStore {
             shared,
             queue: Mutex::new(Some(queue)),
-            running: tokio::sync::Mutex::new(Some(Running { thread, directory })),
-        }
-    }
-}
-
-impl Shared {
-    fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T>) -> Result<T> {
-        self.events.check()?;
-        self.tables.read().as_ref().map_or(Err(Error::Closed), read)
-    }
-}
-
-#[async_trait]
-impl Store for EmbeddedStore {
-    async fn get(&self, key: &str) -> Result<Option<Entry>> {
-        // On the caller's thread: a few pages, mostly from the cache. Readers have a snapshot; they
-        // do not wait for the writer's fsync.
-        self.shared.read(|tables| tables.get(key))
+            running: tokio::sync::Mutex::new(Some(Running { thread, source })),
+        })
     }
 
-    async fn list(&self, prefix: &str) -> Result<Listing> {
-        // Off the reactor: it may be the whole store, decryption included.
-        let (shared, prefix) = (self.shared.clone(), prefix.to_owned());
-        match tokio::task::spawn_blocking(move || shared.read(|tables| tables.list(&prefix))).await {
-            Ok(listing) => listing,
-            Err(failed) => Err(Error::Unavailable { reason: failed.to_string() }),
-        }
-    }
-
-    async fn commit(&self, txn: Txn) -> Result<Revision> {
-        transaction::validate(&txn)?;
+    /// Has the writer carry something out.
+    async fn write(&self, work: Work) -> Result<Revision> {
         let queue = self.queue.lock().clone().ok_or(Error::Closed)?;
         // Whatever is in the queue is answered before the writer ends; only a panic leaves it without an answer.
         let (answer, answered) = oneshot::channel();
-        if queue.send(Request { txn, answer }).await.is_err() {
+        if queue.send(Message::Request(Request { work, answer })).await.is_err() {
             // The writer is gone; it said why before it went.
             return Err(self.shared.events.check().err().unwrap_or(Error::Closed));
         }
@@ -171,20 +155,68 @@ impl Store for EmbeddedStore {
         }
     }
 
+    /// Passes a reader's result on. If it is an error, the writer sees whether the database has to be opened again.
+    fn checked<T>(&self, read: Result<T>) -> Result<T> {
+        if let Err(Error::Unavailable { .. }) = &read
+            && let Some(queue) = &*self.queue.lock()
+        {
+            // When the queue is full, the writer is about to use the database, and meets the error itself.
+            let _ = queue.try_send(Message::Check);
+        }
+        read
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn get(&self, key: &str) -> Result<Option<Entry>> {
+        // On the caller's thread: a few pages, mostly from the cache. Readers have a snapshot; they
+        // do not wait for the writer's fsync.
+        let entry = self.checked(self.shared.with_tables(|tables| tables.get(key)))?;
+        if let Some(entry) = &entry {
+            self.shared.raise_revision(entry.mod_revision);
+        }
+        Ok(entry)
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing> {
+        // Off the reactor: it may be the whole store, decryption included.
+        let (shared, prefix) = (self.shared.clone(), prefix.to_owned());
+        let list = move || {
+            let listing = shared.with_tables(|tables| tables.list(&prefix))?;
+            shared.raise_revision(listing.revision);
+            Ok(listing)
+        };
+        match tokio::task::spawn_blocking(list).await {
+            Ok(listing) => self.checked(listing),
+            Err(failed) => Err(Error::Unavailable { reason: failed.to_string() }),
+        }
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Revision> {
+        transaction::validate(&txn)?;
+        self.write(Work::Commit(txn)).await
+    }
+
     async fn revision(&self) -> Result<Revision> {
-        // As short as a get.
-        self.shared.read(Tables::revision)
+        // From memory, so that it is known while the disk fails.
+        self.shared.events.check()?;
+        Ok(self.shared.revision())
     }
 
     async fn watch(&self, after: Revision) -> Result<EventStream> {
         self.shared.events.watch(after)
     }
 
+    fn health(&self) -> Health {
+        self.shared.health()
+    }
+
     async fn close(&self) {
         // Without senders the writer answers what waits, and ends.
         drop(self.queue.lock().take());
         let mut running = self.running.lock().await;
-        let Some(Running { thread, directory }) = running.take() else { return };
+        let Some(Running { thread, source }) = running.take() else { return };
         let shared = self.shared.clone();
         // Blocking, and not cancelled with its caller: once begun, the store is closed to the end.
         let finish = tokio::task::spawn_blocking(move || {
@@ -193,13 +225,13 @@ impl Store for EmbeddedStore {
             }
             shared.events.end(End::Closed);
             // Waits for readers that are at work; later ones find nothing and answer that the store is closed.
-            if let Some(tables) = shared.tables.write().take()
+            if let Slot::Open(tables) = shared.replace(Slot::Closed)
                 && let Err(error) = tables.close()
             {
                 tracing::warn!(%error, "the store was not closed cleanly; it will be checked when opened");
             }
             // The lock last: whoever gets it finds a database that is closed.
-            drop(directory);
+            drop(source);
         });
         if let Err(error) = finish.await {
             tracing::error!(%error, "closing the store failed");
@@ -210,10 +242,6 @@ impl Store for EmbeddedStore {
 #[async_trait]
 impl Target for EmbeddedStore {
     async fn raise(&self, revision: Revision) -> Result<()> {
-        let shared = self.shared.clone();
-        match tokio::task::spawn_blocking(move || shared.read(|tables| tables.raise(revision))).await {
-            Ok(raised) => raised,
-            Err(failed) => Err(Error::OutcomeUnknown { reason: failed.to_string() }),
-        }
+        self.write(Work::Raise(revision)).await.map(|_| ())
     }
 }

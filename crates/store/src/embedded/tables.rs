@@ -9,12 +9,16 @@
 //! Whoever changes this layout raises [`FORMAT`]: older versions then refuse the file instead of
 //! misreading it.
 
-use crate::contract::{Entry, Event, Listing, Revision, Txn};
-use crate::error::{Error, OpenError, Result};
+use super::backend::{Backend, Faults};
+use crate::contract::{Change, Entry, Event, Listing, Revision, Txn};
+use crate::error::{Cause, Error, OpenError, Result};
 use crate::sealing::{Codec, SealError};
 use crate::transaction::{self, Outcome, Revisions, State};
 use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
+};
+use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -36,33 +40,54 @@ const RESTORE: &str = "restore it from a backup, or move it away to start with a
 pub(super) struct Tables {
     database: Database,
     file: PathBuf,
-    codec: Codec,
+    codec: Arc<Codec>,
+    faults: Arc<Faults>,
 }
 
-/// What became of a group of transactions.
+/// Something to be written.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A transaction, valid as [`transaction::validate`] has it.
+    Commit(Txn),
+    /// Make the revision this one at least.
+    Raise(Revision),
+}
+
+/// What became of a group of works.
+#[derive(Debug)]
 pub(super) struct Group {
-    /// An answer for each transaction, in their order.
+    /// An answer for each of them, in their order.
     pub(super) answers: Vec<Result<Revision>>,
     /// The events of those that changed something, in the order of their revisions.
     pub(super) events: Vec<Arc<Event>>,
+    /// The store's revision after them.
+    pub(super) revision: Revision,
 }
 
-/// Why no transaction of a group can be answered; the database takes no more of them.
+/// Why nothing of a group can be answered; the database takes no more of them and has to be opened again.
 #[derive(Debug)]
 pub(super) struct CommitFailed {
     /// What happened.
-    pub(super) problem: String,
-    /// Whether the group may have become durable all the same.
-    pub(super) outcome_unknown: bool,
+    pub(super) cause: Cause,
+    /// The group as it is if it has become durable all the same; `None` if it certainly has not.
+    pub(super) unknown: Option<Group>,
 }
 
 /// Opens an existing database file after checking all of it: what the check finds damaged is
 /// refused here, and not met by a reader later.
-pub(super) fn open_database(file: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
+fn open_database(
+    file: &Path,
+    backend: Backend<impl StorageBackend>,
+    cache_bytes: usize,
+) -> Result<Database, OpenError> {
+    // redb would make a new database of an empty file, and hide that all is lost.
+    if backend.len().map_err(OpenError::io("inspect", file))? == 0 {
+        return Err(corrupt(file, "it is empty".into()));
+    }
     // Unwind safety is asserted: a builder is made for this call, and whatever panicked is dropped with it.
     let builder = builder(cache_bytes);
     // A damaged file may trip an assertion of redb; that is an answer about the file, not a mistake here.
-    catch_unwind(AssertUnwindSafe(|| builder.open(file)))
+    catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(backend)))
         .map_err(|_| corrupt(file, "the database cannot be parsed".into()))?
         .map_err(|error| open_error(file, error.into()))
 }
@@ -97,18 +122,31 @@ pub(super) fn open_error(file: &Path, error: redb::Error) -> OpenError {
         {
             OpenError::Io { file: file.to_owned(), action: "open", source }
         }
+        redb::Error::PreviousIo => {
+            OpenError::Io { file: file.to_owned(), action: "open", source: io::Error::other(error) }
+        }
         other => corrupt(file, other.to_string()),
     }
 }
 
-fn corrupt(file: &Path, problem: String) -> OpenError {
+/// That the file is not what it has to be.
+pub(super) fn corrupt(file: &Path, problem: String) -> OpenError {
     OpenError::Corrupt { file: file.to_owned(), problem, remedy: RESTORE.to_owned() }
 }
 
 impl Tables {
-    /// Checks the layout of a database, and that the key of every sealed value is there.
-    pub(super) fn open(database: Database, file: PathBuf, codec: Codec) -> Result<Self, OpenError> {
-        let tables = Tables { database, file, codec };
+    /// Opens the database in `storage`, which is what `file` names, and checks its layout, and that the key of every sealed
+    /// value is there.
+    pub(super) fn open(
+        storage: impl StorageBackend,
+        file: PathBuf,
+        codec: Arc<Codec>,
+        faults: Arc<Faults>,
+        cache_bytes: usize,
+    ) -> Result<Self, OpenError> {
+        let backend = Backend::new(storage, faults.clone()).map_err(OpenError::io("write", &file))?;
+        let database = open_database(&file, backend, cache_bytes)?;
+        let tables = Tables { database, file, codec, faults };
         tables.check()?;
         Ok(tables)
     }
@@ -150,11 +188,6 @@ impl Tables {
         Ok(())
     }
 
-    /// The file that the database is in.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
-    }
-
     pub(super) fn revision(&self) -> Result<Revision> {
         let read = || -> Result<_, redb::Error> {
             Ok(self.database.begin_read()?.open_table(META)?.get(REVISION_ROW)?.map(|row| row.value()))
@@ -187,66 +220,100 @@ impl Tables {
         Ok(Listing { revision, entries })
     }
 
-    /// Carries out transactions one after the other, each on the state that the one before it left,
-    /// and makes all of it durable at once. A conflict rejects only its own transaction. Nothing is
-    /// answered before the whole group is durable, not even a conflict: what it saw may be a change
-    /// of the same group.
-    pub(super) fn commit(&self, group: Vec<Txn>) -> Result<Group, CommitFailed> {
-        let before = |error: redb::Error| CommitFailed { problem: error.to_string(), outcome_unknown: false };
+    /// Carries out works one after the other, each on the state that the one before it left, and makes all of it durable
+    /// at once. A conflict rejects only its own transaction. Nothing is answered before the whole group is durable, not even
+    /// a conflict: what it saw may be a change of the same group.
+    pub(super) fn commit<'a>(&self, group: impl Iterator<Item = &'a Work>) -> Result<Group, CommitFailed> {
+        let before = |error: redb::Error| CommitFailed { cause: self.cause(&error), unknown: None };
         let write = self.database.begin_write().map_err(|e| before(e.into()))?;
         // An error on the way drops the transaction, which undoes it: nothing of the group was changed.
-        let done = self.apply(&write, group).map_err(before)?;
-        if done.events.is_empty() {
+        let (done, changed) = self.apply(&write, group).map_err(before)?;
+        if !changed {
             write.abort().map_err(|e| before(e.into()))?;
-        } else {
-            // redb's default is a durable commit: it returns after the fsync. Whether one that failed is on the disk all the
-            // same is known only after the file was opened again.
-            write.commit().map_err(|e| CommitFailed { problem: e.to_string(), outcome_unknown: true })?;
+            return Ok(done);
         }
-        Ok(done)
+        // redb's default is a durable commit: it returns after the fsync. Whether one that failed is on the disk all the same
+        // is known only after the file was opened again.
+        self.faults.expect_commit();
+        let cause = match catch_unwind(AssertUnwindSafe(|| write.commit())) {
+            Ok(Ok(())) => return Ok(done),
+            Ok(Err(error)) => self.cause(&error.into()),
+            Err(_) => Cause::Other("the database panicked".into()),
+        };
+        Err(CommitFailed { cause, unknown: self.faults.may_have_committed().then_some(done) })
     }
 
-    /// Makes the revision `to` at least. Waits for a group that is being written: redb has one write transaction at a time.
-    pub(super) fn raise(&self, to: Revision) -> Result<()> {
-        let raise = || -> Result<(), redb::Error> {
+    /// Makes a commit that changes nothing, to see whether one that does would be durable.
+    pub(super) fn touch(&self) -> Result<(), Cause> {
+        let touch = || -> Result<(), redb::Error> {
             let write = self.database.begin_write()?;
             {
                 let mut meta = write.open_table(META)?;
-                let stored = meta.get(REVISION_ROW)?.map(|row| row.value());
-                let revision = stored.ok_or_else(|| redb::Error::Corrupted("no revision".into()))?;
-                meta.insert(REVISION_ROW, revision.max(to))?;
+                let revision = meta.get(REVISION_ROW)?.map(|row| row.value());
+                meta.insert(REVISION_ROW, revision.ok_or_else(no_revision)?)?;
             }
             Ok(write.commit()?)
         };
-        raise().map_err(|error| self.read_error(error))
+        touch().map_err(|error| self.cause(&error))
     }
 
-    fn apply(&self, write: &redb::WriteTransaction, group: Vec<Txn>) -> Result<Group, redb::Error> {
+    fn apply<'a>(
+        &self,
+        write: &redb::WriteTransaction,
+        group: impl Iterator<Item = &'a Work>,
+    ) -> Result<(Group, bool), redb::Error> {
         let mut meta = write.open_table(META)?;
         let mut rows = Rows { table: write.open_table(ENTRIES)?, codec: &self.codec };
-        let stored = meta.get(REVISION_ROW)?.map(|row| row.value());
-        let mut revision = stored.ok_or_else(|| redb::Error::Corrupted("no revision".into()))?;
-        let mut done = Group { answers: Vec::with_capacity(group.len()), events: Vec::new() };
-        for txn in group {
-            let answer = match transaction::apply(&mut rows, txn, revision + 1)? {
-                Outcome::Applied(event) => {
-                    revision = event.revision;
-                    done.events.push(Arc::new(event));
-                    Ok(revision)
+        let stored = meta.get(REVISION_ROW)?.map(|row| row.value()).ok_or_else(no_revision)?;
+        let answers = Vec::with_capacity(group.size_hint().0);
+        let mut done = Group { answers, events: Vec::new(), revision: stored };
+        for work in group {
+            let answer = match work {
+                Work::Raise(to) => {
+                    done.revision = done.revision.max(*to);
+                    Ok(done.revision)
                 }
-                Outcome::Unchanged => Ok(revision),
-                Outcome::Conflict(key) => match self.entry(&rows.table, &key) {
-                    Ok(current) => Err(Error::Conflict { key, current }),
-                    // Answered to this caller only; the rest of the group goes on.
-                    Err(unreadable) => Err(unreadable),
+                Work::Commit(txn) => match transaction::apply(&mut rows, txn, done.revision + 1)? {
+                    Outcome::Applied(event) => {
+                        done.revision = event.revision;
+                        done.events.push(Arc::new(event));
+                        Ok(done.revision)
+                    }
+                    Outcome::Unchanged => Ok(done.revision),
+                    // An entry that cannot be read is answered to this caller only; the rest of the group goes on.
+                    Outcome::Conflict(key) => self
+                        .entry(&rows.table, &key)
+                        .and_then(|current| Err(Error::Conflict { key, current })),
                 },
             };
             done.answers.push(answer);
         }
-        if !done.events.is_empty() {
-            meta.insert(REVISION_ROW, revision)?;
+        let changed = done.revision != stored;
+        if changed {
+            meta.insert(REVISION_ROW, done.revision)?;
         }
-        Ok(done)
+        Ok((done, changed))
+    }
+
+    /// Whether the database has what these events, in order, say of the keys that they are about.
+    pub(super) fn agrees_with<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) -> Result<bool> {
+        let mut expected: HashMap<&str, Option<Revision>> = HashMap::new();
+        for change in events.flat_map(|event| &event.changes) {
+            let revision = match change {
+                Change::Put(entry) => Some(entry.mod_revision),
+                Change::Delete { .. } => None,
+            };
+            expected.insert(change.key(), revision);
+        }
+        let table = || -> Result<_, redb::Error> { Ok(self.database.begin_read()?.open_table(ENTRIES)?) };
+        let table = table().map_err(|e| self.read_error(e))?;
+        for (key, revision) in expected {
+            let row = table.get(key).map_err(|e| self.read_error(e.into()))?;
+            if row.map(|row| row.value().1) != revision {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn entry(&self, table: &impl ReadableTable<&'static str, Row>, key: &str) -> Result<Option<Entry>> {
@@ -267,17 +334,36 @@ impl Tables {
     fn read_error(&self, error: redb::Error) -> Error {
         match error {
             redb::Error::Corrupted(problem) => self.damaged(problem),
-            redb::Error::Io(error) => {
-                Error::Unavailable { reason: format!("reading {}: {error}", self.file.display()) }
+            other => {
+                Error::Unavailable { reason: format!("the database cannot be read: {}", self.cause(&other)) }
             }
-            other => Error::Stopped { file: self.file.clone(), problem: other.to_string() },
         }
+    }
+
+    /// What is behind an error of redb.
+    fn cause(&self, error: &redb::Error) -> Cause {
+        match (error, self.faults.first()) {
+            (redb::Error::Io(error), _) => error.into(),
+            (redb::Error::Corrupted(_), _) => Cause::Damaged,
+            // "A previous I/O error": the note says which.
+            (_, Some(first)) => first,
+            (other, None) => Cause::Other(other.to_string()),
+        }
+    }
+
+    /// The I/O error that has made the database useless, if one has.
+    pub(super) fn fault(&self) -> Option<Cause> {
+        self.faults.first()
     }
 
     /// Closes the database, so that the next open finds nothing to recover.
     pub(super) fn close(self) -> Result<(), DatabaseError> {
         self.database.close()
     }
+}
+
+fn no_revision() -> redb::Error {
+    redb::Error::Corrupted("no revision".into())
 }
 
 /// The entries inside a write transaction.

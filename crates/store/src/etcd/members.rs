@@ -5,7 +5,7 @@
 //! it did not happen; else the caller is told that its outcome is unknown.
 
 use super::rpc::Client;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use std::error::Error as _;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -44,6 +44,8 @@ pub(super) enum Failure {
     NotDone(String),
     /// It was not carried out, and no attempt will be until an operator has done something.
     Refused(String),
+    /// It was not carried out, because there is no room for it; reads go on.
+    Full(String),
     /// It may have been carried out or not.
     Unknown(String),
 }
@@ -53,9 +55,11 @@ impl fmt::Display for Failure {
         match self {
             Self::Compacted => f.write_str("the revision is compacted"),
             Self::Future => f.write_str("the revision is in the future"),
-            Self::Invalid(reason) | Self::NotDone(reason) | Self::Refused(reason) | Self::Unknown(reason) => {
-                f.write_str(reason)
-            }
+            Self::Invalid(reason)
+            | Self::NotDone(reason)
+            | Self::Refused(reason)
+            | Self::Full(reason)
+            | Self::Unknown(reason) => f.write_str(reason),
         }
     }
 }
@@ -66,6 +70,7 @@ impl From<Failure> for Error {
         match failure {
             Failure::Invalid(_) => Self::Invalid { reason },
             Failure::Unknown(_) => Self::OutcomeUnknown { reason },
+            Failure::Full(_) => Self::Unwritable { cause: Cause::Other(reason) },
             Failure::Compacted | Failure::Future | Failure::NotDone(_) | Failure::Refused(_) => {
                 Self::Unavailable { reason }
             }
@@ -208,7 +213,7 @@ fn classify(code: Code, message: &str) -> Failure {
         // Said before anything is done, to requests that ask for a leader.
         (Code::Unavailable, "etcdserver: no leader") => Failure::NotDone(reason()),
         (Code::ResourceExhausted, _) if message.contains("database space exceeded") => {
-            Failure::Refused(format!("{message}: compact and defragment etcd, then disarm its alarm"))
+            Failure::Full(reason())
         }
         (Code::ResourceExhausted, _) => Failure::Refused(reason()),
         (Code::InvalidArgument | Code::OutOfRange, _) => Failure::Invalid(reason()),
@@ -253,8 +258,10 @@ mod tests {
             assert_eq!(classify(code, message), want, "{message}");
         }
         let full = classify(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
-        assert!(matches!(&full, Failure::Refused(reason) if reason.contains("defragment")), "{full:?}");
-        assert!(matches!(full.into(), Error::Unavailable { .. }));
+        assert!(matches!(&full, Failure::Full(reason) if reason.contains("space exceeded")), "{full:?}");
+        // Not as unavailable, which clients would try again at once, and again.
+        let error = Error::from(full);
+        assert!(matches!(error, Error::Unwritable { .. }) && !error.retry_can_help());
     }
 
     #[test]

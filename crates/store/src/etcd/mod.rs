@@ -11,7 +11,7 @@
 //! # Guarantees
 //! Reads are linearizable, whichever replica and whichever member they go through. A commit is etcd's transaction; what
 //! was answered is on the disks of a majority. A commit that etcd did not answer is reported as of unknown outcome, and
-//! never tried twice.
+//! never tried twice. While etcd has no room ([`room`]), writes are refused with its words and reads go on.
 //!
 //! # Revisions
 //! They are etcd's own: its history begins at 1, and other users of the same etcd use some of them up. A watch tells of
@@ -23,11 +23,12 @@ mod compaction;
 mod layout;
 mod members;
 mod raise;
+mod room;
 mod rpc;
 mod shared;
 mod watcher;
 
-use crate::contract::{Entry, EventStream, Listing, Revision, Store, Txn};
+use crate::contract::{Entry, EventStream, Health, Listing, Op, Revision, Store, Txn};
 use crate::error::{Error, OpenError, Result};
 use crate::migrate::Target;
 use crate::sealing::{Codec, Encryption};
@@ -36,6 +37,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use layout::{Layout, revision};
 use members::{Failure, Members};
+use parking_lot::Mutex;
 use rpc::{Client, PutRequest, RangeRequest, revision_of};
 use shared::{Awaited, PageError, Shared};
 use std::sync::Arc;
@@ -104,6 +106,7 @@ impl EtcdStore {
             members: Members::new(clients),
             layout: Layout::new(&options.prefix, Codec(options.encryption)),
             awaited: watch::Sender::new(Awaited::default()),
+            full: Mutex::new(None),
             closed: AtomicBool::new(false),
         });
         shared.revision().await.map_err(|failure| {
@@ -137,7 +140,7 @@ impl EtcdStore {
             let request = request.clone();
             async move { client.put(request).await }
         });
-        write.await?;
+        self.shared.note_write(write.await)?;
         Ok(())
     }
 }
@@ -193,7 +196,12 @@ impl Store for EtcdStore {
             let request = request.clone();
             async move { client.txn(request).await }
         });
-        let answer = write.await?;
+        let mut answer = write.await;
+        // Deletions, and what reads only, go through while there is no room.
+        if txn.ops.iter().any(|op| matches!(op, Op::Put { .. })) {
+            answer = self.shared.note_write(answer);
+        }
+        let answer = answer?;
         if answer.succeeded {
             return Ok(revision(revision_of(answer.header.as_ref())));
         }
@@ -220,6 +228,10 @@ impl Store for EtcdStore {
         }
         let watcher = Watcher::new(self.shared.clone(), after);
         Ok(stream::unfold(Some(watcher), Watcher::step).boxed())
+    }
+
+    fn health(&self) -> Health {
+        self.shared.health()
     }
 
     async fn close(&self) {

@@ -7,6 +7,7 @@ use super::rpc::{
 };
 use crate::contract::{Listing, Op, Revision, Txn};
 use crate::error::{Error, Result};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tonic::Status;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) members: Members,
     pub(super) layout: Layout,
     pub(super) awaited: watch::Sender<Awaited>,
+    /// Why etcd takes no writes, while it takes none. Held for a moment.
+    pub(super) full: Mutex<Option<String>>,
     /// Set once, by closing. Relaxed is enough: nothing else is published by it.
     pub(super) closed: AtomicBool,
 }

@@ -4,6 +4,7 @@
 //! test of every property. Whatever an engine may do differently is a method of the harness; the
 //! properties themselves know no engine.
 
+pub mod disk;
 mod harness;
 mod model;
 mod watching;

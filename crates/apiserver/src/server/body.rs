@@ -249,16 +249,16 @@ async fn read_away(mut body: Incoming) {
     let _ = tokio::time::timeout(READ_AWAY_TIME, reading).await;
 }
 
-/// An answer's body, accounted for until its client has read it, if it is large. What hyper keeps for a client that does not read
+/// The length of an answer's body that has to be accounted for. Of a stream nobody knows it: its pieces are made as they are read.
+pub(super) fn large(body: &Body) -> Option<usize> {
+    let length = usize::try_from(body.size_hint().exact()?).ok()?;
+    (length > SMALL).then_some(length)
+}
+
+/// An answer's body, accounted for until its client has read it. What hyper keeps for a client that does not read
 /// are the pieces of the body, so the account goes with each of them.
-pub(super) fn accounted(body: Body, account: &Arc<Account>) -> Body {
-    match body.size_hint().exact().and_then(|length| usize::try_from(length).ok()) {
-        Some(length) if length > SMALL => {
-            Accounted { body, charge: Arc::new(account.charge_regardless(length)) }.boxed_unsync()
-        }
-        // Of a stream nobody knows the length: its pieces are made as they are read.
-        _ => body,
-    }
+pub(super) fn accounted(body: Body, length: usize, account: &Arc<Account>) -> Body {
+    Accounted { body, charge: Arc::new(account.charge_regardless(length)) }.boxed_unsync()
 }
 
 struct Accounted {

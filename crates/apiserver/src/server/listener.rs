@@ -7,7 +7,7 @@ use super::connections::{Connections, Guest};
 use super::reactors::Reactors;
 use fleetpass_auth::authn::ClientCertificate;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -180,6 +180,7 @@ async fn serve_connection<F, R>(
     let answer = move |mut request: Request<RequestBody>| {
         request.extensions_mut().insert(peer.clone());
         let (handle, guest) = (handle.clone(), peer.guest.clone());
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         // Boxed, because hyper's future of a request has room for the larger of making the answer and sending its body, for as
         // long as the body is sent; for a watch that is hours.
         Box::pin(async move {
@@ -189,7 +190,12 @@ async fn serve_connection<F, R>(
             }
             let answer = handle(request).await;
             guest.answered();
-            answer.map(|body| body::accounted(body, guest.answers()))
+            match body::large(answer.body()) {
+                None => answer,
+                // What was written is never answered with a refusal.
+                Some(length) if reads && !guest.answers().bears(length) => reader_too_slow(),
+                Some(length) => answer.map(|body| body::accounted(body, length, guest.answers())),
+            }
         })
     };
     let io = Coalesced::new(tls);

@@ -64,6 +64,20 @@ impl Account {
         used == 0 || (used < self.budget.each && self.budget.used() < self.budget.all)
     }
 
+    /// Whether that many bytes more may be kept although there is no room any longer: a client that asks for many things at once
+    /// has asked before the first answer is there. It may have four times its share, and all together twice the whole. One
+    /// thing at a time everybody may have until four times the whole is used.
+    pub(in crate::server) fn bears(&self, bytes: usize) -> bool {
+        let (used, all) = (self.used.load(Ordering::Relaxed), self.budget.used());
+        match used {
+            0 => all < self.budget.all.saturating_mul(4),
+            used => {
+                used.saturating_add(bytes) <= self.budget.each.saturating_mul(4)
+                    && all.saturating_add(bytes) <= self.budget.all.saturating_mul(2)
+            }
+        }
+    }
+
     /// Whether more than half of the whole is used: then a client that takes its time is in the way of others.
     pub(in crate::server) fn is_tight(&self) -> bool {
         self.budget.used() > self.budget.all / 2
@@ -140,6 +154,23 @@ mod tests {
         assert!(greedy.has_room() && modest.has_room());
         drop(small);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_was_asked_for_at_once_is_borne_up_to_a_point() {
+        let budget = Budget::new(80, 1);
+        let accounts: Vec<_> = (0..20).map(|_| budget.account()).collect();
+        // One thing, however large.
+        assert!(accounts[0].bears(1000));
+        let first = accounts[0].charge_regardless(30);
+        assert!(accounts[0].bears(10) && !accounts[0].bears(11) && !accounts[0].bears(usize::MAX));
+        // Twice the whole, each with little.
+        let more: Vec<_> = accounts[1..6].iter().map(|account| account.charge_regardless(26)).collect();
+        assert!(budget.used() == 160 && !accounts[1].bears(1) && accounts[7].bears(10));
+        let rest: Vec<_> = accounts[7..].iter().map(|account| account.charge_regardless(13)).collect();
+        assert!(budget.used() > 320 && !accounts[6].bears(1));
+        drop((first, more, rest));
+        assert!(accounts[6].bears(1));
     }
 
     #[test]

@@ -282,7 +282,8 @@ impl Guest {
 
     /// Ends the connection if it is a stranger's with more answers than a stranger may leave unread.
     pub(super) fn answered(&self) {
-        if !self.known.load(Ordering::Relaxed) && self.activity.under_way() > STRANGERS_REQUESTS {
+        let stranger = !self.known.load(Ordering::Relaxed);
+        if stranger && self.activity.under_way() > STRANGERS_REQUESTS && !self.reins.abort.is_cancelled() {
             self.connections.metrics.closed.get_or_create(&Reason { reason: "requests" }).inc();
             self.reins.abort.cancel();
         }

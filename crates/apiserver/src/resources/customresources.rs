@@ -6,7 +6,7 @@ mod definition;
 
 pub(crate) use definition::Definition;
 
-use self::columns::{cell, printer_columns};
+use self::columns::{VALUES_OF_A_ROW, cell, printer_columns};
 use self::definition::CustomVersion;
 use super::printers;
 use super::stored::SUBRESOURCE_VERBS;
@@ -18,7 +18,7 @@ use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::validation::{metadata, names};
 use fleetpass_schema::jsonpath;
-use fleetpass_schema::{Schema, Type, custom_resource, defaulting, listtype, objectmeta, validation};
+use fleetpass_schema::{Effort, Schema, Type, custom_resource, defaulting, listtype, objectmeta, validation};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
@@ -437,7 +437,8 @@ impl Strategy for Objects {
     fn selectable_field(&self, object: &Value, label: &str) -> String {
         let Some(version) = self.kind.version_of(object) else { return String::new() };
         let path = version.selectable.iter().find(|(l, _)| l == label).map(|(_, path)| path);
-        let found = path.and_then(|path| path.find(object).into_iter().next());
+        // A selectable field is a chain of names, of which each is one step.
+        let found = path.and_then(|path| path.first(object, &mut Effort::new(VALUES_OF_A_ROW)));
         // Absent, null and empty are all the empty string: a field selector cannot tell them apart.
         found.filter(|v| !v.is_null()).map(jsonpath::print).unwrap_or_default()
     }
@@ -445,7 +446,9 @@ impl Strategy for Objects {
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let mut cells = vec![printers::name(object)];
         if let Some(version) = self.kind.version_of(object) {
-            cells.extend(version.columns.iter().map(|(path, kind)| cell(path, kind, object, now)));
+            let mut effort = Effort::new(VALUES_OF_A_ROW);
+            let columns = version.columns.iter();
+            cells.extend(columns.map(|(path, kind)| cell(path, kind, object, now, &mut effort)));
         }
         cells
     }

@@ -3,6 +3,7 @@
 
 use crate::resources::printers;
 use fleetpass_apimachinery::meta;
+use fleetpass_schema::Effort;
 use fleetpass_schema::jsonpath::{self, JsonPath};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -22,9 +23,19 @@ pub(super) fn printer_columns(version: &Value) -> Vec<Value> {
     columns[..count].to_vec()
 }
 
+/// So many values of an object are looked at for all of its columns: who writes the definition chooses the paths, and whoever
+/// lists the objects has them evaluated for each.
+pub(super) const VALUES_OF_A_ROW: u64 = 20_000;
+
 /// The cell of a column: null where the value is absent or of another type than the column (`cellForJSONValue`).
-pub(super) fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
-    let Some(value) = path.find(object).into_iter().next() else { return Value::Null };
+pub(super) fn cell(
+    path: &JsonPath,
+    kind: &str,
+    object: &Value,
+    now: Timestamp,
+    effort: &mut Effort,
+) -> Value {
+    let Some(value) = path.first(object, effort) else { return Value::Null };
     match kind {
         "string" => jsonpath::print(value).into(),
         "integer" => match (value.as_i64(), value.as_f64()) {

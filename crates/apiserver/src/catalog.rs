@@ -2,11 +2,11 @@
 //!
 //! It is the only place that knows which kinds there are: routing, discovery, OpenAPI and the registry all read it.
 
+use crate::cache::RankedMap;
 use crate::discovery::{Documents, GroupDocuments};
 use crate::strategy::{Resource, Strategy, Subresource, Version};
 use arc_swap::ArcSwap;
 use fleetpass_apimachinery::status::GroupResource;
-use immutable_chunkmap::map::MapM;
 use std::sync::Arc;
 
 /// A row with what the registry asks of it again and again.
@@ -92,7 +92,7 @@ pub(crate) fn storage_prefix(group: &str, plural: &str) -> String {
 #[derive(Default)]
 pub(crate) struct Kinds {
     /// Persistent, as the maps of rows: making the next table costs the logarithm of their number, whichever row changes.
-    groups: MapM<Arc<str>, Arc<Group>>,
+    groups: RankedMap<Arc<str>, Arc<Group>>,
     /// The discovery documents of all groups together.
     documents: Documents,
 }
@@ -100,7 +100,7 @@ pub(crate) struct Kinds {
 /// The kinds of one group. Unchanged groups are shared by all tables, with what was derived from them.
 #[derive(Default)]
 pub(crate) struct Group {
-    rows: MapM<Arc<str>, Arc<Row>>,
+    rows: RankedMap<Arc<str>, Arc<Row>>,
     /// How many of them no CRD made.
     builtin: usize,
     /// The discovery documents of the group, made when somebody asks.
@@ -110,7 +110,7 @@ pub(crate) struct Group {
 impl Group {
     /// The rows, by plural name.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
-        self.rows.into_iter().map(|(_, row)| row)
+        self.rows.iter().map(|(_, row)| row)
     }
 }
 
@@ -127,7 +127,7 @@ impl Kinds {
 
     /// All groups, by name.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &Arc<Group>)> {
-        self.groups.into_iter().map(|(name, group)| (&**name, group))
+        self.groups.iter().map(|(name, group)| (&**name, group))
     }
 
     /// The group of that name.
@@ -155,29 +155,29 @@ impl Kinds {
         let (group, plural) = (row.resource.group.as_str(), Arc::from(row.resource.plural.as_str()));
         let (mut rows, mut builtin) = self.parts(group);
         builtin += usize::from(!row.resource.custom);
-        rows.insert_cow(plural, Arc::clone(&row));
+        rows.insert(plural, Arc::clone(&row));
         self.with_group(group, rows, builtin)
     }
 
     /// The table without the row of a CRD.
     fn without(&self, group: &str, plural: &str) -> Self {
         let (mut rows, builtin) = self.parts(group);
-        rows.remove_cow(&Arc::<str>::from(plural));
+        rows.remove(plural);
         self.with_group(group, rows, builtin)
     }
 
-    fn parts(&self, group: &str) -> (MapM<Arc<str>, Arc<Row>>, usize) {
+    fn parts(&self, group: &str) -> (RankedMap<Arc<str>, Arc<Row>>, usize) {
         self.groups.get(group).map(|group| (group.rows.clone(), group.builtin)).unwrap_or_default()
     }
 
-    fn with_group(&self, name: &str, rows: MapM<Arc<str>, Arc<Row>>, builtin: usize) -> Self {
+    fn with_group(&self, name: &str, rows: RankedMap<Arc<str>, Arc<Row>>, builtin: usize) -> Self {
         let (name, mut groups) = (Arc::from(name), self.groups.clone());
         if rows.len() == 0 {
-            groups.remove_cow(&name);
+            groups.remove(&*name);
         } else {
             // Without the documents of the group as it was.
             let group = Group { rows, builtin, documents: GroupDocuments::default() };
-            groups.insert_cow(name, Arc::new(group));
+            groups.insert(name, Arc::new(group));
         }
         Self { groups, documents: Documents::default() }
     }

@@ -63,7 +63,7 @@ pub(crate) struct Definitions {
     catalog: Arc<Catalog>,
     state: Mutex<State>,
     /// What was read of definitions whose events are about to come. Each is taken out by its event.
-    prepared: Mutex<VecDeque<(Arc<Object>, Result<Arc<Known>, String>)>>,
+    prepared: Mutex<VecDeque<Prepared>>,
     /// Deleted definitions that wait for their objects to go, by the storage prefix of the objects.
     terminating: Mutex<BTreeMap<String, Terminating>>,
     /// How many these are: every event of every object asks, and mostly there are none.
@@ -76,6 +76,9 @@ pub(crate) struct Definitions {
     /// Taken by [`Definitions::run`].
     backlog: Mutex<Option<Backlog<String>>>,
 }
+
+/// What was read of an object, or why it cannot be read.
+type Prepared = (Arc<Object>, Result<Arc<Known>, String>);
 
 /// A deleted definition whose objects are not gone yet.
 struct Terminating {

@@ -321,9 +321,9 @@ impl Objects {
 }
 
 impl Strategy for Objects {
-    /// Rules are evaluated, for up to the budget that the API allows them.
+    /// Rules are evaluated, for up to the budget that the API allows them, and they and the schema may have to be compiled.
     fn is_heavy(&self) -> bool {
-        self.kind.versions.values().any(|version| version.rules.is_some())
+        self.kind.versions.values().any(|version| version.is_heavy)
     }
 
     fn default(&self, object: &mut Value) {

@@ -7,13 +7,16 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
+/// Group, name and the definition that has it.
+type Granted = (String, String, String);
+
 /// The names that definitions have been granted: who has a name is looked up, however many definitions there are.
 #[derive(Debug, Default)]
 pub struct GrantedNames {
-    /// Group, name and the definition that has it; plural, singular and short names.
-    resources: BTreeSet<(String, String, String)>,
+    /// Plural, singular and short names.
+    resources: BTreeSet<Granted>,
     /// The same for kinds and kinds of lists.
-    kinds: BTreeSet<(String, String, String)>,
+    kinds: BTreeSet<Granted>,
 }
 
 impl GrantedNames {
@@ -31,11 +34,7 @@ impl GrantedNames {
         });
     }
 
-    fn change(
-        &mut self,
-        definition: &Value,
-        change: fn(&mut BTreeSet<(String, String, String)>, (String, String, String)),
-    ) {
+    fn change(&mut self, definition: &Value, change: fn(&mut BTreeSet<Granted>, Granted)) {
         let accepted = &definition["status"]["acceptedNames"];
         let entry = |name: &str| {
             let group = meta::text(definition, &["spec", "group"]);
@@ -47,7 +46,7 @@ impl GrantedNames {
 }
 
 /// Whether a definition of `group` other than `definition` has `name`.
-fn is_taken(names: &BTreeSet<(String, String, String)>, group: &str, name: &str, definition: &str) -> bool {
+fn is_taken(names: &BTreeSet<Granted>, group: &str, name: &str, definition: &str) -> bool {
     let from = (group.to_string(), name.to_string(), String::new());
     let having = names.range(from..).take_while(|(g, n, _)| g == group && n == name);
     // Two at most are looked at: only one of them can be the definition itself.

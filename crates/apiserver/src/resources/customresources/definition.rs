@@ -27,6 +27,9 @@ pub(crate) struct CustomVersion {
     outline: Value,
     pub(super) schema: LazySchema,
     rules: OnceLock<Option<Rules>>,
+    /// Whether it may take long to validate an object, or to compile what that needs. Told by the text of the schema: asking
+    /// must not compile it.
+    pub(super) is_heavy: bool,
     /// Whether it has the subresource `status`.
     pub(super) status: bool,
     pub(super) scale: Option<ScalePaths>,
@@ -35,6 +38,9 @@ pub(crate) struct CustomVersion {
     /// The fields that a selector may name, with the paths to their values.
     pub(super) selectable: Vec<(String, JsonPath)>,
 }
+
+/// Reading a schema of so many bytes takes a millisecond or more.
+const LARGE_SCHEMA: usize = 64 * 1024;
 
 /// The stored text. Only the schemas are not parsed: going over them takes a fraction of the time.
 #[derive(Deserialize)]
@@ -209,6 +215,9 @@ impl CustomVersion {
         Self {
             schema: LazySchema::of_crd(schema),
             rules: OnceLock::new(),
+            is_heavy: schema.len() > LARGE_SCHEMA
+                || schema.contains("\"x-kubernetes-validations\"")
+                || has_repetitions(schema),
             status: meta::at(&outline, &["subresources", "status"]).is_some(),
             scale,
             columns,
@@ -221,6 +230,15 @@ impl CustomVersion {
     pub(super) fn rules(&self) -> Option<&Rules> {
         self.rules.get_or_init(|| Rules::new(&self.schema, true)).as_ref()
     }
+}
+
+/// Whether a schema may have a pattern that repeats something ten times or more (`{10}`, `{0,63}`). In JSON text a brace is
+/// followed by a digit only there, and in words for people.
+fn has_repetitions(schema: &str) -> bool {
+    schema.split('{').skip(1).any(|rest| {
+        let counts = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b',');
+        counts.filter(u8::is_ascii_digit).count() > 1
+    })
 }
 
 impl CustomKind {
@@ -271,6 +289,26 @@ mod tests {
         assert!(Arc::ptr_eq(&third.versions[0], &first.versions[0]));
         assert!(!Arc::ptr_eq(&third.versions[1], &first.versions[1]));
         assert!(!third.versions[1].schema.is_read());
+    }
+
+    #[test]
+    fn a_version_is_heavy_if_its_text_says_so_and_asking_compiles_nothing() {
+        for (schema, heavy) in [
+            (
+                json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a-z]{3}$"}}}),
+                false,
+            ),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^a{0,63}$"}}}),
+                true,
+            ),
+            (json!({"type": "object", "x-kubernetes-validations": [{"rule": "true"}]}), true),
+            (json!({"type": "object", "description": "d".repeat(LARGE_SCHEMA)}), true),
+        ] {
+            let definition = read(&definition(&[schema]), None);
+            assert_eq!(definition.versions[0].is_heavy, heavy);
+            assert!(!definition.versions[0].schema.is_read());
+        }
     }
 
     #[test]

@@ -133,10 +133,8 @@ impl Machine {
                         // Those behind it are less preferred.
                         break;
                     }
-                    (Inst::Class(class), Some((_, c))) => {
-                        if self.has(class, c) {
-                            self.enter(&mut next, inst + 1, start, after, effort)?;
-                        }
+                    (Inst::Class(class), Some((_, c))) if self.has(class, c) => {
+                        self.enter(&mut next, inst + 1, start, after, effort)?;
                     }
                     (Inst::Count(counter), Some((_, c))) => {
                         let counter = self.counters[counter as usize];

@@ -2,10 +2,11 @@
 //!
 //! It is the only place that knows which kinds there are: routing, discovery, OpenAPI and the registry all read it.
 
+use crate::cache::RankedMap;
+use crate::discovery::{Documents, GroupDocuments};
 use crate::strategy::{Resource, Strategy, Subresource, Version};
 use arc_swap::ArcSwap;
 use fleetpass_apimachinery::status::GroupResource;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A row with what the registry asks of it again and again.
@@ -87,39 +88,104 @@ pub(crate) fn storage_prefix(group: &str, plural: &str) -> String {
     }
 }
 
-/// All kinds at one moment.
+/// All kinds at one moment. A table is never changed: the next one shares all groups with it but the one that differs.
 #[derive(Default)]
 pub(crate) struct Kinds {
-    rows: BTreeMap<(String, String), Arc<Row>>,
+    /// Persistent, as the maps of rows: making the next table costs the logarithm of their number, whichever row changes.
+    groups: RankedMap<Arc<str>, Arc<Group>>,
+    /// The discovery documents of all groups together.
+    documents: Documents,
+}
+
+/// The kinds of one group. Unchanged groups are shared by all tables, with what was derived from them.
+#[derive(Default)]
+pub(crate) struct Group {
+    rows: RankedMap<Arc<str>, Arc<Row>>,
+    /// How many of them no CRD made.
+    builtin: usize,
+    /// The discovery documents of the group, made when somebody asks.
+    pub(crate) documents: GroupDocuments,
+}
+
+impl Group {
+    /// The rows, by plural name.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
+        self.rows.iter().map(|(_, row)| row)
+    }
 }
 
 impl Kinds {
     /// The row of a resource.
     pub(crate) fn get(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
-        // Two short allocations per request. Looking up with borrowed strings would need a key type of its own.
-        self.rows.get(&(group.to_string(), plural.to_string()))
+        self.groups.get(group)?.rows.get(plural)
     }
 
     /// All rows, by group and plural.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
-        self.rows.values()
+        self.groups().flat_map(|(_, group)| group.rows())
+    }
+
+    /// All groups, by name.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &Arc<Group>)> {
+        self.groups.iter().map(|(name, group)| (&**name, group))
+    }
+
+    /// The group of that name.
+    pub(crate) fn find_group(&self, group: &str) -> Option<&Arc<Group>> {
+        self.groups.get(group)
     }
 
     /// The rows of a group.
-    pub(crate) fn group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Arc<Row>> {
-        self.rows.values().filter(move |row| row.resource.group == group)
+    pub(crate) fn group(&self, group: &str) -> impl Iterator<Item = &Arc<Row>> {
+        self.groups.get(group).into_iter().flat_map(|group| group.rows())
     }
 
     /// Whether a group is compiled in (it has a row that no CRD made).
     pub(crate) fn is_builtin_group(&self, group: &str) -> bool {
-        self.group(group).any(|row| !row.resource.custom)
+        self.groups.get(group).is_some_and(|group| group.builtin > 0)
+    }
+
+    /// The discovery documents of all groups together.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    /// The table with one row more, or with another in its place.
+    fn with(&self, row: Arc<Row>) -> Self {
+        let (group, plural) = (row.resource.group.as_str(), Arc::from(row.resource.plural.as_str()));
+        let (mut rows, mut builtin) = self.parts(group);
+        builtin += usize::from(!row.resource.custom);
+        rows.insert(plural, Arc::clone(&row));
+        self.with_group(group, rows, builtin)
+    }
+
+    /// The table without the row of a CRD.
+    fn without(&self, group: &str, plural: &str) -> Self {
+        let (mut rows, builtin) = self.parts(group);
+        rows.remove(plural);
+        self.with_group(group, rows, builtin)
+    }
+
+    fn parts(&self, group: &str) -> (RankedMap<Arc<str>, Arc<Row>>, usize) {
+        self.groups.get(group).map(|group| (group.rows.clone(), group.builtin)).unwrap_or_default()
+    }
+
+    fn with_group(&self, name: &str, rows: RankedMap<Arc<str>, Arc<Row>>, builtin: usize) -> Self {
+        let (name, mut groups) = (Arc::from(name), self.groups.clone());
+        if rows.len() == 0 {
+            groups.remove(&*name);
+        } else {
+            // Without the documents of the group as it was.
+            let group = Group { rows, builtin, documents: GroupDocuments::default() };
+            groups.insert(name, Arc::new(group));
+        }
+        Self { groups, documents: Documents::default() }
     }
 }
 
 /// The table of kinds, for many readers. A change replaces it as a whole, so readers take no lock, and a request that holds a
 /// table sees one consistent state of it to its end.
 pub(crate) struct Catalog {
-    builtin: Vec<Arc<Row>>,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -132,21 +198,27 @@ impl std::fmt::Debug for Catalog {
 impl Catalog {
     /// A table of the built-in rows alone.
     pub(crate) fn new(builtin: Vec<Resource>) -> Self {
-        let builtin: Vec<_> = builtin.into_iter().map(|r| Arc::new(Row::new(r))).collect();
-        let catalog = Self { builtin, kinds: ArcSwap::default() };
-        catalog.set_custom(Vec::new());
-        catalog
+        let empty = Kinds::default();
+        let kinds = builtin.into_iter().fold(empty, |kinds, r| kinds.with(Arc::new(Row::new(r))));
+        Self { kinds: ArcSwap::from_pointee(kinds) }
     }
 
-    /// Replaces the rows that come from CRDs. A CRD can never shadow a built-in kind.
-    pub(crate) fn set_custom(&self, custom: Vec<Resource>) {
-        let mut rows = BTreeMap::new();
-        // Built-in rows come last and overwrite: a CRD cannot take over `secrets`.
-        let custom = custom.into_iter().map(|r| Arc::new(Row::new(r)));
-        for row in custom.chain(self.builtin.iter().cloned()) {
-            rows.insert((row.resource.group.clone(), row.resource.plural.clone()), row);
-        }
-        self.kinds.store(Arc::new(Kinds { rows }));
+    /// Puts the row of a CRD in place, beside all others or instead of the one that the CRD had. A CRD can never shadow a
+    /// built-in kind.
+    pub(crate) fn put_custom(&self, row: &Arc<Row>) {
+        let (group, plural) = (&row.resource.group, &row.resource.plural);
+        self.kinds.rcu(|kinds| match kinds.get(group, plural) {
+            Some(there) if !there.resource.custom => Arc::clone(kinds),
+            _ => Arc::new(kinds.with(Arc::clone(row))),
+        });
+    }
+
+    /// Takes the row of a CRD away.
+    pub(crate) fn remove_custom(&self, group: &str, plural: &str) {
+        self.kinds.rcu(|kinds| match kinds.get(group, plural) {
+            Some(there) if there.resource.custom => Arc::new(kinds.without(group, plural)),
+            _ => Arc::clone(kinds),
+        });
     }
 
     /// The table as it is now.

@@ -1,12 +1,18 @@
 //! Discovery documents: which groups, versions and resources there are, plain and aggregated.
 //! (`k8s.io/apiserver/pkg/endpoints/discovery`). No I/O.
+//!
+//! Documents are made when somebody asks for them and kept with what they describe: those of a group with the group, which a
+//! change of another group leaves as it is; those of all groups with the table.
 
-use crate::catalog::{Kinds, Row};
+use crate::cache;
+use crate::catalog::{Group, Kinds, Row};
 use crate::resources::customresources::compare_versions;
 use base64::Engine;
+use bytes::Bytes;
 use fleetpass_apimachinery::gvk::api_version;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 /// The order in which built-in groups are listed: that of their priorities in a real server
 /// (`DefaultGenericAPIServicePriorities` in `pkg/controlplane/apiserver/aggregator.go`); custom groups follow by name. Clients
@@ -22,25 +28,59 @@ const GROUP_ORDER: &[&str] = &[
     "coordination.k8s.io",
 ];
 
-/// The groups of a table in discovery's order, each with its versions, the preferred one first.
-fn groups(kinds: &Kinds) -> Vec<(String, Vec<String>)> {
-    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for row in kinds.rows() {
-        let name = &row.resource.group;
-        let at = groups.iter().position(|(group, _)| group == name).unwrap_or_else(|| {
-            groups.push((name.clone(), Vec::new()));
-            groups.len() - 1
-        });
-        for version in &row.resource.versions {
-            if !groups[at].1.contains(&version.name) {
-                groups[at].1.push(version.name.clone());
-            }
-        }
+/// A document with its JSON text: clients that do not read their answers share the bytes.
+pub(crate) struct Document {
+    pub(crate) value: Value,
+    /// With a line break at the end.
+    pub(crate) json: Bytes,
+}
+
+impl Document {
+    /// A document of this value.
+    pub(crate) fn new(value: Value) -> Arc<Self> {
+        let mut json = cache::encode(&value);
+        json.push(b'\n');
+        Arc::new(Self { value, json: json.into() })
     }
-    // The first version is the preferred one: the most stable, then the highest.
-    for (_, versions) in &mut groups {
-        versions.sort_by(|a, b| compare_versions(b, a));
+}
+
+/// The documents of one group, each made when somebody asks for it first. They belong to a group that does not change, so they
+/// are never stale; with the next change of its kinds there is another group.
+#[derive(Default)]
+pub(crate) struct GroupDocuments {
+    /// The versions, the preferred one first.
+    versions: OnceLock<Vec<String>>,
+    group: OnceLock<Arc<Document>>,
+    /// The lists of resources, by version.
+    resources: OnceLock<BTreeMap<String, OnceLock<Arc<Document>>>>,
+    /// The group in the aggregated document, as JSON text.
+    aggregated: OnceLock<Box<str>>,
+}
+
+/// The documents of all groups together. They are made of those of the groups.
+#[derive(Default)]
+pub(crate) struct Documents {
+    groups: OnceLock<Arc<Document>>,
+    /// The aggregated documents: core and others, `v2` and `v2beta1`.
+    aggregated: [OnceLock<Bytes>; 4],
+}
+
+impl Group {
+    /// The versions of its kinds, the preferred one first: the most stable, then the highest.
+    fn versions(&self) -> &[String] {
+        self.documents.versions.get_or_init(|| {
+            let names: BTreeSet<&String> =
+                self.rows().flat_map(|row| &row.resource.versions).map(|v| &v.name).collect();
+            let mut versions: Vec<String> = names.into_iter().cloned().collect();
+            versions.sort_by(|a, b| compare_versions(b, a));
+            versions
+        })
     }
+}
+
+/// The groups of a table in discovery's order.
+fn groups(kinds: &Kinds) -> Vec<(&str, &Group)> {
+    let mut groups: Vec<_> = kinds.groups().map(|(name, group)| (name, &**group)).collect();
     let rank = |name: &str| GROUP_ORDER.iter().position(|g| *g == name).unwrap_or(GROUP_ORDER.len());
     groups.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     groups
@@ -53,20 +93,25 @@ pub(crate) fn core_versions(server_address: &str) -> Value {
 }
 
 /// `/apis`.
-pub(crate) fn group_list(kinds: &Kinds) -> Value {
-    let groups: Vec<Value> =
-        groups(kinds).iter().filter(|(name, _)| !name.is_empty()).map(|(n, v)| group_members(n, v)).collect();
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+pub(crate) fn group_list(kinds: &Kinds) -> Arc<Document> {
+    let made = kinds.documents().groups.get_or_init(|| {
+        let groups = groups(kinds).into_iter().filter(|(name, _)| !name.is_empty());
+        let groups: Vec<Value> = groups.map(|(name, group)| group_members(name, group.versions())).collect();
+        Document::new(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    });
+    Arc::clone(made)
 }
 
 /// `/apis/GROUP`; `None` if there is no such group.
-pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Value> {
-    let groups = groups(kinds);
-    let (name, versions) = groups.iter().find(|(group, _)| group == name)?;
-    let mut out = group_members(name, versions);
-    out["kind"] = "APIGroup".into();
-    out["apiVersion"] = "v1".into();
-    Some(out)
+pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Arc<Document>> {
+    let group = kinds.find_group(name)?;
+    let made = group.documents.group.get_or_init(|| {
+        let mut out = group_members(name, group.versions());
+        out["kind"] = "APIGroup".into();
+        out["apiVersion"] = "v1".into();
+        Document::new(out)
+    });
+    Some(Arc::clone(made))
 }
 
 fn group_members(name: &str, versions: &[String]) -> Value {
@@ -78,18 +123,24 @@ fn group_members(name: &str, versions: &[String]) -> Value {
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` if nothing is served there.
-pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
-    let rows: Vec<_> = kinds.group(group).filter(|row| row.version(version).is_some()).collect();
-    if rows.is_empty() {
-        return None;
-    }
-    let resources: Vec<Value> = rows.iter().flat_map(|row| resources_of(row, version)).collect();
-    let mut out = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources});
-    // Real servers print the document of the core group without an `apiVersion`.
-    if !group.is_empty() {
-        out["apiVersion"] = "v1".into();
-    }
-    Some(out)
+pub(crate) fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Arc<Document>> {
+    let there = kinds.find_group(group)?;
+    let by_version = there
+        .documents
+        .resources
+        .get_or_init(|| there.versions().iter().map(|version| (version.clone(), OnceLock::new())).collect());
+    let made = by_version.get(version)?.get_or_init(|| {
+        let rows = there.rows().filter(|row| row.version(version).is_some());
+        let resources: Vec<Value> = rows.flat_map(|row| resources_of(row, version)).collect();
+        let mut out = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version),
+            "resources": resources});
+        // Real servers print the document of the core group without an `apiVersion`.
+        if !group.is_empty() {
+            out["apiVersion"] = "v1".into();
+        }
+        Document::new(out)
+    });
+    Some(Arc::clone(made))
 }
 
 fn resources_of(row: &Arc<Row>, version: &str) -> Vec<Value> {
@@ -132,29 +183,37 @@ fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..8])
 }
 
-/// The aggregated discovery document (`apidiscovery.k8s.io/v2`) of `/api` (core) or of `/apis` (all others).
-pub(crate) fn aggregated(kinds: &Kinds, core: bool) -> Value {
-    let items: Vec<Value> = groups(kinds)
-        .iter()
-        .filter(|(name, _)| name.is_empty() == core)
-        .map(|(name, versions)| {
-            let mut metadata = Map::new();
-            if !name.is_empty() {
-                metadata.insert("name".into(), name.clone().into());
-            }
-            let versions: Vec<Value> = versions.iter().map(|v| aggregated_version(kinds, name, v)).collect();
-            json!({"metadata": metadata, "versions": versions})
-        })
-        .collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+/// The aggregated discovery document (`apidiscovery.k8s.io`) of `/api` (core) or of `/apis` (all others) as JSON text, in the
+/// version `v2` or `v2beta1`. The texts of groups that did not change since it was made last are used again.
+pub(crate) fn aggregated(kinds: &Kinds, core: bool, beta: bool) -> Bytes {
+    let made = kinds.documents().aggregated[usize::from(core) * 2 + usize::from(beta)].get_or_init(|| {
+        let version = if beta { "v2beta1" } else { "v2" };
+        let groups = groups(kinds).into_iter().filter(|(name, _)| name.is_empty() == core);
+        let items: Vec<&str> = groups.map(|(name, group)| aggregated_group(name, group)).collect();
+        let mut text = format!(
+            r#"{{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/{version}","metadata":{{}},"items":[{}]}}"#,
+            items.join(",")
+        );
+        text.push('\n');
+        text.into()
+    });
+    made.clone()
 }
 
-fn aggregated_version(kinds: &Kinds, group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = kinds
-        .group(group)
-        .filter(|row| row.version(version).is_some())
-        .map(|row| aggregated_resource(row, version))
-        .collect();
+fn aggregated_group<'a>(name: &str, group: &'a Group) -> &'a str {
+    group.documents.aggregated.get_or_init(|| {
+        let mut metadata = Map::new();
+        if !name.is_empty() {
+            metadata.insert("name".into(), name.into());
+        }
+        let versions: Vec<Value> = group.versions().iter().map(|v| aggregated_version(group, v)).collect();
+        json!({"metadata": metadata, "versions": versions}).to_string().into()
+    })
+}
+
+fn aggregated_version(group: &Group, version: &str) -> Value {
+    let rows = group.rows().filter(|row| row.version(version).is_some());
+    let resources: Vec<Value> = rows.map(|row| aggregated_resource(row, version)).collect();
     json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
@@ -190,6 +249,65 @@ fn aggregated_resource(row: &Arc<Row>, version: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Catalog;
+    use crate::resources::{configmaps, customresources, secrets};
+
+    /// The row of a CRD in one group.
+    fn widgets(group: &str, short_name: &str) -> Arc<Row> {
+        let names = json!({"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList",
+            "shortNames": [short_name]});
+        let definition = json!({"spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+            "status": {"acceptedNames": names, "conditions": [{"type": "Established", "status": "True"}]}});
+        Arc::new(Row::new(customresources::row(&definition).expect("served").expect("established")))
+    }
+
+    #[test]
+    fn a_change_of_one_group_makes_the_documents_of_that_group_and_of_all_together_anew() {
+        let catalog = Catalog::new(vec![secrets::resource(), configmaps::resource()]);
+        for group in ["a.example.com", "b.example.com"] {
+            catalog.put_custom(&widgets(group, "w"));
+        }
+        let before = catalog.kinds();
+        let again = catalog.kinds();
+        let list = |kinds: &Kinds, group: &str| resource_list(kinds, group, "v1").expect("served");
+        assert!(Arc::ptr_eq(&list(&before, "b.example.com"), &list(&again, "b.example.com")));
+        assert!(Arc::ptr_eq(&group_list(&before), &group_list(&again)));
+        let texts = |kinds: &Kinds| {
+            ["a.example.com", "b.example.com"]
+                .map(|name| aggregated_group(name, kinds.find_group(name).expect("a group")).as_ptr())
+        };
+        let whole = aggregated(&before, false, false);
+        assert_eq!(whole.as_ptr(), aggregated(&again, false, false).as_ptr());
+        let [a, b] = texts(&before);
+        catalog.put_custom(&widgets("a.example.com", "x"));
+        let after = catalog.kinds();
+        assert!(Arc::ptr_eq(&list(&before, "b.example.com"), &list(&after, "b.example.com")));
+        assert!(!Arc::ptr_eq(&list(&before, "a.example.com"), &list(&after, "a.example.com")));
+        let text = aggregated(&after, false, false);
+        assert!(text != whole && std::str::from_utf8(&text).is_ok_and(|text| text.contains(r#"["x"]"#)));
+        let [changed, unchanged] = texts(&after);
+        assert!(changed != a && unchanged == b);
+        // A group that is gone has no documents.
+        catalog.remove_custom("a.example.com", "widgets");
+        let kinds = catalog.kinds();
+        assert!(
+            group(&kinds, "a.example.com").is_none()
+                && resource_list(&kinds, "a.example.com", "v1").is_none()
+        );
+        assert!(resource_list(&kinds, "b.example.com", "v2").is_none());
+    }
+
+    #[test]
+    fn the_aggregated_document_is_what_the_encoder_of_objects_writes() {
+        let catalog = Catalog::new(vec![secrets::resource()]);
+        catalog.put_custom(&widgets("a.example.com", "w"));
+        for (core, beta) in [(false, false), (true, false), (false, true), (true, true)] {
+            let text = aggregated(&catalog.kinds(), core, beta);
+            let value: Value = serde_json::from_slice(&text).expect("JSON");
+            assert_eq!(Document::new(value).json, text);
+        }
+    }
 
     #[test]
     fn versions_are_ordered_by_stability() {

@@ -26,10 +26,10 @@ use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_auth::authz::Authorizer;
 use fleetpass_auth::authz::escalation::Grantor;
-use fleetpass_schema::Schema;
+use fleetpass_schema::{Schema, crd};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What a phase may know about the request.
 #[derive(Clone, Copy)]
@@ -257,7 +257,7 @@ pub enum Handler {
 }
 
 /// The JSON paths of a CRD's scale subresource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScalePaths {
     /// `specReplicasPath`, such as `.spec.replicas`.
     pub spec_replicas: String,
@@ -291,13 +291,61 @@ impl Subresource {
     }
 }
 
+/// The schema of a version. That of a CRD is kept as text until somebody needs it: a server may have many definitions whose
+/// kinds nobody uses, and the table of kinds follows every change of them. Clones share what was read.
+#[derive(Clone)]
+pub struct LazySchema(Arc<SchemaSource>);
+
+struct SchemaSource {
+    /// `openAPIV3Schema` in JSON; empty if the schema was there from the beginning.
+    text: Box<str>,
+    read: OnceLock<Arc<Schema>>,
+}
+
+impl LazySchema {
+    /// The schema in a version of a CRD, as the JSON text of its `openAPIV3Schema`.
+    pub(crate) fn of_crd(text: &str) -> Self {
+        Self(Arc::new(SchemaSource { text: text.into(), read: OnceLock::new() }))
+    }
+
+    /// The text that it was made of.
+    pub(crate) fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Whether somebody has needed it.
+    #[cfg(test)]
+    pub(crate) fn is_read(&self) -> bool {
+        self.0.read.get().is_some()
+    }
+}
+
+impl std::ops::Deref for LazySchema {
+    type Target = Arc<Schema>;
+
+    /// Reads the schema the first time, in time linear in its text; whoever asks at the same time waits.
+    fn deref(&self) -> &Arc<Schema> {
+        self.0.read.get_or_init(|| {
+            // Stored definitions were parsed before; one without a schema has the empty text.
+            let props: Value = serde_json::from_str(&self.0.text).unwrap_or_default();
+            Arc::new(crd::schema(&props))
+        })
+    }
+}
+
+impl From<Arc<Schema>> for LazySchema {
+    fn from(schema: Arc<Schema>) -> Self {
+        Self(Arc::new(SchemaSource { text: Box::default(), read: OnceLock::from(schema) }))
+    }
+}
+
 /// How stored objects are shown in one version of a kind.
 #[derive(Clone)]
 pub struct Version {
     /// `v1`, `v1beta1`, …
     pub name: String,
     /// The schema of this version.
-    pub schema: Arc<Schema>,
+    pub schema: LazySchema,
     /// The columns of its Table.
     pub columns: Arc<Vec<Column>>,
     /// The warning for requests to a deprecated version.

@@ -5,7 +5,7 @@ use fleetpass_apimachinery::gvk::GvkRef;
 use fleetpass_apimachinery::json::{self, Numbers};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::validation::metadata;
-use fleetpass_apiserver::resources::customresourcedefinitions::{self, naming_conditions};
+use fleetpass_apiserver::resources::customresourcedefinitions::{self, GrantedNames, naming_conditions};
 use fleetpass_apiserver::resources::customresources;
 use fleetpass_apiserver::strategy::Strategy;
 use fleetpass_codec::body::{FieldValidation, Format, decode_builtin, decode_custom};
@@ -112,7 +112,7 @@ fn accepted(definition: Value) -> Option<Value> {
     if !errors.is_empty() {
         return None;
     }
-    if let Some(status) = naming_conditions(&object, [], NOW) {
+    if let Some(status) = naming_conditions(&object, &GrantedNames::default(), NOW) {
         object["status"] = status;
     }
     Some(object)

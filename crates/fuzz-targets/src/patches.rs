@@ -21,7 +21,8 @@ pub fn patches(data: &[u8]) {
     let (group, version) = version.unwrap_or(("", "v1"));
     let gvk = GroupVersionKind { group: group.into(), version: version.into(), kind: text(&live, "kind") };
     let (schema, is_custom) = schema_of(&gvk).expect("the kind is known");
-    let version = Version { name: version.into(), schema, columns: Arc::default(), deprecation: None };
+    let version =
+        Version { name: version.into(), schema: schema.into(), columns: Arc::default(), deprecation: None };
     let mut kind = Kind { gvk, version, is_custom, live };
     for patch in rest.split(|byte| *byte == 0).take(8) {
         if let Some((letter, patch)) = patch.split_first() {

@@ -320,6 +320,9 @@ pub enum RegexpProblem {
     /// Compiled it would take too much memory.
     #[error("expression too large")]
     Large,
+    /// Groups and repetitions within each other, more than can be followed.
+    #[error("expression nests too deeply")]
+    NestingDepth,
     /// Anything else.
     #[error("invalid syntax")]
     InvalidSyntax,

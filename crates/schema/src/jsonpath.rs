@@ -2,13 +2,12 @@
 //! fields and scale: members, indexes, slices, wildcards, filters and unions of names. Missing members give
 //! no result.
 
+use crate::Effort;
 use crate::error::JsonPathError;
 use crate::go::number::{GoNumber, print_float};
 use serde_json::Value;
 use std::cmp::Ordering;
 
-/// How many values a step of a path finds at most.
-const MOST_FOUND: usize = 1000;
 /// How many filters may be within each other.
 const MOST_FILTERS: usize = 16;
 
@@ -65,36 +64,95 @@ impl JsonPath {
         Ok(Self(steps))
     }
 
-    /// What the path leads to, in order. A step finds at most a thousand values, the rest is left out: it can find one
-    /// value many times, so that they would multiply without end.
-    pub fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
-        let mut found = vec![root];
-        for step in &self.0 {
-            let mut next = Vec::new();
-            for value in found {
-                next.extend(step.apply(value));
-                if next.len() >= MOST_FOUND {
-                    next.truncate(MOST_FOUND);
-                    break;
+    /// The first value that the path leads to; also `None` if it is not found with what is left of `effort`, of which each
+    /// value that is looked at takes a step. A path can find one value many times, so that they would multiply without end;
+    /// here none is looked at before it is its turn.
+    pub fn first<'a>(&'a self, root: &'a Value, effort: &mut Effort) -> Option<&'a Value> {
+        Walk::new(self, root).next(effort)
+    }
+}
+
+/// A walk along a path, from one result to the next.
+struct Walk<'a> {
+    path: &'a JsonPath,
+    /// What each step found and was not followed yet. No recursion: a path has as many steps as its author likes.
+    stack: Vec<Candidates<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(path: &'a JsonPath, root: &'a Value) -> Self {
+        Self { path, stack: vec![Candidates::One(Some(root))] }
+    }
+
+    fn next(&mut self, effort: &mut Effort) -> Option<&'a Value> {
+        while let Some(candidates) = self.stack.last_mut() {
+            effort.spend(1)?;
+            match candidates.next(effort)? {
+                None => {
+                    self.stack.pop();
                 }
+                Some(value) => match self.path.0.get(self.stack.len() - 1) {
+                    None => return Some(value),
+                    Some(step) => self.stack.push(step.apply(value)),
+                },
             }
-            found = next;
         }
-        found
+        None
+    }
+}
+
+/// What a step finds, one after the other.
+enum Candidates<'a> {
+    One(Option<&'a Value>),
+    Named(&'a Value, std::slice::Iter<'a, String>),
+    Elements(std::iter::StepBy<std::slice::Iter<'a, Value>>),
+    Members(serde_json::map::Values<'a>),
+    /// The values that were not looked at yet, the next one last.
+    Below(Vec<&'a Value>, &'a str),
+    Filtered(std::slice::Iter<'a, Value>, &'a Operand, Option<&'a (Operator, Operand)>),
+}
+
+impl<'a> Candidates<'a> {
+    /// The next one, if there is one; `None` if the effort is used up.
+    fn next(&mut self, effort: &mut Effort) -> Option<Option<&'a Value>> {
+        Some(match self {
+            Self::One(value) => value.take(),
+            Self::Named(value, names) => names.find_map(|name| value.get(name)),
+            Self::Elements(list) => list.next(),
+            Self::Members(members) => members.next(),
+            Self::Below(todo, name) => loop {
+                let Some(value) = todo.pop() else { return Some(None) };
+                effort.spend(1)?;
+                match value {
+                    Value::Array(list) => todo.extend(list.iter().rev()),
+                    Value::Object(members) => todo.extend(members.values().rev()),
+                    _ => {}
+                }
+                if let Some(found) = value.get(*name) {
+                    break Some(found);
+                }
+            },
+            Self::Filtered(list, left, test) => loop {
+                let Some(element) = list.next() else { return Some(None) };
+                effort.spend(1)?;
+                if holds(element, left, *test, effort) {
+                    break Some(element);
+                }
+            },
+        })
     }
 }
 
 impl Step {
-    fn apply<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+    fn apply<'a>(&'a self, value: &'a Value) -> Candidates<'a> {
+        let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
         match self {
-            Self::Member(name) => value.get(name).into_iter().collect(),
-            Self::Members(names) => names.iter().filter_map(|name| value.get(name)).collect(),
+            Self::Member(name) => Candidates::One(value.get(name)),
+            Self::Members(names) => Candidates::Named(value, names.iter()),
             Self::Index(index) => {
-                let Some(list) = value.as_array() else { return Vec::new() };
-                resolve(*index, list.len()).and_then(|i| list.get(i)).into_iter().collect()
+                Candidates::One(resolve(*index, list.len()).and_then(|index| list.get(index)))
             }
             Self::Slice(from, to, step) => {
-                let Some(list) = value.as_array() else { return Vec::new() };
                 let clamp = |n: i64| {
                     let n = if n < 0 { n + list.len() as i64 } else { n };
                     usize::try_from(n).unwrap_or_default().min(list.len())
@@ -102,18 +160,14 @@ impl Step {
                 let (from, to) = (from.map_or(0, clamp), to.map_or(list.len(), clamp));
                 // A step backwards makes no sense and is one forwards.
                 let step = usize::try_from(*step).unwrap_or(1).max(1);
-                list.get(from..to).unwrap_or_default().iter().step_by(step).collect()
+                Candidates::Elements(list.get(from..to).unwrap_or_default().iter().step_by(step))
             }
             Self::All => match value {
-                Value::Array(list) => list.iter().collect(),
-                Value::Object(members) => members.values().collect(),
-                _ => Vec::new(),
+                Value::Object(members) => Candidates::Members(members.values()),
+                _ => Candidates::Elements(list.iter().step_by(1)),
             },
-            Self::Descend(name) => descend(value, name),
-            Self::Filter(left, test) => {
-                let Some(list) = value.as_array() else { return Vec::new() };
-                list.iter().filter(|element| holds(element, left, test.as_ref())).collect()
-            }
+            Self::Descend(name) => Candidates::Below(vec![value], name),
+            Self::Filter(left, test) => Candidates::Filtered(list.iter(), left, test.as_ref()),
         }
     }
 }
@@ -122,24 +176,10 @@ fn resolve(index: i64, length: usize) -> Option<usize> {
     usize::try_from(if index < 0 { index + length as i64 } else { index }).ok()
 }
 
-fn descend<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
-    let mut found: Vec<&Value> = value.get(name).into_iter().collect();
-    let below: Vec<&Value> = match value {
-        Value::Array(list) => list.iter().collect(),
-        Value::Object(members) => members.values().collect(),
-        _ => Vec::new(),
-    };
-    // Recursion is as deep as the object, which is at most as deep as what the store keeps (`MAX_KEPT_DEPTH`).
-    for child in below {
-        found.extend(descend(child, name));
-    }
-    found
-}
-
-fn holds(element: &Value, left: &Operand, test: Option<&(Operator, Operand)>) -> bool {
-    let Some(left) = left.value(element) else { return false };
+fn holds(element: &Value, left: &Operand, test: Option<&(Operator, Operand)>, effort: &mut Effort) -> bool {
+    let Some(left) = left.value(element, effort) else { return false };
     let Some((operator, right)) = test else { return true };
-    let Some(right) = right.value(element) else { return false };
+    let Some(right) = right.value(element, effort) else { return false };
     // Values of different types are unequal, and neither is less.
     let order = match (left, right) {
         (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()),
@@ -159,9 +199,9 @@ fn holds(element: &Value, left: &Operand, test: Option<&(Operator, Operand)>) ->
 }
 
 impl Operand {
-    fn value<'a>(&'a self, element: &'a Value) -> Option<&'a Value> {
+    fn value<'a>(&'a self, element: &'a Value, effort: &mut Effort) -> Option<&'a Value> {
         match self {
-            Self::Path(path) => path.find(element).into_iter().next(),
+            Self::Path(path) => path.first(element, effort),
             Self::Literal(value) => Some(value),
         }
     }
@@ -420,8 +460,10 @@ mod tests {
             ("..port", json!([1, 22])),
         ] {
             let parsed = JsonPath::parse(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-            let found: Vec<Value> = parsed.find(&object).into_iter().cloned().collect();
+            let (mut walk, mut effort) = (Walk::new(&parsed, &object), Effort::new(1_000));
+            let found: Vec<Value> = std::iter::from_fn(|| walk.next(&mut effort)).cloned().collect();
             assert_eq!(Value::from(found), expected, "{path}");
+            assert_eq!(parsed.first(&object, &mut effort), expected.get(0), "{path}");
         }
     }
 
@@ -443,8 +485,17 @@ mod tests {
         for _ in 0..100 {
             object = json!({ "a": object });
         }
-        for path in ["..a".repeat(30), "['a','a']".repeat(60)] {
-            assert_eq!(JsonPath::parse(&path).unwrap().find(&object).len(), MOST_FOUND);
+        for path in ["..a".repeat(30), "['a','a']".repeat(60), "..a".repeat(100_000)] {
+            let parsed = JsonPath::parse(&path).unwrap();
+            let mut effort = Effort::new(10_000);
+            parsed.first(&object, &mut effort);
+            let (mut walk, mut effort) = (Walk::new(&parsed, &object), Effort::new(100_000));
+            while walk.next(&mut effort).is_some() {}
+            assert!(walk.stack.len() <= 100 * 30);
         }
+        // The first of many costs no more than one.
+        let long = json!({ "a": vec![json!({"b": 1}); 100_000] });
+        let mut effort = Effort::new(100);
+        assert_eq!(JsonPath::parse(".a[*].b").unwrap().first(&long, &mut effort), Some(&json!(1)));
     }
 }

@@ -75,7 +75,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | **The model** | [`Schema`] with [`Type`], [`ListType`], [`PatchStrategy`]; what it demands of values in [`ValueValidation`], [`Pattern`] and [`ValidationRule`]; what it only says in [`Documentation`] |
+//! | **The model** | [`Schema`] with [`Type`], [`ListType`], [`PatchStrategy`]; what it demands of values in [`ValueValidation`], [`Pattern`] (within an [`Effort`]) and [`ValidationRule`]; what it only says in [`Documentation`] |
 //! | **Read from a CRD** | [`crd`] |
 //! | **Read from OpenAPI** (built-in kinds) | [`openapi`] has the schemas, [`go`] what Go's struct tags add; [`typed`] decodes objects by them, with [`quantity`] and [`time`] |
 //! | **Custom resources** | [`custom_resource`] puts the steps in order: [`objectmeta`], [`pruning`], [`defaulting`] |
@@ -87,7 +87,7 @@
 //! # What it does not do
 //!
 //! - **It does not judge CustomResourceDefinitions.** [`crd::schema`] reads any JSON as far as it makes sense. Whether a
-//!   schema is structural, and cheap enough, is the validation of the definition; [`cel::check_rules`] tells it what the
+//!   schema is structural, and cheap enough, is the validation of the definition; [`cel::RuleChecker`] tells it what the
 //!   rules cost.
 //! - **It does not know the rules of built-in kinds** beyond their types, such as the form of a Secret's name.
 //! - **It does not merge.** Server-side apply and patches read the same [`Schema`], in a crate of their own.
@@ -97,6 +97,7 @@
 // The model, which all else reads.
 mod correlation;
 mod json_type;
+mod location;
 mod model;
 
 pub mod error;
@@ -126,5 +127,6 @@ pub mod validation;
 pub mod fieldpath;
 pub mod jsonpath;
 
+pub use go::regexp::Effort;
 pub use json_type::Type;
 pub use model::{Documentation, ListType, PatchStrategy, Pattern, Schema, ValidationRule, ValueValidation};

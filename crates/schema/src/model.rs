@@ -3,8 +3,8 @@
 
 use crate::error::RegexpError;
 use crate::go;
+use crate::go::regexp::Effort;
 use crate::json_type::Type;
-use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -169,31 +169,34 @@ impl ValueValidation {
     }
 }
 
-/// A regular expression in Go's syntax.
-#[derive(Debug, Clone)]
+/// A regular expression in Go's syntax. It is compiled when a value is checked for the first time, and kept as long as it is in
+/// use and there is room: a definition may have thousands, and what a few bytes compile to may be megabytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    source: String,
-    /// Compiled when the schema is read, not when a value is checked. The error is kept for whoever publishes or validates
-    /// the schema; to values it is one that nothing matches.
-    compiled: Result<Regex, RegexpError>,
+    source: Arc<str>,
 }
 
 impl Pattern {
-    /// Compiles `source`; an expression that does not compile matches nothing, see [`Pattern::error`].
+    /// An expression; one that does not compile matches nothing, see [`Pattern::error`].
     pub fn new(source: &str) -> Self {
-        Self { source: source.into(), compiled: go::regexp::compile(source) }
+        Self { source: source.into() }
     }
     /// The expression as it was written.
     pub fn source(&self) -> &str {
         &self.source
     }
-    /// Why the expression does not compile.
-    pub fn error(&self) -> Option<&RegexpError> {
-        self.compiled.as_ref().err()
+    /// Why the expression does not compile. It is read for this, in time linear in its length.
+    pub fn error(&self) -> Option<RegexpError> {
+        go::regexp::check(&self.source).err()
     }
-    /// Whether some part of `text` matches.
-    pub fn is_match(&self, text: &str) -> bool {
-        self.compiled.as_ref().is_ok_and(|regex| regex.is_match(text))
+    /// Whether some part of `text` matches; `None` if that takes more work than what is left of `effort`.
+    pub fn is_match(&self, text: &str, effort: &mut Effort) -> Option<bool> {
+        let (program, fresh) = go::regexp::program(&self.source);
+        let Ok(program) = program.as_ref() else { return Some(false) };
+        if fresh {
+            effort.spend(program.price())?;
+        }
+        program.is_match(text, effort)
     }
 }
 

@@ -70,12 +70,23 @@ pub(crate) enum CacheError {
     },
 }
 
-/// Is called for every change, in order, before any reader can see it: what a subscriber derives from objects (the RBAC index,
-/// the table of kinds) is never older than the objects.
-///
-/// It runs under the cache's write lock. So it must be quick, must not block, and must not call back into the cache, which
-/// would deadlock. A lock that it takes itself must never be held by anybody who calls the cache.
-pub(crate) type Subscriber = Box<dyn Fn(&str, &Event) + Send + Sync>;
+/// Is told of every change, in order, before any reader can see it: what a subscriber derives from objects (the RBAC index, the
+/// table of kinds) is never older than the objects.
+pub(crate) trait Subscriber: Send + Sync {
+    /// An object that is about to be applied. No lock is held: what takes long is done here and kept for the event. Every object
+    /// comes here before the event that brings it.
+    fn prepare(&self, _prefix: &str, _object: &Arc<Object>) {}
+
+    /// A change. Runs under the cache's write lock. So it must be quick, must not block, and must not call back into the cache,
+    /// which would deadlock. A lock that it takes itself must never be held by anybody who calls the cache.
+    fn on_event(&self, prefix: &str, event: &Event);
+}
+
+impl<F: Fn(&str, &Event) + Send + Sync> Subscriber for F {
+    fn on_event(&self, prefix: &str, event: &Event) {
+        self(prefix, event);
+    }
+}
 
 /// One resource: all objects below one storage prefix.
 #[derive(Default)]
@@ -105,7 +116,7 @@ pub(crate) struct Cache {
     inner: RwLock<Inner>,
     /// Published after each commit; never ahead of `inner.applied`.
     revision: watch::Sender<Revision>,
-    subscribers: Vec<Subscriber>,
+    subscribers: Vec<Box<dyn Subscriber>>,
     /// For the readiness check only, so no ordering with anything else is needed.
     following: AtomicBool,
 }
@@ -121,7 +132,7 @@ impl Cache {
     /// [`EventKind::Added`]) and of every change from then on.
     pub(crate) async fn start(
         store: Arc<dyn Store>,
-        subscribers: Vec<Subscriber>,
+        subscribers: Vec<Box<dyn Subscriber>>,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, fleetpass_store::Error> {
         let cache = Arc::new(Self {
@@ -190,13 +201,14 @@ impl Cache {
     /// Replaces everything. Watchers are ended, since they cannot be told what they have missed: their queues close with the
     /// old resources, their clients begin again. Subscribers are told of every object (again) and of every one that is gone.
     fn reset(&self, entries: &[Entry], revision: Revision) {
+        let objects: Vec<Arc<Object>> = entries.iter().filter_map(|entry| self.prepare(entry)).collect();
         let mut inner = self.inner.write();
         let before = std::mem::take(&mut inner.resources);
         inner.loaded = revision;
         inner.applied = revision;
-        for entry in entries {
-            let Some(object) = parse(entry) else { continue };
-            let prefix = split_key(&entry.key).0;
+        for object in objects {
+            let key = object.key.clone();
+            let prefix = split_key(&key).0;
             let cache = inner.resource(prefix);
             cache.objects.insert(object.key.clone(), object.clone());
             self.notify(prefix, &Event::new(object.revision, EventKind::Added, object, None));
@@ -218,11 +230,20 @@ impl Cache {
 
     /// Applies one commit. The lock is held for all of its changes, which have one revision.
     fn apply(&self, commit: &fleetpass_store::Event) {
+        // Read before the lock is taken: nobody waits for that.
+        let objects: Vec<Option<Arc<Object>>> = commit
+            .changes
+            .iter()
+            .map(|change| match change {
+                Change::Put(entry) => self.prepare(entry),
+                Change::Delete { .. } => None,
+            })
+            .collect();
         let mut inner = self.inner.write();
-        for change in &commit.changes {
+        for (change, object) in commit.changes.iter().zip(objects) {
             match change {
                 Change::Put(entry) => {
-                    let Some(object) = parse(entry) else { continue };
+                    let Some(object) = object else { continue };
                     let prefix = split_key(&entry.key).0;
                     let cache = inner.resource(prefix);
                     let previous = cache.objects.insert(object.key.clone(), object.clone());
@@ -251,6 +272,16 @@ impl Cache {
         self.revision.send_replace(commit.revision);
     }
 
+    /// Reads a stored value, and lets subscribers read the object; without any lock.
+    fn prepare(&self, entry: &Entry) -> Option<Arc<Object>> {
+        let object = parse(entry)?;
+        let prefix = split_key(&entry.key).0;
+        for subscriber in &self.subscribers {
+            subscriber.prepare(prefix, &object);
+        }
+        Some(object)
+    }
+
     /// Subscribers first, then the window and the watchers: a client that is told of a change must find its effects.
     fn publish(&self, prefix: &str, cache: &mut ResourceCache, event: Event) {
         self.notify(prefix, &event);
@@ -262,7 +293,7 @@ impl Cache {
 
     fn notify(&self, prefix: &str, event: &Event) {
         for subscriber in &self.subscribers {
-            subscriber(prefix, event);
+            subscriber.on_event(prefix, event);
         }
     }
 

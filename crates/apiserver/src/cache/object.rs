@@ -191,6 +191,11 @@ impl Object {
         self.json == text
     }
 
+    /// The stored text, in which `metadata` has no `resourceVersion`.
+    pub(crate) fn stored_text(&self) -> &[u8] {
+        &self.json
+    }
+
     /// The number of bytes that are kept.
     pub(crate) fn size(&self) -> usize {
         self.json.len()

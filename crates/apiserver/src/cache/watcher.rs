@@ -66,7 +66,7 @@ enum Sharing {
 }
 
 impl Event {
-    pub(super) fn new(
+    pub(crate) fn new(
         revision: Revision,
         kind: EventKind,
         object: Arc<Object>,

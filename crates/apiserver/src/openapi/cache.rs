@@ -17,6 +17,10 @@ use std::sync::{Arc, Weak};
 pub(crate) struct Cache {
     /// By name: that of the document below `/openapi/v3`, or the path and form of a Swagger document.
     documents: Mutex<BTreeMap<String, Arc<Document>>>,
+    /// Held while a document is built: two are never built at once, so that memory stays low, and those who ask for the same
+    /// one wait for each other. What is there already is served meanwhile. It is never held across an await; this is no async
+    /// code.
+    building: Mutex<()>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -52,8 +56,6 @@ impl AsRef<[u8]> for Shared {
 impl Cache {
     /// The document of that name, made of those rows: the one at hand, or else what `write` writes.
     ///
-    /// Two documents are never built at once: the first answers may wait for each other, and memory stays low.
-    ///
     /// # Errors
     /// What `write` fails with.
     pub(super) fn get(
@@ -62,15 +64,26 @@ impl Cache {
         rows: &[Arc<Row>],
         write: impl FnOnce(&mut BufWriter<Sink>) -> io::Result<()>,
     ) -> io::Result<Arc<Document>> {
-        // Held while a document is built, on purpose: see above. It is never held across an await; this is no async
-        // code.
-        let mut documents = self.documents.lock();
-        if let Some(found) = documents.get(name).filter(|d| d.is_of(rows)) {
-            return Ok(Arc::clone(found));
+        if let Some(found) = self.find(name, rows) {
+            return Ok(found);
+        }
+        let _building = self.building.lock();
+        // Somebody else may have built it while we waited.
+        if let Some(found) = self.find(name, rows) {
+            return Ok(found);
         }
         let document = Arc::new(Document::build(rows, write)?);
-        documents.insert(name.to_string(), Arc::clone(&document));
+        self.documents.lock().insert(name.to_string(), Arc::clone(&document));
         Ok(document)
+    }
+
+    fn find(&self, name: &str, rows: &[Arc<Row>]) -> Option<Arc<Document>> {
+        self.documents.lock().get(name).filter(|d| d.is_of(rows)).cloned()
+    }
+
+    /// How many documents are kept.
+    pub(super) fn len(&self) -> usize {
+        self.documents.lock().len()
     }
 
     /// Forgets the documents whose names are not wanted any more.
@@ -104,7 +117,7 @@ impl Document {
             && self.rows.iter().zip(rows).all(|(kept, row)| std::ptr::eq(kept.as_ptr(), Arc::as_ptr(row)))
     }
 
-    /// The document as it is.
+    /// The document as it is. All who read it at the same time share the bytes, however slowly they read.
     ///
     /// # Errors
     /// None in practice: what is decompressed was compressed here.

@@ -11,19 +11,45 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The types of API machinery that no kind refers to, but operations do.
 const MACHINERY: &str = include_str!("../../data/openapi-machinery.json");
 
-/// The definitions of one table of kinds. Nothing is parsed before it is asked for.
+/// The definitions of the built-in kinds and of some custom kinds. Nothing is parsed before it is asked for.
 pub(super) struct Definitions<'a> {
-    /// Unparsed, by name.
-    builtin: BTreeMap<&'static str, &'static RawValue>,
-    /// The definition of each kind, built-in or custom, and of each kind of list.
+    builtin: &'static Builtin,
+    /// The definition of each custom kind and of each kind of list.
     names: HashMap<GroupVersionKind, String>,
     custom: BTreeMap<String, Custom<'a>>,
+}
+
+/// What is the same for all documents.
+struct Builtin {
+    /// Unparsed, by name.
+    definitions: BTreeMap<&'static str, &'static RawValue>,
+    /// The definition of each kind, and of each kind of list.
+    names: HashMap<GroupVersionKind, &'static str>,
     descriptions: Descriptions,
+}
+
+/// Read once, and kept: a document is made at each change of a CRD, and the embedded text is many times larger than most CRDs.
+static BUILTIN: LazyLock<serde_json::Result<Builtin>> = LazyLock::new(Builtin::read);
+
+impl Builtin {
+    fn read() -> serde_json::Result<Self> {
+        let mut definitions: BTreeMap<&str, &RawValue> = serde_json::from_str(DOCUMENT)?;
+        definitions.append(&mut serde_json::from_str(MACHINERY)?);
+        // Only the extension with the kinds is read of each definition. The rest stays text until `get` asks for
+        // it: most documents need a few of hundreds.
+        let mut names = HashMap::new();
+        for (name, definition) in &definitions {
+            for Kind { group, version, kind } in serde_json::from_str::<Extension>(definition.get())?.kinds {
+                names.insert(GroupVersionKind { group, version, kind }, *name);
+            }
+        }
+        Ok(Self { definitions, names, descriptions: Descriptions::load() })
+    }
 }
 
 /// A custom kind, or its list, in one version.
@@ -48,23 +74,14 @@ struct Kind {
 }
 
 impl<'a> Definitions<'a> {
-    /// Those of the embedded documents and of the table's custom kinds.
+    /// Those of the embedded documents and of the custom kinds among `rows`.
     ///
     /// # Errors
     /// If an embedded document is no JSON, which the tests rule out.
-    pub(super) fn new(kinds: &'a Kinds) -> serde_json::Result<Self> {
-        let mut builtin: BTreeMap<&str, &RawValue> = serde_json::from_str(DOCUMENT)?;
-        builtin.append(&mut serde_json::from_str(MACHINERY)?);
-        // Only the extension with the kinds is read of each definition. The rest stays text until `get` asks for
-        // it: most documents need a few of hundreds.
-        let mut names = HashMap::new();
-        for (name, definition) in &builtin {
-            for Kind { group, version, kind } in serde_json::from_str::<Extension>(definition.get())?.kinds {
-                names.insert(GroupVersionKind { group, version, kind }, (*name).to_string());
-            }
-        }
-        let mut custom = BTreeMap::new();
-        for row in kinds.rows().filter(|row| row.resource.custom) {
+    pub(super) fn new(rows: impl Iterator<Item = &'a Arc<Row>>) -> serde_json::Result<Self> {
+        let builtin = BUILTIN.as_ref().map_err(serde::de::Error::custom)?;
+        let (mut names, mut custom) = (HashMap::new(), BTreeMap::new());
+        for row in rows.filter(|row| row.resource.custom) {
             for version in &row.resource.versions {
                 for (kind, list) in [(&row.resource.kind, false), (&row.resource.list_kind, true)] {
                     let gvk = GroupVersionKind::new(&row.resource.group, &version.name, kind);
@@ -74,12 +91,13 @@ impl<'a> Definitions<'a> {
                 }
             }
         }
-        Ok(Self { builtin, names, custom, descriptions: Descriptions::load() })
+        Ok(Self { builtin, names, custom })
     }
 
     /// The name of a kind's definition.
     pub(super) fn of_kind(&self, gvk: &GroupVersionKind) -> Option<String> {
-        self.names.get(gvk).cloned()
+        let custom = self.names.get(gvk).cloned();
+        custom.or_else(|| self.builtin.names.get(gvk).map(|name| (*name).to_string()))
     }
 
     /// The names of all definitions that can be reached from some.
@@ -91,7 +109,7 @@ impl<'a> Definitions<'a> {
             if seen.contains(&name) {
                 continue;
             }
-            match (self.builtin.get(name.as_str()), self.custom.get(&name)) {
+            match (self.builtin.definitions.get(name.as_str()), self.custom.get(&name)) {
                 (Some(raw), _) => todo.extend(references(raw.get()).map(str::to_string)),
                 (None, Some(custom)) => {
                     // A custom kind's schema refers to nothing but metadata, and its list to the kind.
@@ -116,13 +134,13 @@ impl<'a> Definitions<'a> {
     /// # Errors
     /// If the embedded document is no JSON, which the tests rule out.
     pub(super) fn get(&self, name: &str, dialect: Dialect) -> serde_json::Result<Option<Value>> {
-        let mut definition = match (self.builtin.get(name), self.custom.get(name)) {
+        let mut definition = match (self.builtin.definitions.get(name), self.custom.get(name)) {
             (Some(raw), _) => serde_json::from_str(raw.get())?,
             (None, Some(custom)) => custom_definition(custom, dialect),
             (None, None) => return Ok(None),
         };
         // Also for custom kinds: the ones that come with this server have descriptions in the table.
-        self.descriptions.fill_in(name, &mut definition);
+        self.builtin.descriptions.fill_in(name, &mut definition);
         Ok(Some(definition))
     }
 }
@@ -157,11 +175,10 @@ mod tests {
 
     #[test]
     fn every_reference_of_the_embedded_documents_resolves() {
-        let kinds = Kinds::default();
-        let definitions = Definitions::new(&kinds).expect("embedded documents");
-        for (name, raw) in &definitions.builtin {
+        let definitions = Definitions::new(std::iter::empty()).expect("embedded documents");
+        for (name, raw) in &definitions.builtin.definitions {
             for target in references(raw.get()) {
-                assert!(definitions.builtin.contains_key(target), "{name} refers to {target}");
+                assert!(definitions.builtin.definitions.contains_key(target), "{name} refers to {target}");
             }
         }
         let reached = definitions.closure(["io.k8s.api.core.v1.SecretList"].into_iter());

@@ -27,6 +27,7 @@ use fleetpass_apimachinery::status::Status;
 use http::{Response, StatusCode, header};
 use page::Page;
 use serde_json::{Map, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const V2: &str = "/openapi/v2";
@@ -116,8 +117,16 @@ fn swagger(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Respon
 }
 
 fn v3_document(name: &str, page: &Page, kinds: &Kinds, cache: &Cache) -> Result<Arc<Document>, Status> {
-    cache.get(name, &page.rows(kinds), |out| v3::write(page, kinds, out)).map_err(Status::internal)
+    let document = cache.get(name, &page.rows(kinds), |out| v3::write(page, kinds, out));
+    // Groups come and go with CRDs, and not everybody reads the index, which forgets the documents of those that are gone.
+    if cache.len() > MANY_DOCUMENTS && cache.len() > 2 * kinds.groups().count() {
+        cache.retain(|name| name.starts_with('/') || Page::find(kinds, name).is_some());
+    }
+    document.map_err(Status::internal)
 }
+
+/// So many documents are kept without a look at whether they are still there to be read.
+const MANY_DOCUMENTS: usize = 64;
 
 /// The list of all documents, each with its hash, so that a client need not ask again for what has not changed.
 fn index(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response<Bytes>, Status> {
@@ -130,7 +139,8 @@ fn index(request: &Request<'_>, kinds: &Kinds, cache: &Cache) -> Result<Response
         paths.insert(name.clone(), json!({"serverRelativeURL": url(name, &document.hash)}));
     }
     // Groups that are gone. The names of the Swagger documents begin with a slash, as no other does.
-    cache.retain(|name| name.starts_with('/') || pages.iter().any(|(known, _)| known == name));
+    let known: BTreeSet<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+    cache.retain(|name| name.starts_with('/') || known.contains(name));
     let body = json!({"paths": paths}).to_string();
     // Not kept: the index is small, and made of hashes that are at hand.
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, body.as_bytes());

@@ -1,7 +1,7 @@
 //! What a client relies on, checked over all documents of a table with built-in and custom kinds.
 
 use super::*;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Row};
 use crate::resources;
 use crate::strategy::{Action, ActionRequest, Resource};
 use async_trait::async_trait;
@@ -64,7 +64,7 @@ fn widgets() -> Resource {
 
 fn catalog() -> Catalog {
     let catalog = Catalog::new(builtin_rows());
-    catalog.set_custom(vec![widgets()]);
+    catalog.put_custom(&Arc::new(Row::new(widgets())));
     catalog
 }
 
@@ -233,15 +233,64 @@ fn documents_are_kept_until_their_kinds_change() {
     };
     let (core, custom) = (kept("api/v1"), kept("apis/things.example.com/v1"));
     assert!(Arc::ptr_eq(&custom, &kept("apis/things.example.com/v1")));
-    catalog.set_custom(vec![widgets()]);
+    catalog.put_custom(&Arc::new(Row::new(widgets())));
     assert!(Arc::ptr_eq(&core, &kept("api/v1")), "built-in kinds are the same");
     let again = kept("apis/things.example.com/v1");
     assert!(!Arc::ptr_eq(&custom, &again));
     assert_eq!(custom.hash, again.hash, "the same kinds make the same document");
-    catalog.set_custom(Vec::new());
+    catalog.remove_custom("things.example.com", "widgets");
     let index = body(&get(V3, &catalog.kinds(), &cache));
     assert!(index["paths"].get("apis/things.example.com/v1").is_none());
     assert!(!format!("{cache:?}").contains("things"), "{cache:?}");
+}
+
+#[test]
+fn a_change_of_one_group_rebuilds_the_document_of_no_other() {
+    let (catalog, cache) = (catalog(), Cache::default());
+    let other = |group: &str| {
+        let resource = Resource { group: group.into(), ..widgets() };
+        Arc::new(Row::new(resource))
+    };
+    for index in 0..5 {
+        catalog.put_custom(&other(&format!("g{index}.example.com")));
+    }
+    let all = |catalog: &Catalog| -> Vec<(String, Arc<Document>)> {
+        let kinds = catalog.kinds();
+        let pages = Page::all(&kinds);
+        pages.iter().map(|(n, p)| (n.clone(), v3_document(n, p, &kinds, &cache).expect("built"))).collect()
+    };
+    let before = all(&catalog);
+    catalog.put_custom(&other("g3.example.com"));
+    let changed: Vec<String> = all(&catalog)
+        .into_iter()
+        .zip(before)
+        .filter(|((_, now), (_, before))| !Arc::ptr_eq(now, before))
+        .map(|((name, _), _)| name)
+        .collect();
+    assert_eq!(changed, ["apis/g3.example.com/v1", "apis/g3.example.com/v1alpha1"]);
+}
+
+#[test]
+fn documents_of_groups_that_are_gone_are_forgotten_without_the_index() {
+    let (catalog, cache) = (catalog(), Cache::default());
+    for index in 0..3 * MANY_DOCUMENTS {
+        let group = format!("g{index}.example.com");
+        catalog.put_custom(&Arc::new(Row::new(Resource { group: group.clone(), ..widgets() })));
+        get(&format!("{V3}/apis/{group}/v1"), &catalog.kinds(), &cache);
+        catalog.remove_custom(&group, "widgets");
+    }
+    assert!(cache.len() <= MANY_DOCUMENTS + 1, "{}", cache.len());
+}
+
+#[test]
+fn those_who_read_a_document_at_the_same_time_share_its_bytes() {
+    let (catalog, cache) = (catalog(), Cache::default());
+    let kinds = catalog.kinds();
+    let (first, second) = (get(V2, &kinds, &cache), get(V2, &kinds, &cache));
+    assert_eq!(first.body().as_ptr(), second.body().as_ptr());
+    let gzip = Request { path: V2, gzip: true, ..Request::default() };
+    let compressed = || serve(&gzip, &kinds, &cache).expect("a document").into_body();
+    assert_eq!(compressed().as_ptr(), compressed().as_ptr());
 }
 
 #[test]

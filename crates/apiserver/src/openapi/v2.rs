@@ -21,7 +21,7 @@ const DEFINITIONS: &str = "#/definitions/";
 /// # Errors
 /// If the sink fails.
 pub(super) fn write_json(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
-    let definitions = Definitions::new(kinds)?;
+    let definitions = Definitions::new(kinds.rows())?;
     // Paths and definitions are made and written one at a time; only the paths' descriptions are in memory
     // together.
     let paths = all_paths(kinds, &definitions);
@@ -46,7 +46,7 @@ pub(super) fn write_json(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> 
 /// # Errors
 /// If the sink fails.
 pub(super) fn write_protobuf(kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
-    let definitions = Definitions::new(kinds)?;
+    let definitions = Definitions::new(kinds.rows())?;
     let paths = all_paths(kinds, &definitions);
     out.write_all(&proto::head("2.0", &info()))?;
     for item in &paths {

@@ -16,7 +16,9 @@ use std::io::{self, Write};
 /// # Errors
 /// If the sink fails.
 pub(super) fn write(page: &Page, kinds: &Kinds, out: &mut impl Write) -> io::Result<()> {
-    let definitions = Definitions::new(kinds)?;
+    // A document refers to built-in kinds and to its own: those of other groups cost it nothing.
+    let rows = page.rows(kinds);
+    let definitions = Definitions::new(rows.iter())?;
     let mut paths = page_paths(page, kinds, &definitions);
     // Sorted, so that the same kinds always give the same bytes, and so the same hash, in every replica.
     paths.sort_by(|a, b| a.path.cmp(&b.path));

@@ -6,6 +6,7 @@ use crate::catalog::{Catalog, Row};
 use fleetpass_apimachinery::gvk::api_version;
 use fleetpass_schema::typed;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// A stored object in the form that a row shows in one of its versions.
 pub(crate) fn present(row: &Row, version: &str, stored: &Object) -> Value {
@@ -42,12 +43,14 @@ pub(super) fn round_trip(catalog: &Catalog, scope: &Scope<'_>, object: Value) ->
         return object;
     }
     let schema = match &scope.row.resource.view {
-        None => Some(scope.version.schema.clone()),
+        None => Some(Arc::clone(&scope.version.schema)),
         // What a view writes is stored under the schema of the kind that it is a view of.
         Some(view) => {
             let (group, plural) = view.stored_as();
             let table = catalog.kinds();
-            table.get(group, plural).and_then(|row| row.resource.versions.first().map(|v| v.schema.clone()))
+            table
+                .get(group, plural)
+                .and_then(|row| row.resource.versions.first().map(|v| Arc::clone(&v.schema)))
         }
     };
     match schema {

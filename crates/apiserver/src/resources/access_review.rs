@@ -30,7 +30,7 @@ pub(super) fn row(kind: &str, namespaced: bool, action: Arc<dyn Action>) -> Reso
         verbs: vec!["create".into()],
         versions: vec![Version {
             name: "v1".into(),
-            schema: builtin(&format!("io.k8s.api.authorization.v1.{kind}")),
+            schema: builtin(&format!("io.k8s.api.authorization.v1.{kind}")).into(),
             columns: Arc::default(),
             deprecation: None,
         }],

@@ -4,9 +4,13 @@
 
 mod go_json;
 mod hoisted;
+mod naming;
 mod schema_validation;
 mod structural;
 mod validation;
+
+pub use naming::{GrantedNames, naming_conditions};
+pub(crate) use naming::{accepted_names, requested_names};
 
 use super::printers;
 use super::stored::{self, SUBRESOURCE_VERBS, StoredKind};
@@ -290,137 +294,6 @@ fn set_condition(status: &mut Map<String, Value>, condition: Condition<'_>, now:
             }
         }
     }
-}
-
-/// The status of a definition after its names were compared with those that `others` have been granted, and
-/// with its own; `None` if nothing changes. A definition whose names are all accepted is established.
-/// `others` may be all definitions; those of other groups, and the definition itself, do no harm.
-pub fn naming_conditions<'a>(
-    definition: &Value,
-    others: impl IntoIterator<Item = &'a Value>,
-    now: Timestamp,
-) -> Option<Value> {
-    let group = meta::text(definition, &["spec", "group"]);
-    let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());
-    for other in others {
-        if meta::text(other, &["spec", "group"]) != group || meta::name(other) == meta::name(definition) {
-            continue;
-        }
-        claim(other, &mut resources, &mut kinds);
-    }
-    // Its own names are taken, too; `accept_names` lets a definition keep what it has, but not have a name twice.
-    claim(definition, &mut resources, &mut kinds);
-    let requested = &definition["spec"]["names"];
-    let accepted = &definition["status"]["acceptedNames"];
-    let (names, conflict) = accept_names(requested, accepted, &resources, &kinds);
-    let mut status = definition.get("status").cloned().unwrap_or_else(|| json!({}));
-    let old = status.clone();
-    let members = meta::as_map_mut(&mut status);
-    members.insert("acceptedNames".into(), names);
-    let established = meta::list(definition, &["status", "conditions"])
-        .iter()
-        .any(|c| c["type"] == "Established" && c["status"] == "True");
-    match conflict {
-        Some((reason, message)) => {
-            set_condition(members, Condition::new("NamesAccepted", false, reason, message), now);
-            // Established is never taken back: there may be objects, and their kind is served under the names it
-            // has.
-            if !established {
-                let refused =
-                    Condition::new("Established", false, "NotAccepted", "not all names are accepted");
-                set_condition(members, refused, now);
-            }
-        }
-        None => {
-            set_condition(
-                members,
-                Condition::new("NamesAccepted", true, "NoConflicts", "no conflicts found"),
-                now,
-            );
-            if !established {
-                // kube-apiserver has a second controller do this (`pkg/controller/establish`), after a pause for other
-                // replicas to learn of the names. Here both conditions are set in one write.
-                let message = "the initial names have been accepted";
-                let done = Condition::new("Established", true, "InitialNamesAccepted", message);
-                set_condition(members, done, now);
-            }
-        }
-    }
-    (status != old).then_some(status)
-}
-
-/// Adds the names that a definition has been granted.
-fn claim(definition: &Value, resources: &mut BTreeSet<String>, kinds: &mut BTreeSet<String>) {
-    let names = &definition["status"]["acceptedNames"];
-    let text = |field: &str| names[field].as_str().unwrap_or_default().to_string();
-    resources.extend([text("plural"), text("singular")]);
-    resources.extend(short_names(names));
-    kinds.extend([text("kind"), text("listKind")]);
-}
-
-fn short_names(names: &Value) -> Vec<String> {
-    let list = names["shortNames"].as_array();
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
-}
-
-/// The names that are granted now, and the conflict to report, if any (`calculateNamesAndConditions` in
-/// `pkg/controller/status/naming_controller.go`). Names without a conflict are granted whatever the others do.
-fn accept_names(
-    requested: &Value,
-    accepted: &Value,
-    resources: &BTreeSet<String>,
-    kinds: &BTreeSet<String>,
-) -> (Value, Option<(&'static str, String)>) {
-    let mut names = meta::as_map_mut(&mut accepted.clone()).clone();
-    let mut conflict = None;
-    let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_string();
-    let in_use = |name: &str| format!("{} is already in use", fleetpass_apimachinery::field::go_quote(name));
-    let mut single = |field: &str, reason, used: &BTreeSet<String>, names: &mut Map<String, Value>| {
-        let (wanted, has) = (text(requested, field), text(accepted, field));
-        if wanted != has && used.contains(&wanted) {
-            conflict = Some((reason, in_use(&wanted)));
-        } else {
-            names.insert(field.into(), wanted.into());
-        }
-    };
-    single("plural", "PluralConflict", resources, &mut names);
-    single("singular", "SingularConflict", resources, &mut names);
-    let (wanted, has) = (short_names(requested), short_names(accepted));
-    let taken: Vec<String> =
-        wanted.iter().filter(|n| !has.contains(n) && resources.contains(*n)).map(|n| in_use(n)).collect();
-    let mut short_conflict = None;
-    match taken.as_slice() {
-        [] if wanted.is_empty() => {
-            names.remove("shortNames");
-        }
-        [] => {
-            names.insert("shortNames".into(), wanted.into());
-        }
-        // One error is printed bare and several in brackets, as Go's `utilerrors.NewAggregate` does.
-        [one] => short_conflict = Some(("ShortNamesConflict", one.clone())),
-        many => short_conflict = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
-    }
-    let mut kind_conflict = None;
-    for (field, reason) in [("kind", "KindConflict"), ("listKind", "ListKindConflict")] {
-        let (wanted, has) = (text(requested, field), text(accepted, field));
-        if wanted != has && kinds.contains(&wanted) {
-            kind_conflict = Some((reason, in_use(&wanted)));
-        } else {
-            names.insert(field.into(), wanted.into());
-        }
-    }
-    match requested.get("categories").filter(|c| c.as_array().is_some_and(|c| !c.is_empty())) {
-        Some(categories) => names.insert("categories".into(), categories.clone()),
-        None => names.remove("categories"),
-    };
-    // `plural` and `kind` are printed even when empty; these two have omitempty in Go.
-    for field in ["singular", "listKind"] {
-        if names.get(field).is_some_and(|n| n == "") {
-            names.remove(field);
-        }
-    }
-    // In Go each conflict overwrites the one before it: plural, singular, short names, kind, listKind.
-    (names.into(), kind_conflict.or(short_conflict).or(conflict))
 }
 
 /// The status of a definition whose objects are being deleted now (`crd_finalizer.go`).

@@ -61,10 +61,16 @@ fn conditions(status: &Value) -> Vec<String> {
         .collect()
 }
 
+fn granted(definition: &Value) -> GrantedNames {
+    let mut granted = GrantedNames::default();
+    granted.add(definition);
+    granted
+}
+
 #[test]
 fn free_names_are_accepted_at_once() {
     let mut definition = widgets(json!({"plural": "widgets", "kind": "Widget", "shortNames": ["wi"]}));
-    let status = naming_conditions(&definition, [], now()).expect("a change");
+    let status = naming_conditions(&definition, &GrantedNames::default(), now()).expect("a change");
     assert_eq!(
         conditions(&status),
         [
@@ -77,17 +83,17 @@ fn free_names_are_accepted_at_once() {
         json!({"plural": "widgets", "singular": "widget", "shortNames": ["wi"], "kind": "Widget", "listKind": "WidgetList"})
     );
     definition["status"] = status;
-    assert_eq!(naming_conditions(&definition, [], now()), None);
+    assert_eq!(naming_conditions(&definition, &GrantedNames::default(), now()), None);
 }
 
 #[test]
 fn names_in_use_are_refused_until_they_change() {
     let mut first = widgets(json!({"plural": "widgets", "kind": "Widget", "shortNames": ["wi"]}));
-    first["status"] = naming_conditions(&first, [], now()).expect("a change");
+    first["status"] = naming_conditions(&first, &GrantedNames::default(), now()).expect("a change");
     let mut second = widgets(
         json!({"plural": "gadgets", "kind": "Widget", "singular": "gadget", "shortNames": ["wi"], "listKind": "GadgetList"}),
     );
-    let status = naming_conditions(&second, [&first], now()).expect("a change");
+    let status = naming_conditions(&second, &granted(&first), now()).expect("a change");
     assert_eq!(
         conditions(&status),
         [
@@ -101,18 +107,18 @@ fn names_in_use_are_refused_until_they_change() {
     );
     second["status"] = status;
     second["spec"]["names"]["kind"] = "Gadget".into();
-    let status = naming_conditions(&second, [&first], now()).expect("a change");
+    let status = naming_conditions(&second, &granted(&first), now()).expect("a change");
     assert!(conditions(&status)[0].contains("ShortNamesConflict"));
     second["status"] = status;
     second["spec"]["names"]["shortNames"] = json!(["ga"]);
-    let status = naming_conditions(&second, [&first], now()).expect("a change");
+    let status = naming_conditions(&second, &granted(&first), now()).expect("a change");
     assert!(conditions(&status)[1].starts_with("Established=True"));
 }
 
 #[test]
 fn what_is_stored_and_named_may_not_change() {
     let mut old = widgets(json!({"plural": "widgets", "kind": "Widget"}));
-    old["status"] = naming_conditions(&old, [], now()).expect("a change");
+    old["status"] = naming_conditions(&old, &GrantedNames::default(), now()).expect("a change");
     let world = World::default();
     let ctx = world.ctx("", "");
     for (pointer, value, expected) in [

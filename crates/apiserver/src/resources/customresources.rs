@@ -1,18 +1,24 @@
 //! Custom resources: the row that a CustomResourceDefinition adds to the table of kinds, and the rules of its
 //! objects (`apiextensions-apiserver/pkg/registry/customresource`, `pkg/apiserver/customresource_handler.go`).
 
+mod columns;
+mod definition;
+
+pub(crate) use definition::Definition;
+
+use self::columns::{VALUES_OF_A_ROW, cell, printer_columns};
+use self::definition::CustomVersion;
 use super::printers;
 use super::stored::SUBRESOURCE_VERBS;
 use crate::strategy::{
-    Backing, Column, Context, Handler, Resource, ScalePaths, Strategy, Subresource, Version,
+    Backing, Column, Context, Handler, LazySchema, Resource, ScalePaths, Strategy, Subresource, Version,
 };
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::status::{GroupResource, Status};
 use fleetpass_apimachinery::validation::{metadata, names};
-use fleetpass_schema::cel::Rules;
-use fleetpass_schema::jsonpath::{self, JsonPath};
-use fleetpass_schema::{Schema, Type, crd, custom_resource, defaulting, listtype, objectmeta, validation};
+use fleetpass_schema::jsonpath;
+use fleetpass_schema::{Effort, Schema, Type, custom_resource, defaulting, listtype, objectmeta, validation};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::cmp::{Ordering, Reverse};
@@ -33,21 +39,7 @@ pub(crate) struct CustomKind {
     storage_version: String,
     /// Whether the definition is being deleted.
     terminating: bool,
-    versions: BTreeMap<String, CustomVersion>,
-}
-
-/// One version of a custom kind, compiled once when its definition changes.
-struct CustomVersion {
-    schema: Arc<Schema>,
-    /// The CEL rules of the schema; `None` if it has none.
-    rules: Option<Rules>,
-    /// Whether it has the subresource `status`.
-    status: bool,
-    scale: Option<ScalePaths>,
-    /// The columns beside the name: where the value is, and its type.
-    columns: Vec<(JsonPath, String)>,
-    /// The fields that a selector may name, with the paths to their values.
-    selectable: Vec<(String, JsonPath)>,
+    versions: BTreeMap<String, Arc<CustomVersion>>,
 }
 
 /// The row of a definition; `None` as long as it is not established.
@@ -56,14 +48,21 @@ struct CustomVersion {
 /// What keeps an established definition from being served: several versions that only a webhook can convert,
 /// or no storage version.
 pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
-    if !has_condition(definition, "Established") {
+    let definition = Definition::read(definition.to_string().as_bytes(), None);
+    row_of(&definition.map_err(|e| e.to_string())?)
+}
+
+/// As [`row`], of a definition whose versions may have been compiled already.
+pub(crate) fn row_of(definition: &Definition) -> Result<Option<Resource>, String> {
+    let outline = &definition.outline;
+    if !has_condition(outline, "Established") {
         return Ok(None);
     }
-    let versions = meta::list(definition, &["spec", "versions"]);
+    let versions = meta::list(outline, &["spec", "versions"]);
     // A single version needs no conversion, so a webhook that is never called does no harm. With several, objects
     // would be shown in versions that nobody converted them to: such a definition is stored, and its kind is not
     // served.
-    if versions.len() > 1 && meta::text(definition, &["spec", "conversion", "strategy"]) == "Webhook" {
+    if versions.len() > 1 && meta::text(outline, &["spec", "conversion", "strategy"]) == "Webhook" {
         return Err("conversion webhooks are not supported".into());
     }
     let Some(storage) = versions.iter().find(|v| v["storage"] == true) else {
@@ -71,24 +70,28 @@ pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
     };
     // Not `spec.names`: only names that were accepted are served (`customresource_handler.go`), or two definitions
     // could claim the same path.
-    let names = |field: &str| meta::text(definition, &["status", "acceptedNames", field]).to_string();
+    let names = |field: &str| meta::text(outline, &["status", "acceptedNames", field]).to_string();
     let texts = |field: &str| -> Vec<String> {
-        let list = meta::list(definition, &["status", "acceptedNames", field]);
+        let list = meta::list(outline, &["status", "acceptedNames", field]);
         list.iter().filter_map(Value::as_str).map(str::to_string).collect()
     };
-    let group = meta::text(definition, &["spec", "group"]).to_string();
+    let group = meta::text(outline, &["spec", "group"]).to_string();
     let kind = Arc::new(CustomKind {
         group: group.clone(),
         plural: names("plural"),
         kind: names("kind"),
         storage_version: meta::text(storage, &["name"]).into(),
-        terminating: has_condition(definition, "Terminating"),
+        terminating: has_condition(outline, "Terminating"),
         // Every version, served or not: an object may be stored in one that is not served any more, and is still
         // read by its schema.
-        versions: versions.iter().map(|v| (meta::text(v, &["name"]).to_string(), version_rules(v))).collect(),
+        versions: definition
+            .versions()
+            .map(|(name, _, version)| (name.into(), Arc::clone(version)))
+            .collect(),
     });
     let mut served: Vec<&Value> = versions.iter().filter(|v| v["served"] == true).collect();
     served.sort_by(|a, b| compare_versions(meta::text(b, &["name"]), meta::text(a, &["name"])));
+    let best = served.iter().find(|v| v["deprecated"] != true).map(|v| meta::text(v, &["name"]));
     let mut selectable: Vec<String> =
         kind.versions.values().flat_map(|v| v.selectable.iter().map(|(label, _)| label.clone())).collect();
     // The row has one list for all versions; `is_selectable` says which of them the version of a request has.
@@ -102,9 +105,9 @@ pub fn row(definition: &Value) -> Result<Option<Resource>, String> {
         list_kind: names("listKind"),
         short_names: texts("shortNames"),
         categories: texts("categories"),
-        namespaced: meta::text(definition, &["spec", "scope"]) == "Namespaced",
+        namespaced: meta::text(outline, &["spec", "scope"]) == "Namespaced",
         verbs: VERBS.iter().map(ToString::to_string).collect(),
-        versions: served.iter().map(|v| shown_version(definition, v, &kind)).collect(),
+        versions: served.iter().map(|v| shown_version(outline, v, &kind, best)).collect(),
         storage_version: kind.storage_version.clone(),
         selectable_fields: selectable,
         subresources: subresources(&kind, &served),
@@ -123,55 +126,8 @@ fn has_condition(definition: &Value, kind: &str) -> bool {
         .any(|c| c["type"] == kind && c["status"] == "True")
 }
 
-fn version_rules(version: &Value) -> CustomVersion {
-    let columns = printer_columns(version)
-        .iter()
-        .filter_map(|c| {
-            let path = JsonPath::parse(meta::text(c, &["jsonPath"])).ok()?;
-            // `printer_columns` has ended the list before the first path that cannot be parsed, so no column is
-            // lost here.
-            Some((path, meta::text(c, &["type"]).to_string()))
-        })
-        .collect();
-    let scale = meta::at(version, &["subresources", "scale"]).map(|scale| ScalePaths {
-        spec_replicas: meta::text(scale, &["specReplicasPath"]).into(),
-        status_replicas: meta::text(scale, &["statusReplicasPath"]).into(),
-        label_selector: scale.get("labelSelectorPath").and_then(Value::as_str).map(str::to_string),
-    });
-    let selectable = meta::list(version, &["selectableFields"])
-        .iter()
-        .filter_map(|f| {
-            let path = meta::text(f, &["jsonPath"]);
-            Some((path.trim_start_matches('.').to_string(), JsonPath::parse(path).ok()?))
-        })
-        .collect();
-    let schema = Arc::new(crd::schema(&version["schema"]["openAPIV3Schema"]));
-    CustomVersion {
-        rules: Rules::new(&schema, true),
-        schema,
-        status: meta::at(version, &["subresources", "status"]).is_some(),
-        scale,
-        columns,
-        selectable,
-    }
-}
-
-/// The columns beside the name, up to the first whose path cannot be parsed: kube-apiserver goes on with what its converter
-/// had when it failed (`registry/customresource/tableconvertor/tableconvertor.go`).
-fn printer_columns(version: &Value) -> Vec<Value> {
-    let columns = meta::list(version, &["additionalPrinterColumns"]);
-    if columns.is_empty() {
-        return vec![
-            serde_json::json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
-            "description": "Time since the object was created."}),
-        ];
-    }
-    let readable = |c: &Value| JsonPath::parse(meta::text(c, &["jsonPath"])).is_ok();
-    let count = columns.iter().take_while(|c| readable(c)).count();
-    columns[..count].to_vec()
-}
-
-fn shown_version(definition: &Value, version: &Value, kind: &CustomKind) -> Version {
+/// A served version; `best` is the first in discovery's order that is not deprecated.
+fn shown_version(definition: &Value, version: &Value, kind: &CustomKind, best: Option<&str>) -> Version {
     let name = meta::text(version, &["name"]);
     let mut columns = vec![Column::name()];
     for column in printer_columns(version) {
@@ -187,58 +143,51 @@ fn shown_version(definition: &Value, version: &Value, kind: &CustomKind) -> Vers
         version
             .get("deprecationWarning")
             .and_then(Value::as_str)
-            .map_or_else(|| default_deprecation(definition, name), str::to_string)
+            .map_or_else(|| default_deprecation(definition, name, best), str::to_string)
     });
     Version {
         name: name.into(),
-        schema: kind.versions.get(name).map(|v| Arc::clone(&v.schema)).unwrap_or_default(),
+        schema: kind.version(name).map_or_else(|| LazySchema::of_crd(""), |v| v.schema.clone()),
         columns: Arc::new(columns),
         deprecation,
     }
 }
 
-/// `GROUP/VERSION KIND is deprecated[; use GROUP/VERSION KIND]`: the best of the newer served versions.
-fn default_deprecation(definition: &Value, name: &str) -> String {
+/// `GROUP/VERSION KIND is deprecated[; use GROUP/VERSION KIND]`: the best of the newer served versions, which is the best of all
+/// (`best`) if that is newer.
+fn default_deprecation(definition: &Value, name: &str, best: Option<&str>) -> String {
     let group = meta::text(definition, &["spec", "group"]);
     let kind = meta::text(definition, &["spec", "names", "kind"]);
-    let better = meta::list(definition, &["spec", "versions"])
-        .iter()
-        .filter(|v| v["served"] == true && v["deprecated"] != true)
-        .map(|v| meta::text(v, &["name"]))
-        .filter(|other| compare_versions(name, other) == Ordering::Less)
-        .max_by(|a, b| compare_versions(a, b));
     let mut message = format!("{group}/{name} {kind} is deprecated");
-    if let Some(better) = better {
+    if let Some(better) = best.filter(|best| compare_versions(name, best) == Ordering::Less) {
         message.push_str(&format!("; use {group}/{better} {kind}"));
     }
     message
 }
 
 fn subresources(kind: &Arc<CustomKind>, served: &[&Value]) -> Vec<Subresource> {
-    let names = |has: &dyn Fn(&CustomVersion) -> bool| -> Vec<String> {
-        // By version, because each version of a definition says for itself which subresources it has.
-        let served = served.iter().map(|v| meta::text(v, &["name"]).to_string());
-        served.filter(|name| kind.versions.get(name).is_some_and(has)).collect()
+    // By version, because each version of a definition says for itself which subresources it has.
+    let served = || {
+        let names = served.iter().map(|v| meta::text(v, &["name"]));
+        names.filter_map(|name| Some((name, kind.version(name)?)))
     };
     let mut out = Vec::new();
-    let mut scales: Vec<&ScalePaths> = Vec::new();
     // Versions with the same paths share one subresource; there is one for each different set of paths.
-    for scale in kind.versions.values().filter_map(|v| v.scale.as_ref()) {
-        if !scales.contains(&scale) {
-            scales.push(scale);
-        }
+    let mut scales: BTreeMap<&ScalePaths, Vec<String>> = BTreeMap::new();
+    for (name, scale) in served().filter_map(|(name, v)| Some((name, v.scale.as_ref()?))) {
+        scales.entry(scale).or_default().push(name.into());
     }
-    for scale in scales {
+    for (scale, versions) in scales {
         out.push(Subresource {
             name: "scale",
             body: Some(("autoscaling", "v1", "Scale")),
             schema: None,
             verbs: SUBRESOURCE_VERBS,
             handler: Handler::Scale(Arc::new(scale.clone())),
-            versions: Some(names(&|v| v.scale.as_ref() == Some(scale))),
+            versions: Some(versions),
         });
     }
-    let with_status = names(&|v| v.status);
+    let with_status: Vec<String> = served().filter(|(_, v)| v.status).map(|(name, _)| name.into()).collect();
     if !with_status.is_empty() {
         out.push(Subresource {
             name: "status",
@@ -286,7 +235,7 @@ fn stability(version: &str) -> Option<(u8, u64, u64)> {
 impl CustomKind {
     fn version_of(&self, object: &Value) -> Option<&CustomVersion> {
         let api_version = meta::text(object, &["apiVersion"]);
-        self.versions.get(api_version.rsplit('/').next().unwrap_or_default())
+        self.version(api_version.rsplit('/').next().unwrap_or_default())
     }
 
     /// A stored object as a request to `version` sees it: refreshed by the schema of the version in which it
@@ -295,7 +244,7 @@ impl CustomKind {
         if let Some(stored) = self.version_of(object) {
             custom_resource::refresh(object, &stored.schema);
         }
-        if let (Some(members), Some(asked)) = (object.as_object_mut(), self.versions.get(version)) {
+        if let (Some(members), Some(asked)) = (object.as_object_mut(), self.version(version)) {
             let api_version = format!("{}/{version}", self.group);
             // Conversion with the strategy None changes `apiVersion` and prunes by the other schema. Within a
             // version, the refresh above has done all there is to do.
@@ -328,7 +277,7 @@ struct Objects {
 
 impl Objects {
     fn rules(&self, ctx: &Context<'_>) -> Option<&CustomVersion> {
-        self.kind.versions.get(ctx.version)
+        self.kind.version(ctx.version)
     }
 
     fn validate_new(&self, version: &CustomVersion, object: &Value) -> ErrorList {
@@ -372,9 +321,9 @@ impl Objects {
 }
 
 impl Strategy for Objects {
-    /// Rules are evaluated, for up to the budget that the API allows them.
+    /// Rules are evaluated, for up to the budget that the API allows them, and they and the schema may have to be compiled.
     fn is_heavy(&self) -> bool {
-        self.kind.versions.values().any(|version| version.rules.is_some())
+        self.kind.versions.values().any(|version| version.is_heavy)
     }
 
     fn default(&self, object: &mut Value) {
@@ -461,7 +410,7 @@ impl Strategy for Objects {
 
     fn canonicalize(&self, object: &mut Value) {
         // An object is kept, and answered, as the schema of the stored version has it.
-        if let Some(stored) = self.kind.versions.get(&self.kind.storage_version) {
+        if let Some(stored) = self.kind.version(&self.kind.storage_version) {
             custom_resource::refresh(object, &stored.schema);
         }
     }
@@ -482,13 +431,14 @@ impl Strategy for Objects {
     }
 
     fn is_selectable(&self, version: &str, label: &str) -> bool {
-        self.kind.versions.get(version).is_some_and(|v| v.selectable.iter().any(|(l, _)| l == label))
+        self.kind.version(version).is_some_and(|v| v.selectable.iter().any(|(l, _)| l == label))
     }
 
     fn selectable_field(&self, object: &Value, label: &str) -> String {
         let Some(version) = self.kind.version_of(object) else { return String::new() };
         let path = version.selectable.iter().find(|(l, _)| l == label).map(|(_, path)| path);
-        let found = path.and_then(|path| path.find(object).into_iter().next());
+        // A selectable field is a chain of names, of which each is one step.
+        let found = path.and_then(|path| path.first(object, &mut Effort::new(VALUES_OF_A_ROW)));
         // Absent, null and empty are all the empty string: a field selector cannot tell them apart.
         found.filter(|v| !v.is_null()).map(jsonpath::print).unwrap_or_default()
     }
@@ -496,7 +446,9 @@ impl Strategy for Objects {
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let mut cells = vec![printers::name(object)];
         if let Some(version) = self.kind.version_of(object) {
-            cells.extend(version.columns.iter().map(|(path, kind)| cell(path, kind, object, now)));
+            let mut effort = Effort::new(VALUES_OF_A_ROW);
+            let columns = version.columns.iter();
+            cells.extend(columns.map(|(path, kind)| cell(path, kind, object, now, &mut effort)));
         }
         cells
     }
@@ -505,7 +457,7 @@ impl Strategy for Objects {
 /// The CEL rules of the schema. They are not run on values whose types or sizes are wrong (`hasBlockingErr`): they could not
 /// be evaluated, or would cost more than was estimated.
 fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
-    let Some(rules) = &version.rules else { return };
+    let Some(rules) = version.rules() else { return };
     if validation::blocks_rules(errors) {
         let detail = "some validation rules were not checked because the object was invalid; correct the existing \
                       errors to complete validation";
@@ -523,31 +475,6 @@ fn differs(new: &Value, old: &Value) -> bool {
         object
     };
     rest(new) != rest(old)
-}
-
-/// The cell of a column: null where the value is absent or of another type than the column (`cellForJSONValue`).
-fn cell(path: &JsonPath, kind: &str, object: &Value, now: Timestamp) -> Value {
-    let Some(value) = path.find(object).into_iter().next() else { return Value::Null };
-    match kind {
-        "string" => jsonpath::print(value).into(),
-        "integer" => match (value.as_i64(), value.as_f64()) {
-            (Some(int), _) => int.into(),
-            // Truncated, as Go's conversion does.
-            (None, Some(float)) => (float as i64).into(),
-            _ => Value::Null,
-        },
-        "number" if value.is_number() => value.clone(),
-        "boolean" if value.is_boolean() => value.clone(),
-        "date" => match value.as_str() {
-            Some("") => printers::UNKNOWN.into(),
-            Some(text) => match text.parse::<Timestamp>() {
-                Ok(time) => printers::since(Some(time), now).into(),
-                Err(_) => "<invalid>".into(),
-            },
-            None => Value::Null,
-        },
-        _ => Value::Null,
-    }
 }
 
 /// Why a finalizer is badly named (`validateKubeFinalizerName`). Warnings, because custom resources with such finalizers exist.

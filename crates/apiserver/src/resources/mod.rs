@@ -34,7 +34,7 @@ pub(crate) mod token_request;
 pub(crate) mod token_review;
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     //! What the tests of the kinds share.
 
     use crate::strategy::{Action, ActionRequest, Context, WriteOptions};
@@ -66,7 +66,7 @@ mod testing {
 
     /// Allows a user those `verb resource[/subresource] name` that are listed.
     #[derive(Default)]
-    pub(super) struct Allowed(pub(super) Vec<&'static str>);
+    pub(crate) struct Allowed(pub(super) Vec<&'static str>);
 
     impl Authorizer for Allowed {
         fn authorize(&self, a: &Attributes<'_>) -> Decision {

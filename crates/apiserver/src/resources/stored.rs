@@ -44,7 +44,7 @@ pub(super) fn resource(kind: StoredKind, strategy: Arc<dyn Strategy>) -> Resourc
         verbs: owned(ALL_VERBS),
         versions: vec![Version {
             name: kind.version.into(),
-            schema: builtin(kind.definition),
+            schema: builtin(kind.definition).into(),
             columns: Arc::new(kind.columns),
             deprecation: None,
         }],

@@ -46,7 +46,12 @@ pub(super) fn review_row(kind: &str, schema: Arc<Schema>, action: Arc<dyn Action
         categories: Vec::new(),
         namespaced: false,
         verbs: vec!["create".into()],
-        versions: vec![Version { name: "v1".into(), schema, columns: Arc::default(), deprecation: None }],
+        versions: vec![Version {
+            name: "v1".into(),
+            schema: schema.into(),
+            columns: Arc::default(),
+            deprecation: None,
+        }],
         storage_version: "v1".into(),
         selectable_fields: Vec::new(),
         backing: Backing::Virtual(action),

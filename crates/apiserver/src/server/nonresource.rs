@@ -56,13 +56,28 @@ fn allow_get(context: &RequestContext) -> Result<(), Status> {
 const PLAIN: Output = Output { media: MediaType::Json, convert_to: None, pretty: false };
 
 fn document(context: &RequestContext, value: &Value) -> Result<Reply, Status> {
+    let output = output(context)?;
+    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
+}
+
+/// As [`document`], of one whose text is kept: what is sent in plain JSON shares its bytes.
+fn kept_document(context: &RequestContext, document: &discovery::Document) -> Result<Reply, Status> {
+    let output = output(context)?;
+    let bytes = match output {
+        Output { media: MediaType::Json, pretty: false, .. } => document.json.clone(),
+        output => render::encode(&document.value, output)?,
+    };
+    Ok(Reply::new(200, output.media.as_str(), bytes))
+}
+
+/// The form in which the client wants a document.
+fn output(context: &RequestContext) -> Result<Output, Status> {
     let endpoint = Endpoint { custom: false, table: false, watchable: false };
     negotiate::route(context.accept(), endpoint, context.method.as_str(), false)?;
     // Discovery has one form; a client that prefers a Table gets the document.
     let output = negotiate::output(context.accept(), endpoint, context.query.pairs(), context.user_agent())
         .unwrap_or(PLAIN);
-    let output = Output { convert_to: None, ..output };
-    Ok(Reply::new(200, output.media.as_str(), render::encode(value, output)?))
+    Ok(Output { convert_to: None, ..output })
 }
 
 /// The machine's architecture as Go names it.
@@ -98,9 +113,7 @@ fn root(state: &ServerState, context: &RequestContext, core: bool) -> Result<Rep
             "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
         };
-        let mut value = discovery::aggregated(&kinds, core);
-        value["apiVersion"] = format!("apidiscovery.k8s.io/{version}").into();
-        return Ok(Reply::new(200, content_type, render::encode(&value, PLAIN)?));
+        return Ok(Reply::new(200, content_type, discovery::aggregated(&kinds, core, version != "v2")));
     }
     if context
         .accept()
@@ -109,9 +122,10 @@ fn root(state: &ServerState, context: &RequestContext, core: bool) -> Result<Rep
     {
         return Err(negotiate::not_acceptable_discovery());
     }
-    let value =
-        if core { discovery::core_versions(&state.external_address) } else { discovery::group_list(&kinds) };
-    document(context, &value)
+    if core {
+        return document(context, &discovery::core_versions(&state.external_address));
+    }
+    kept_document(context, &discovery::group_list(&kinds))
 }
 
 /// `/api/VERSION`, `/apis/GROUP`, `/apis/GROUP/VERSION`.
@@ -125,9 +139,9 @@ fn discovery_below(state: &ServerState, context: &RequestContext, path: &str) ->
         _ => return Ok(Reply::no_such_path()),
     };
     match found {
-        Some(value) => {
+        Some(document) => {
             allow_get(context)?;
-            document(context, &value)
+            kept_document(context, &document)
         }
         // A group that is compiled in answers for itself; all others are simply not there.
         None if kinds.is_builtin_group(group) => Err(Status::unknown_path()),

@@ -249,7 +249,7 @@ impl<'a> ResourceRequest<'a> {
         let format = media.format();
         let decoded = if self.row.resource.custom {
             let schema =
-                |version: &str| self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
+                |version: &str| &**self.row.version(version).map_or(&self.version.schema, |v| &v.schema);
             body::decode_custom(bytes, format, target, validation, |value, version| {
                 custom_resource::decode(value, schema(version)).map_err(|e| go::Words(&e).to_string())
             })?

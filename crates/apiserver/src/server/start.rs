@@ -124,7 +124,8 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
     let authorizer: Arc<dyn Authorizer> = Arc::new(Union::masters_and_rbac(index.clone()));
     let definitions = Definitions::new(catalog.clone());
     // Given to the cache before it loads, so that they have seen every object when it is ready.
-    let subscribers = vec![rbac_subscriber(index), definitions.subscriber()];
+    let subscribers: Vec<Box<dyn Subscriber>> =
+        vec![Box::new(rbac_subscriber(index)), definitions.subscriber()];
     let cache = Cache::start(options.store.clone(), subscribers, stop.clone()).await?;
     let registry =
         Arc::new(Registry::new(options.store.clone(), cache, catalog, authorizer.clone(), options.clock));
@@ -207,8 +208,8 @@ fn builtin_rows(accounts: &Arc<ServiceAccounts>, authenticator: &Arc<Authenticat
 
 /// Keeps the RBAC index up to date. As a subscriber of the cache it is done when a write is answered: a binding holds from then
 /// on, and one that was deleted holds no longer.
-fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
-    Box::new(move |prefix: &str, event: &Event| {
+fn rbac_subscriber(index: Arc<Index>) -> impl Subscriber {
+    move |prefix: &str, event: &Event| {
         let resource = prefix.strip_prefix("/registry/").unwrap_or_default();
         if !matches!(resource, "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings") {
             return;
@@ -217,7 +218,7 @@ fn rbac_subscriber(index: Arc<Index>) -> Subscriber {
         let object = (event.kind != EventKind::Deleted).then(|| event.object.value());
         // Decoding under the cache's lock is affordable here: RBAC objects are small and rarely written.
         index.apply(resource, namespace, name, object.as_ref());
-    })
+    }
 }
 
 /// How long to wait between two questions to the store.

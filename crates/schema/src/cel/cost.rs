@@ -9,6 +9,8 @@ use cel::common::ast::operators;
 pub(super) const BUDGET: u64 = 10_000_000;
 /// The most that one evaluation may cost.
 pub(super) const CALL_LIMIT: u64 = 1_000_000;
+/// How many steps of work (a value that is compared, an instruction of a pattern for a character) are as much as a cost of one.
+pub(super) const STEPS_PER_COST: u64 = 10;
 /// What an error says when a rule costs more than [`CALL_LIMIT`].
 pub(super) const TOO_EXPENSIVE: &str = "operation cancelled: actual cost limit exceeded";
 

@@ -1,9 +1,10 @@
 //! Evaluation of a parsed expression, with a cost that is counted while it runs: rules cannot make the server
 //! work without end (`k8s.io/apiserver/pkg/apis/cel/config.go`).
 
-use super::cost::{self, CALL_LIMIT, TOO_EXPENSIVE};
+use super::cost::{self, CALL_LIMIT, STEPS_PER_COST, TOO_EXPENSIVE};
 use super::functions;
 use super::value::{Key, Outcome, Val, select_field};
+use crate::Effort;
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -106,12 +107,13 @@ impl Run {
 
     fn comprehend(&mut self, c: &ComprehensionExpr, scope: &Scope<'_>) -> Outcome {
         let range = self.eval(&c.iter_range, scope)?;
-        let pairs: Vec<(Val, Val)> = match &range {
+        // One after the other: a loop that ends at its first element must not cost all of them.
+        let pairs: Box<dyn Iterator<Item = (Val, Val)>> = match &range {
             Val::List(list) => {
                 let indexed = list.items.iter().enumerate();
-                indexed.map(|(i, v)| (Val::Int(i64::try_from(i).unwrap_or(i64::MAX)), v.clone())).collect()
+                Box::new(indexed.map(|(i, v)| (Val::Int(i64::try_from(i).unwrap_or(i64::MAX)), v.clone())))
             }
-            Val::Map(map) => map.iter().map(|(k, v)| (key_value(k), v.clone())).collect(),
+            Val::Map(map) => Box::new(map.iter().map(|(k, v)| (key_value(k), v.clone()))),
             other => return Err(format!("no such overload: {} is not iterable", other.type_name())),
         };
         let over_map = matches!(range, Val::Map(_));
@@ -175,8 +177,16 @@ impl Run {
         for arg in &call.args {
             args.push(self.eval(arg, scope)?);
         }
+        let before = self.cost;
         self.spend(cost::actual(name, &args))?;
-        functions::call(qualified.as_deref().unwrap_or(name), member, &args)
+        // The work of some functions is not bounded by what Kubernetes counts: it compares only the lengths of lists, and
+        // compiles patterns for nothing. What goes beyond is counted here, and ends the evaluation at the same limit.
+        let mut effort = Effort::new((CALL_LIMIT - self.cost + 1).saturating_mul(STEPS_PER_COST));
+        let available = effort.left();
+        let value = functions::call(qualified.as_deref().unwrap_or(name), member, &args, &mut effort);
+        let work = (available - effort.left()) / STEPS_PER_COST;
+        self.spend(work.saturating_sub(self.cost - before))?;
+        value
     }
 
     /// `&&` and `||`: one side decides even if the other fails.

@@ -1,9 +1,10 @@
 //! The functions of expressions: CEL's own, and where a name is not among them, those that Kubernetes adds
 //! ([`super::library`]). Errors are worded as cel-go words them.
 
-use super::library::{self, regex};
+use super::library::{self, with_pattern};
 use super::operators;
 use super::value::{Outcome, Val, length, no_overload, parse_duration, print};
+use crate::go::regexp::Effort;
 use cel::common::ast::{Expr, IdedExpr};
 use jiff::{SignedDuration, Timestamp};
 
@@ -35,21 +36,22 @@ pub(super) fn qualified(target: Option<&IdedExpr>, name: &str) -> Option<String>
 }
 
 /// Calls a function; of a `member` call the target is the first argument.
-pub(super) fn call(name: &str, member: bool, args: &[Val]) -> Outcome {
+/// What takes more work than its cost says is taken from `effort`.
+pub(super) fn call(name: &str, member: bool, args: &[Val], effort: &mut Effort) -> Outcome {
     // Group by group; what no group knows with such arguments ends in the last line.
-    if let Some(value) = operators::apply(name, args) {
+    if let Some(value) = operators::apply(name, args, effort) {
         return value;
     }
     if let Some(value) = conversion(name, args) {
         return value;
     }
-    if let Some(value) = text(name, args) {
+    if let Some(value) = text(name, args, effort) {
         return value;
     }
     if let Some(value) = time(name, args) {
         return value;
     }
-    library::call(name, member, args).unwrap_or_else(|| Err(format!("no such overload: {name}")))
+    library::call(name, member, args, effort).unwrap_or_else(|| Err(format!("no such overload: {name}")))
 }
 
 fn conversion(name: &str, args: &[Val]) -> Option<Outcome> {
@@ -148,12 +150,14 @@ fn cast(name: &str, value: &Val) -> Option<Outcome> {
     })
 }
 
-fn text(name: &str, args: &[Val]) -> Option<Outcome> {
+fn text(name: &str, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     Some(match (name, args) {
         ("contains", [Val::String(t), Val::String(p)]) => Ok(Val::Bool(t.contains(&**p))),
         ("startsWith", [Val::String(t), Val::String(p)]) => Ok(Val::Bool(t.starts_with(&**p))),
         ("endsWith", [Val::String(t), Val::String(p)]) => Ok(Val::Bool(t.ends_with(&**p))),
-        ("matches", [Val::String(t), Val::String(p)]) => regex(p).map(|r| Val::Bool(r.is_match(t))),
+        ("matches", [Val::String(t), Val::String(p)]) => {
+            with_pattern(p, effort, |p, effort| p.is_match(t, effort)).map(Val::Bool)
+        }
         ("contains" | "startsWith" | "endsWith" | "matches", _) => no_overload(),
         _ => return None,
     })

@@ -1,13 +1,14 @@
 //! The functions that Kubernetes adds to CEL (`k8s.io/apiserver/pkg/cel/library`) and the extensions that it turns
 //! on: strings, lists, regular expressions, URLs, quantities, addresses, formats, sets and optionals.
 
+use super::cost::TOO_EXPENSIVE;
 use super::operators;
 use super::types::MEMBERS;
 use super::value::{Key, Outcome, Val, length, no_overload};
-use crate::go::{Words, regexp};
+use crate::go::Words;
+use crate::go::regexp::{self, Effort, Program};
 use crate::{formats, quantity};
 use fleetpass_apimachinery::validation::names;
-use regex::Regex;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -58,16 +59,16 @@ pub(super) fn is_namespaced(name: &str) -> bool {
 }
 
 /// Calls a function; `None` if there is none of that name.
-pub(super) fn call(name: &str, member: bool, args: &[Val]) -> Option<Outcome> {
+pub(super) fn call(name: &str, member: bool, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     optional(name, args)
-        .or_else(|| strings(name, args))
-        .or_else(|| lists(name, args))
-        .or_else(|| regexes(name, args))
+        .or_else(|| strings(name, args, effort))
+        .or_else(|| lists(name, args, effort))
+        .or_else(|| regexes(name, args, effort))
         .or_else(|| urls(name, args))
         .or_else(|| quantities(name, args))
         .or_else(|| addresses(name, args))
         .or_else(|| named_formats(name, args))
-        .or_else(|| sets(name, args))
+        .or_else(|| sets(name, args, effort))
         .or_else(|| (member && known(name)).then(no_overload))
 }
 
@@ -104,10 +105,10 @@ fn place(at: &Val, most: usize) -> Result<usize, String> {
     found.ok_or_else(|| format!("index out of range: {at}"))
 }
 
-fn strings(name: &str, args: &[Val]) -> Option<Outcome> {
+fn strings(name: &str, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     let [Val::String(text), rest @ ..] = args else {
         return match (name, args) {
-            ("join", [Val::List(list), rest @ ..]) => Some(join(&list.items, rest)),
+            ("join", [Val::List(list), rest @ ..]) => Some(join(&list.items, rest, effort)),
             _ => None,
         };
     };
@@ -127,13 +128,10 @@ fn strings(name: &str, args: &[Val]) -> Option<Outcome> {
         ("upperAscii", []) => Ok(Val::string(&text.to_ascii_uppercase())),
         ("trim", []) => Ok(Val::string(text.trim())),
         ("reverse", []) => Ok(Val::string(&text.chars().rev().collect::<String>())),
-        ("replace", [Val::String(from), Val::String(to)]) => Ok(Val::string(&text.replace(&**from, to))),
+        ("replace", [Val::String(from), Val::String(to)]) => replace(text, from, to, usize::MAX, effort),
         // A negative limit is none.
         ("replace", [Val::String(from), Val::String(to), Val::Int(most)]) => {
-            Ok(match usize::try_from(*most) {
-                Ok(most) => Val::string(&text.replacen(&**from, to, most)),
-                Err(_) => Val::string(&text.replace(&**from, to)),
-            })
+            replace(text, from, to, usize::try_from(*most).unwrap_or(usize::MAX), effort)
         }
         ("split", [Val::String(by)]) => Ok(split(text, by, None)),
         ("split", [Val::String(by), Val::Int(most)]) => Ok(split(text, by, usize::try_from(*most).ok())),
@@ -165,12 +163,25 @@ fn split(text: &str, by: &str, most: Option<usize>) -> Val {
     Val::list(parts)
 }
 
-fn join(items: &[Val], rest: &[Val]) -> Outcome {
+/// The result may be as long as the product of both lengths; it is paid for before it is made.
+fn replace(text: &str, from: &str, to: &str, most: usize, effort: &mut Effort) -> Outcome {
+    let times = text.matches(from).take(most).count();
+    operators::within(effort.spend((text.len() + times.saturating_mul(to.len())) as u64))?;
+    Ok(Val::string(&text.replacen(from, to, most)))
+}
+
+fn join(items: &[Val], rest: &[Val], effort: &mut Effort) -> Outcome {
     let mut texts = Vec::with_capacity(items.len());
     for item in items {
         let Val::String(text) = item else { return no_overload() };
         texts.push(&**text);
     }
+    let between = match rest {
+        [Val::String(by)] => by.len().saturating_mul(texts.len()),
+        _ => 0,
+    };
+    let length = texts.iter().map(|text| text.len()).sum::<usize>().saturating_add(between);
+    operators::within(effort.spend(length as u64))?;
     match rest {
         [] => Ok(Val::string(&texts.concat())),
         [Val::String(by)] => Ok(Val::string(&texts.join(by))),
@@ -178,7 +189,7 @@ fn join(items: &[Val], rest: &[Val]) -> Outcome {
     }
 }
 
-fn lists(name: &str, args: &[Val]) -> Option<Outcome> {
+fn lists(name: &str, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     let [Val::List(list), rest @ ..] = args else { return None };
     let items = &list.items;
     let extreme = |wanted: Ordering| -> Outcome {
@@ -201,40 +212,52 @@ fn lists(name: &str, args: &[Val]) -> Option<Outcome> {
             .try_fold(true, |sorted, pair| Some(sorted && pair[0].order(&pair[1])? != Ordering::Greater))
             .map_or_else(no_overload, |sorted| Ok(Val::Bool(sorted))),
         ("sum", []) => items.split_first().map_or(Ok(Val::Int(0)), |(first, rest)| {
-            rest.iter().try_fold(first.clone(), |sum, item| operators::add(&sum, item))
+            rest.iter().try_fold(first.clone(), |sum, item| operators::add(&sum, item, effort))
         }),
         ("min", []) => extreme(Ordering::Less),
         ("max", []) => extreme(Ordering::Greater),
         ("indexOf", [element]) => {
-            Ok(items.iter().position(|i| i.equals(element)).map_or(Val::Int(-1), length))
+            let found = operators::within(operators::position(items.iter(), element, effort));
+            found.map(|found| found.map_or(Val::Int(-1), length))
         }
         ("lastIndexOf", [element]) => {
-            Ok(items.iter().rposition(|i| i.equals(element)).map_or(Val::Int(-1), length))
+            let found = operators::within(operators::position(items.iter().rev(), element, effort));
+            found.map(|found| found.map_or(Val::Int(-1), |back| length(items.len() - 1 - back)))
         }
         _ => return None,
     })
 }
 
-fn regexes(name: &str, args: &[Val]) -> Option<Outcome> {
+fn regexes(name: &str, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     Some(match (name, args) {
         ("find", [Val::String(text), Val::String(pattern)]) => {
-            regex(pattern).map(|r| Val::string(r.find(text).map_or("", |m| m.as_str())))
+            let found = with_pattern(pattern, effort, |p, effort| p.find(text, 1, effort));
+            found.map(|found| Val::string(found.first().map_or("", |(start, end)| &text[*start..*end])))
         }
         ("findAll", [Val::String(text), Val::String(pattern), rest @ ..]) => {
             let most = match rest {
                 [Val::Int(most)] => usize::try_from(*most).unwrap_or(usize::MAX),
                 _ => usize::MAX,
             };
-            regex(pattern)
-                .map(|r| Val::list(r.find_iter(text).take(most).map(|m| Val::string(m.as_str())).collect()))
+            let found = with_pattern(pattern, effort, |p, effort| p.find(text, most, effort));
+            found.map(|found| {
+                Val::list(found.into_iter().map(|(start, end)| Val::string(&text[start..end])).collect())
+            })
         }
         _ => return None,
     })
 }
 
-/// A pattern that an expression gives, compiled when it is used.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    regexp::compile(pattern).map_err(|error| Words(&error).to_string())
+/// Matches a text against a pattern that an expression gives, which is compiled when it is used.
+pub(super) fn with_pattern<T>(
+    pattern: &str,
+    effort: &mut Effort,
+    run: impl FnOnce(&Program, &mut Effort) -> Option<T>,
+) -> Result<T, String> {
+    let (program, fresh) = regexp::program(pattern);
+    let program = program.as_ref().as_ref().map_err(|error| Words(error).to_string())?;
+    let price = if fresh { program.price() } else { 0 };
+    effort.spend(price).and_then(|()| run(program, effort)).ok_or_else(|| TOO_EXPENSIVE.into())
 }
 
 fn urls(name: &str, args: &[Val]) -> Option<Outcome> {
@@ -430,14 +453,25 @@ fn named_formats(name: &str, args: &[Val]) -> Option<Outcome> {
     }
 }
 
-fn sets(name: &str, args: &[Val]) -> Option<Outcome> {
+fn sets(name: &str, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     let [Val::List(a), Val::List(b)] = args else { return None };
-    let has = |list: &[Val], element: &Val| list.iter().any(|i| i.equals(element));
-    let covers = |list: &[Val], other: &[Val]| other.iter().all(|e| has(list, e));
-    Some(Ok(Val::Bool(match name {
-        "sets.contains" => covers(&a.items, &b.items),
-        "sets.equivalent" => covers(&a.items, &b.items) && covers(&b.items, &a.items),
-        "sets.intersects" => a.items.iter().any(|e| has(&b.items, e)),
+    // Whether an element of `of` is in `list`, for the first of which `wanted` is the answer.
+    let mut any = |of: &[Val], list: &[Val], wanted: bool| -> Option<bool> {
+        for element in of {
+            if operators::position(list.iter(), element, effort)?.is_some() == wanted {
+                return Some(true);
+            }
+        }
+        Some(false)
+    };
+    let found = match name {
+        "sets.contains" => any(&b.items, &a.items, false).map(|missing| !missing),
+        "sets.equivalent" => match any(&b.items, &a.items, false) {
+            Some(false) => any(&a.items, &b.items, false).map(|missing| !missing),
+            missing => missing.map(|missing| !missing),
+        },
+        "sets.intersects" => any(&a.items, &b.items, true),
         _ => return None,
-    })))
+    };
+    Some(operators::within(found).map(Val::Bool))
 }

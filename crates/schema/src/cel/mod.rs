@@ -22,17 +22,20 @@ mod value;
 
 use crate::correlation::OldElements;
 use crate::fieldpath::field_path;
+use crate::location::Location;
 use crate::{Schema, Type, ValidationRule};
 use cel::common::ast::IdedExpr;
 use cost::{BUDGET, CALL_LIMIT, TOO_EXPENSIVE};
+use decl::Decls;
 use eval::{Run, Scope};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
 use object::from_json;
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::Ty;
-use value::Val;
+use types::{DeclType, Ty};
+use value::{Key, Outcome, Val, escape};
 
 /// The longest message that an expression may make, in bytes.
 const MAX_MESSAGE: usize = 5 * 1024;
@@ -54,24 +57,39 @@ pub struct RuleReport {
     pub cardinality: u64,
 }
 
-/// Checks the rules at one node of a schema. With `root`, its values are whole resources.
-pub fn check_rules(schema: &Schema, root: bool) -> Vec<RuleReport> {
-    let rules = schema.validation.as_deref().map(|v| v.rules.as_slice()).unwrap_or_default();
-    rules.iter().map(|rule| compile(schema, rule, root).0).collect()
+/// Checks the rules of a definition, node by node.
+#[derive(Default)]
+pub struct RuleChecker {
+    decls: Decls,
 }
 
-fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, Option<Program>) {
+impl RuleChecker {
+    /// Checks the rules at one node of a schema. With `root`, its values are whole resources.
+    ///
+    /// All nodes that one checker sees must belong to one schema, which lives as long as the checker.
+    pub fn check(&mut self, schema: &Schema, root: bool) -> Vec<RuleReport> {
+        let rules = schema.validation.as_deref().map(|v| v.rules.as_slice()).unwrap_or_default();
+        if rules.is_empty() {
+            return Vec::new();
+        }
+        let this = self.decls.of(schema, root);
+        rules.iter().map(|rule| compile(schema, rule, this.as_ref()).0).collect()
+    }
+}
+
+/// `this` is the type of the schema's values; `None` if expressions cannot see them.
+fn compile(schema: &Schema, rule: &ValidationRule, this: Option<&DeclType>) -> (RuleReport, Option<Program>) {
     let mut report = RuleReport::default();
     if rule.rule.trim().is_empty() {
         return (report, None);
     }
-    let Some(this) = decl::decl_type_of(schema, root) else {
+    let Some(this) = this else {
         report.error = Some("rules are not supported for values of this type".into());
         return (report, None);
     };
     report.cardinality = decl::max_cardinality(this.min_serialized_size);
     let optional = rule.optional_old_self == Some(true);
-    let checked = match check::check(&rule.rule, &this, optional) {
+    let checked = match check::check(&rule.rule, this, optional) {
         Ok(checked) => checked,
         Err(issues) => {
             report.error = Some(format!("compilation failed: {issues}"));
@@ -86,7 +104,7 @@ fn compile(schema: &Schema, rule: &ValidationRule, root: bool) -> (RuleReport, O
     report.cost = checked.cost;
     let mut message = None;
     if !rule.message_expression.is_empty() {
-        match check::check(&rule.message_expression, &this, optional) {
+        match check::check(&rule.message_expression, this, optional) {
             Err(issues) => {
                 report.message_error = Some(format!("messageExpression compilation failed: {issues}"));
             }
@@ -134,20 +152,25 @@ pub struct Rules {
 impl Rules {
     /// Compiles the rules of a schema; `None` if there are none. With `root`, its values are whole resources.
     pub fn new(schema: &Arc<Schema>, root: bool) -> Option<Self> {
+        Self::of(schema, root, &mut Decls::default())
+    }
+
+    fn of(schema: &Arc<Schema>, root: bool, decls: &mut Decls) -> Option<Self> {
         let own = schema.validation.as_deref().map(|v| v.rules.as_slice()).unwrap_or_default();
+        let this = if own.is_empty() { None } else { decls.of(schema, root) };
         let rules: Vec<_> = own
             .iter()
             .filter(|rule| !rule.rule.trim().is_empty())
             .map(|rule| {
-                let (report, program) = compile(schema, rule, root);
+                let (report, program) = compile(schema, rule, this.as_ref());
                 (rule.clone(), program.ok_or_else(|| report.error.unwrap_or_default()))
             })
             .collect();
-        let below = |schema: &Arc<Schema>| Self::new(schema, schema.embedded_resource);
+        let mut below = |schema: &Arc<Schema>| Self::of(schema, schema.embedded_resource, decls);
         let properties: BTreeMap<String, Rules> =
             schema.properties.iter().filter_map(|(k, s)| Some((k.clone(), below(s)?))).collect();
-        let additional = schema.additional.as_ref().and_then(below).map(Box::new);
-        let items = schema.items.as_ref().and_then(below).map(Box::new);
+        let additional = schema.additional.as_ref().and_then(&mut below).map(Box::new);
+        let items = schema.items.as_ref().and_then(&mut below).map(Box::new);
         let none = rules.is_empty() && properties.is_empty() && additional.is_none() && items.is_none();
         (!none).then(|| Self { schema: Arc::clone(schema), root, rules, properties, additional, items })
     }
@@ -159,9 +182,37 @@ impl Rules {
     /// and no more; after that nothing is evaluated, and an error says so.
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> ErrorList {
         let mut pass = Pass { errors: ErrorList::new(), budget: BUDGET, spent: false };
-        let unchanged = old.is_some_and(|old| old == new);
-        pass.node(self, &Path::default(), new, old, old.map(|_| unchanged), true);
+        let unchanged = old.map(|old| Unchanged { new, old, found: OnceCell::new(), above: None });
+        let node = Node { at: &Location::ROOT, new, old, this: None, unchanged: unchanged.as_ref() };
+        pass.node(self, &node, true);
         pass.errors
+    }
+}
+
+/// A value that rules are asked about.
+struct Node<'a> {
+    at: &'a Location<'a>,
+    new: &'a Value,
+    old: Option<&'a Value>,
+    /// The value as expressions see it, if the one around it was converted: what is converted once is not converted again.
+    this: Option<Val>,
+    /// About the nearest value whose old value is known; `None` if none is.
+    unchanged: Option<&'a Unchanged<'a>>,
+}
+
+/// Whether a value equals its old one. It is found out when a rule does not hold, and follows from the value around it if that
+/// did not change: comparing at each level would cost the depth times the size.
+struct Unchanged<'a> {
+    new: &'a Value,
+    old: &'a Value,
+    found: OnceCell<bool>,
+    above: Option<&'a Unchanged<'a>>,
+}
+
+impl Unchanged<'_> {
+    fn holds(&self) -> bool {
+        let above = || self.above.is_some_and(|above| above.found.get() == Some(&true));
+        *self.found.get_or_init(|| above() || self.new == self.old)
     }
 }
 
@@ -175,44 +226,40 @@ struct Pass {
 }
 
 impl Pass {
-    /// `unchanged` is whether the nearest value whose old value is known equals that; `None` if none is known.
-    fn node(
-        &mut self,
-        rules: &Rules,
-        path: &Path,
-        new: &Value,
-        old: Option<&Value>,
-        unchanged: Option<bool>,
-        top: bool,
-    ) {
-        if self.spent || new.is_null() {
+    fn node(&mut self, rules: &Rules, node: &Node<'_>, top: bool) {
+        if self.spent || node.new.is_null() {
             return;
         }
-        let old = old.filter(|o| !o.is_null());
+        let old = node.old.filter(|o| !o.is_null());
+        let mut this = node.this.clone();
         if !rules.rules.is_empty() {
-            self.expressions(rules, path, new, old, unchanged == Some(true));
+            let value = this.get_or_insert_with(|| from_json(node.new, Some(&rules.schema), rules.root));
+            self.expressions(rules, node, value, old);
         }
-        match new {
+        match node.new {
             Value::Object(members) => {
                 // The parts of an atomic map are not told apart.
                 let correlatable = !rules.schema.atomic;
                 for (name, member) in members {
                     let (below, at) = match (rules.properties.get(name), &rules.additional) {
-                        (Some(below), _) => (below, path.child(name)),
+                        (Some(below), _) => (below, node.at.field(name)),
                         (None, Some(below)) if !rules.schema.properties.contains_key(name) => {
-                            (&**below, path.key(name))
+                            (&**below, node.at.key(name))
                         }
                         _ => continue,
                     };
                     let before = old.and_then(|o| o.get(name));
                     // Both versions were converted to the same apiVersion and kind: that they are equal tells nothing.
                     let type_meta = top && matches!(name.as_str(), "apiVersion" | "kind");
-                    let same = match before {
+                    let own = before.map(|old| Unchanged::below(member, old, node.unchanged));
+                    let unchanged = match &own {
                         _ if type_meta => None,
-                        Some(before) => Some(before == member),
-                        None => unchanged,
+                        Some(own) => Some(own),
+                        None => node.unchanged,
                     };
-                    self.node(below, &at, member, before.filter(|_| correlatable), same, false);
+                    let this = this.as_ref().and_then(|this| member_of(rules, this, name));
+                    let old = before.filter(|_| correlatable);
+                    self.node(below, &Node { at: &at, new: member, old, this, unchanged }, false);
                 }
             }
             Value::Array(elements) => {
@@ -220,24 +267,30 @@ impl Pass {
                 let old = OldElements::new(&rules.schema, old);
                 for (index, element) in elements.iter().enumerate() {
                     let before = old.as_ref().and_then(|old| old.get(element));
-                    let same = before.map_or(unchanged, |before| Some(before == element));
-                    self.node(below, &path.index(index), element, before, same, false);
+                    // Of duplicates the first is the old one of all, so nothing follows from the list.
+                    let own = before.map(|old| Unchanged::below(element, old, None));
+                    let this = match &this {
+                        Some(Val::List(list)) => list.items.get(index).cloned(),
+                        _ => None,
+                    };
+                    let (at, unchanged) = (node.at.index(index), own.as_ref().or(node.unchanged));
+                    self.node(below, &Node { at: &at, new: element, old: before, this, unchanged }, false);
                 }
             }
             _ => {}
         }
     }
 
-    fn expressions(&mut self, rules: &Rules, path: &Path, new: &Value, old: Option<&Value>, unchanged: bool) {
+    fn expressions(&mut self, rules: &Rules, node: &Node<'_>, this: &Val, old: Option<&Value>) {
         let kind = type_word(&rules.schema);
         // Converted once for all rules of the node; the clones below copy a pointer.
-        let this = from_json(new, Some(&rules.schema), rules.root);
         let before = old.map(|old| from_json(old, Some(&rules.schema), rules.root));
         for (rule, program) in &rules.rules {
             let program = match program {
                 Ok(program) => program,
                 Err(why) => {
-                    self.errors.push(Error::invalid(path, kind, format!("rule compile error: {why}")));
+                    let detail = format!("rule compile error: {why}");
+                    self.errors.push(Error::invalid(&node.at.path(), kind, detail));
                     continue;
                 }
             };
@@ -254,49 +307,49 @@ impl Pass {
             let scope = Scope { name: "self", value: this.clone(), outer: Some(&old_scope) };
             let mut run = Run::default();
             let result = run.eval(&program.expr, &scope);
-            if run.cost > CALL_LIMIT || matches!(&result, Err(why) if why == TOO_EXPENSIVE) {
-                let detail = format!(
-                    "'{TOO_EXPENSIVE}': no further validation rules will be run due to call cost exceeds limit for \
-                     rule: {}",
-                    named(rule)
-                );
-                self.errors.push(Error::invalid(path, kind, detail));
+            if let Some(detail) = self.too_expensive(&run, &result, rule) {
+                self.errors.push(Error::invalid(&node.at.path(), kind, detail));
                 self.spent = true;
                 return;
             }
-            if run.cost > self.budget {
-                let detail = "validation failed due to running out of cost budget, no further validation rules \
-                              will be run";
-                self.errors.push(Error::invalid(path, kind, detail));
-                self.spent = true;
-                return;
-            }
-            self.budget -= run.cost;
-            match result {
-                Ok(Val::Bool(true)) => {}
+            let detail = match result {
+                Ok(Val::Bool(true)) => continue,
                 Ok(Val::Bool(false)) => {
                     // Transition rules are not tolerated: they judge the change itself.
-                    if unchanged && !program.uses_old_self {
+                    if !program.uses_old_self && node.unchanged.is_some_and(Unchanged::holds) {
                         continue;
                     }
                     let detail = self.message(rule, program, &scope);
-                    self.errors.push(failure(path, &rules.schema, new, rule, program, detail));
+                    let at = node.at.path();
+                    self.errors.push(failure(&at, &rules.schema, node.new, rule, program, detail));
+                    continue;
                 }
-                Ok(_) => {
-                    self.errors.push(Error::invalid(path, kind, overload_detail("no such overload", rule)));
-                }
-                Err(why) if why.starts_with("no such overload") => {
-                    self.errors.push(Error::invalid(path, kind, overload_detail(&why, rule)));
-                }
-                Err(why) => {
-                    self.errors.push(Error::invalid(
-                        path,
-                        kind,
-                        format!("{why} evaluating rule: {}", named(rule)),
-                    ));
-                }
+                Ok(_) => overload_detail("no such overload", rule),
+                Err(why) if why.starts_with("no such overload") => overload_detail(&why, rule),
+                Err(why) => format!("{why} evaluating rule: {}", named(rule)),
+            };
+            self.errors.push(Error::invalid(&node.at.path(), kind, detail));
+        }
+    }
+
+    /// Takes what an evaluation has cost from the budget. What to say if that, or the limit for one, is exceeded.
+    fn too_expensive(&mut self, run: &Run, result: &Outcome, rule: &ValidationRule) -> Option<String> {
+        if run.cost > CALL_LIMIT || matches!(result, Err(why) if why == TOO_EXPENSIVE) {
+            return Some(format!(
+                "'{TOO_EXPENSIVE}': no further validation rules will be run due to call cost exceeds limit for \
+                 rule: {}",
+                named(rule)
+            ));
+        }
+        match self.budget.checked_sub(run.cost) {
+            Some(left) => self.budget = left,
+            None => {
+                let detail = "validation failed due to running out of cost budget, no further validation rules \
+                              will be run";
+                return Some(detail.into());
             }
         }
+        None
     }
 
     /// What to say about a rule that does not hold.
@@ -318,6 +371,27 @@ impl Pass {
             message => message.into(),
         }
     }
+}
+
+impl<'a> Unchanged<'a> {
+    fn below(new: &'a Value, old: &'a Value, above: Option<&'a Unchanged<'a>>) -> Self {
+        Self { new, old, found: OnceCell::new(), above }
+    }
+}
+
+/// The member of a converted object; `None` if expressions cannot see it there, or see another in its place.
+fn member_of(rules: &Rules, this: &Val, name: &str) -> Option<Val> {
+    let Val::Map(members) = this else { return None };
+    // Metadata is cut down for the resource around it, but not for rules on itself.
+    let resource = rules.root || rules.schema.embedded_resource;
+    if resource && matches!(name, "apiVersion" | "kind" | "metadata") {
+        return None;
+    }
+    let key = match rules.schema.properties.contains_key(name) {
+        true => escape(name)?,
+        false => name.to_string(),
+    };
+    members.get(&Key::String(key.as_str().into())).cloned()
 }
 
 fn overload_detail(why: &str, rule: &ValidationRule) -> String {

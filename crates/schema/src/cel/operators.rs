@@ -1,6 +1,8 @@
 //! The operators of expressions on values.
 
-use super::value::{Outcome, Val, no_overload, print, select_optional};
+use super::cost::TOO_EXPENSIVE;
+use super::value::{BYTES_PER_STEP, Outcome, Val, no_overload, print, select_optional};
+use crate::Effort;
 use cel::common::ast::operators;
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -15,7 +17,7 @@ fn compare(a: &Val, b: &Val, holds: fn(Ordering) -> bool) -> Outcome {
 }
 
 /// Applies an operator; `None` if `name` is none.
-pub(super) fn apply(name: &str, args: &[Val]) -> Option<Outcome> {
+pub(super) fn apply(name: &str, args: &[Val], effort: &mut Effort) -> Option<Outcome> {
     let [a, rest @ ..] = args else { return None };
     let Some(b) = rest.first() else {
         return Some(match (name, a) {
@@ -27,13 +29,13 @@ pub(super) fn apply(name: &str, args: &[Val]) -> Option<Outcome> {
         });
     };
     Some(match name {
-        operators::EQUALS => Ok(Val::Bool(a.equals(b))),
-        operators::NOT_EQUALS => Ok(Val::Bool(!a.equals(b))),
+        operators::EQUALS => within(a.equals(b, effort)).map(Val::Bool),
+        operators::NOT_EQUALS => within(a.equals(b, effort)).map(|equal| Val::Bool(!equal)),
         operators::LESS => compare(a, b, Ordering::is_lt),
         operators::LESS_EQUALS => compare(a, b, Ordering::is_le),
         operators::GREATER => compare(a, b, Ordering::is_gt),
         operators::GREATER_EQUALS => compare(a, b, Ordering::is_ge),
-        operators::IN => contains(a, b),
+        operators::IN => contains(a, b, effort),
         operators::INDEX => index(a, b),
         operators::OPT_INDEX => Ok(match a {
             Val::Optional(None) => Val::Optional(None),
@@ -48,21 +50,26 @@ pub(super) fn apply(name: &str, args: &[Val]) -> Option<Outcome> {
         | operators::SUBSTRACT
         | operators::MULTIPLY
         | operators::DIVIDE
-        | operators::MODULO => arithmetic(name, a, b),
+        | operators::MODULO => arithmetic(name, a, b, effort),
         _ => return None,
     })
 }
 
 /// `a + b`.
-pub(super) fn add(a: &Val, b: &Val) -> Outcome {
-    arithmetic(operators::ADD, a, b)
+pub(super) fn add(a: &Val, b: &Val, effort: &mut Effort) -> Outcome {
+    arithmetic(operators::ADD, a, b, effort)
+}
+
+/// What was found out, unless it would have taken too much work.
+pub(super) fn within<T>(found: Option<T>) -> Result<T, String> {
+    found.ok_or_else(|| TOO_EXPENSIVE.into())
 }
 
 fn checked(value: Option<Val>) -> Outcome {
     value.ok_or_else(|| "integer overflow".into())
 }
 
-fn arithmetic(name: &str, a: &Val, b: &Val) -> Outcome {
+fn arithmetic(name: &str, a: &Val, b: &Val, effort: &mut Effort) -> Outcome {
     let zero = || match name {
         operators::DIVIDE => Err("division by zero".into()),
         _ => Err("modulus by zero".into()),
@@ -85,9 +92,17 @@ fn arithmetic(name: &str, a: &Val, b: &Val) -> Outcome {
         (operators::SUBSTRACT, Val::Double(a), Val::Double(b)) => Ok(Val::Double(a - b)),
         (operators::MULTIPLY, Val::Double(a), Val::Double(b)) => Ok(Val::Double(a * b)),
         (operators::DIVIDE, Val::Double(a), Val::Double(b)) => Ok(Val::Double(a / b)),
-        (operators::ADD, Val::String(a), Val::String(b)) => Ok(Val::string(&format!("{a}{b}"))),
-        (operators::ADD, Val::Bytes(a), Val::Bytes(b)) => Ok(Val::Bytes([&a[..], &b[..]].concat().into())),
-        (operators::ADD, Val::List(a), Val::List(b)) => Ok(Val::List(Rc::new(a.plus(b)))),
+        (operators::ADD, Val::String(a), Val::String(b)) => {
+            within(effort.spend((a.len() + b.len()) as u64 / BYTES_PER_STEP))?;
+            Ok(Val::string(&format!("{a}{b}")))
+        }
+        (operators::ADD, Val::Bytes(a), Val::Bytes(b)) => {
+            within(effort.spend((a.len() + b.len()) as u64 / BYTES_PER_STEP))?;
+            Ok(Val::Bytes([&a[..], &b[..]].concat().into()))
+        }
+        (operators::ADD, Val::List(a), Val::List(b)) => {
+            within(a.plus(b, effort)).map(|sum| Val::List(Rc::new(sum)))
+        }
         (operators::ADD, Val::Duration(a), Val::Duration(b)) => checked(a.checked_add(*b).map(Val::Duration)),
         (operators::SUBSTRACT, Val::Duration(a), Val::Duration(b)) => {
             checked(a.checked_sub(*b).map(Val::Duration))
@@ -106,12 +121,28 @@ fn arithmetic(name: &str, a: &Val, b: &Val) -> Outcome {
     }
 }
 
-fn contains(element: &Val, of: &Val) -> Outcome {
+fn contains(element: &Val, of: &Val, effort: &mut Effort) -> Outcome {
     match of {
-        Val::List(list) => Ok(Val::Bool(list.items.iter().any(|item| item.equals(element)))),
+        Val::List(list) => {
+            within(position(list.items.iter(), element, effort)).map(|found| Val::Bool(found.is_some()))
+        }
         Val::Map(map) => Ok(Val::Bool(element.key().is_some_and(|key| map.contains_key(&key)))),
         _ => no_overload(),
     }
+}
+
+/// The place of the first of the values that is equal to `element`.
+pub(super) fn position<'a>(
+    values: impl Iterator<Item = &'a Val>,
+    element: &Val,
+    effort: &mut Effort,
+) -> Option<Option<usize>> {
+    for (place, value) in values.enumerate() {
+        if value.equals(element, effort)? {
+            return Some(Some(place));
+        }
+    }
+    Some(None)
 }
 
 fn index(of: &Val, at: &Val) -> Outcome {

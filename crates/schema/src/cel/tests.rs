@@ -156,7 +156,7 @@ fn mistakes_are_found_before_rules_run() {
     ] {
         let schema =
             crd::schema(&json!({"type": "integer", "x-kubernetes-validations": [{"rule": expression}]}));
-        let report = check_rules(&schema, false).remove(0);
+        let report = RuleChecker::default().check(&schema, false).remove(0);
         assert_eq!(report.error.as_deref(), Some(expected));
     }
 }
@@ -170,4 +170,118 @@ proptest! {
             rules.validate(&json!(1), None);
         }
     }
+}
+
+/// The errors of a rule on an object of one schema.
+fn broken(schema: Value, object: &Value) -> Vec<String> {
+    let schema = Arc::new(crd::schema(&schema));
+    let rules = Rules::new(&schema, false).expect("a rule");
+    rules.validate(object, None).iter().map(ToString::to_string).collect()
+}
+
+/// A schema with one rule on a list.
+fn list_rule(list_type: Value, items: Value, rule: &str) -> Value {
+    json!({"type": "object", "x-kubernetes-validations": [{"rule": rule, "message": "no"}], "properties": {
+        "a": {"type": "array", "x-kubernetes-list-type": list_type, "x-kubernetes-list-map-keys": ["k"], "items": items},
+        "b": {"type": "array", "x-kubernetes-list-type": list_type, "x-kubernetes-list-map-keys": ["k"], "items": items}}})
+}
+
+#[test]
+fn sets_and_maps_are_compared_and_joined_whatever_their_order() {
+    let entry = json!({"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "integer"}}});
+    let number = json!({"type": "number"});
+    for (list_type, items, rule, object, holds) in [
+        ("set", &number, "self.a == self.b", json!({"a": [1, 2.5], "b": [2.5, 1.0]}), true),
+        ("set", &number, "self.a == self.b", json!({"a": [1, 2], "b": [2, 3]}), false),
+        ("set", &number, "self.a == self.b", json!({"a": [0.0], "b": [-0.0]}), true),
+        ("set", &number, "(self.a + self.b).size() == 3", json!({"a": [1, 2], "b": [2, 3]}), true),
+        ("set", &number, "self.a + self.b == [1.0, 2.0, 3.0]", json!({"a": [1, 2], "b": [2, 3]}), true),
+        (
+            "map",
+            &entry,
+            "self.a == self.b",
+            json!({"a": [{"k": "x", "v": 1}, {"k": "y"}], "b": [{"k": "y"}, {"k": "x", "v": 1}]}),
+            true,
+        ),
+        (
+            "map",
+            &entry,
+            "self.a == self.b",
+            json!({"a": [{"k": "x", "v": 1}], "b": [{"k": "x", "v": 2}]}),
+            false,
+        ),
+        (
+            "map",
+            &entry,
+            "(self.a + self.b).map(e, e.v) == [2, 3]",
+            json!({"a": [{"k": "x", "v": 1}, {"k": "y", "v": 3}], "b": [{"k": "x", "v": 2}]}),
+            true,
+        ),
+        ("map", &entry, "(self.a + self.b).size() == 2", json!({"a": [{"k": "x"}], "b": [{"v": 1}]}), true),
+        ("atomic", &number, "self.a == self.b", json!({"a": [1, 2], "b": [2, 1]}), false),
+    ] {
+        let errors = broken(list_rule(list_type.into(), items.clone(), rule), &object);
+        assert_eq!(errors.is_empty(), holds, "{rule} on {object}: {errors:?}");
+    }
+}
+
+#[test]
+fn lists_are_compared_in_linear_work() {
+    let steps = |count: usize| {
+        let list = |reverse: bool| {
+            let mut items: Vec<Val> = (0..count).map(|i| Val::string(&format!("{i}"))).collect();
+            if reverse {
+                items.reverse();
+            }
+            Val::List(std::rc::Rc::new(value::List { items, kind: crate::ListType::Set }))
+        };
+        let mut effort = crate::Effort::new(u64::MAX);
+        assert_eq!(list(false).equals(&list(true), &mut effort), Some(true));
+        u64::MAX - effort.left()
+    };
+    let (few, many) = (steps(1_000), steps(4_000));
+    assert!(many <= few * 5, "{few} {many}");
+}
+
+#[test]
+fn work_that_kubernetes_does_not_count_ends_at_the_same_limit() {
+    // Without optimisation the parser takes many times the stack that it takes in a server.
+    let thread = std::thread::Builder::new().stack_size(32 << 20).spawn(uncounted_work).expect("started");
+    thread.join().expect("no panic");
+}
+
+fn uncounted_work() {
+    let long = "a".repeat(100_000);
+    let items: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
+    let doubled = |depth: usize, end: &str| {
+        let open: String = (0..depth).map(|i| format!("cel.bind(v{}, [v{i}, v{i}], ", i + 1)).collect();
+        format!("cel.bind(v0, ['x'], {open}{end}{})", ")".repeat(depth))
+    };
+    let string = json!({"type": "string"});
+    for (what, rule, object) in [
+        (
+            "a value that is its own part twenty-six times",
+            doubled(26, "v26 == v26"),
+            json!({"a": [], "b": []}),
+        ),
+        (
+            "a text in a text",
+            "self.a[0].replace('a', self.a[0]).size() > 0".into(),
+            json!({"a": [long], "b": []}),
+        ),
+        ("a text between many", "self.a.join(self.b[0]).size() > 0".into(), json!({"a": items, "b": [long]})),
+        (
+            "many patterns",
+            "self.a.all(x, 'aaaaaaaaaaaaaaaa'.matches('^(' + x + '|b){1,900}c{1,900}$') || true)".into(),
+            json!({"a": items, "b": []}),
+        ),
+        ("pairs", "self.a.all(x, !(x in self.b))".into(), json!({"a": items, "b": vec![long.clone(); 200]})),
+    ] {
+        let errors = broken(list_rule("atomic".into(), string.clone(), &rule), &object);
+        let [error] = errors.as_slice() else { panic!("{what}: {errors:?}") };
+        assert!(error.contains("operation cancelled: actual cost limit exceeded"), "{what}: {error}");
+    }
+    // A loop that ends at its first element does not go over the others.
+    let quick = list_rule("atomic".into(), string, "self.a.all(x, self.a.exists(y, true))");
+    assert_eq!(broken(quick, &json!({"a": items, "b": []})), Vec::<String>::new());
 }

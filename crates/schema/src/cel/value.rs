@@ -1,11 +1,14 @@
 //! Values of the expression language.
 
-use crate::ListType;
 use crate::go::number::print_float;
+use crate::{Effort, ListType};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
+
+/// So many bytes of a text are compared or copied in one step.
+pub(super) const BYTES_PER_STEP: u64 = 16;
 
 /// A value, or what went wrong, in the words of cel-go: they end up in the answer as they are.
 pub(super) type Outcome = Result<Val, String>;
@@ -100,13 +103,22 @@ impl Val {
         })
     }
 
-    /// Equality as CEL has it: numbers by value, unlike types are unequal.
-    pub(super) fn equals(&self, other: &Val) -> bool {
-        match (self, other) {
+    /// Equality as CEL has it: numbers by value, unlike types are unequal. `None` if it takes more than what is left of
+    /// `effort`: Kubernetes counts the lengths of lists only, and a value that is built of one part again and again is as large
+    /// as two to the power of its depth.
+    pub(super) fn equals(&self, other: &Val, effort: &mut Effort) -> Option<bool> {
+        effort.spend(1)?;
+        Some(match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::String(a), Self::String(b)) | (Self::Url(a), Self::Url(b)) => a == b,
-            (Self::Bytes(a), Self::Bytes(b)) => a == b,
+            (Self::String(a), Self::String(b)) | (Self::Url(a), Self::Url(b)) => {
+                effort.spend(a.len().min(b.len()) as u64 / BYTES_PER_STEP)?;
+                a == b
+            }
+            (Self::Bytes(a), Self::Bytes(b)) => {
+                effort.spend(a.len().min(b.len()) as u64 / BYTES_PER_STEP)?;
+                a == b
+            }
             (Self::Timestamp(a), Self::Timestamp(b)) => a == b,
             (Self::Duration(a), Self::Duration(b)) => a == b,
             (Self::Type(a), Self::Type(b)) => a == b,
@@ -115,15 +127,87 @@ impl Val {
             (Self::Cidr(a, x), Self::Cidr(b, y)) => a == b && x == y,
             (Self::Format(a), Self::Format(b)) => a == b,
             (Self::Optional(a), Self::Optional(b)) => match (a, b) {
-                (Some(a), Some(b)) => a.equals(b),
+                (Some(a), Some(b)) => a.equals(b, effort)?,
                 (a, b) => a.is_none() && b.is_none(),
             },
-            (Self::List(a), Self::List(b)) => a.equals(b),
+            (Self::List(a), Self::List(b)) => a.equals(b, effort)?,
             (Self::Map(a), Self::Map(b)) => {
-                a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| v.equals(w)))
+                if a.len() != b.len() {
+                    return Some(false);
+                }
+                for (key, value) in a.iter() {
+                    let Some(other) = b.get(key) else { return Some(false) };
+                    if !value.equals(other, effort)? {
+                        return Some(false);
+                    }
+                }
+                true
             }
             (a, b) => a.order(b) == Some(std::cmp::Ordering::Equal),
+        })
+    }
+
+    /// Appends a text that two values of one schema have in common if and only if they are equal; of those that are equal to
+    /// nothing, not even to themselves, it appends one that is found nowhere. `None` as in [`Val::equals`].
+    fn digest(&self, out: &mut Vec<u8>, effort: &mut Effort) -> Option<()> {
+        let before = out.len();
+        effort.spend(1)?;
+        let mut text = |kind: u8, bytes: &[u8]| {
+            out.push(kind);
+            out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            out.extend_from_slice(bytes);
+        };
+        match self {
+            Self::Null => out.push(0),
+            Self::Bool(b) => out.extend([1, u8::from(*b)]),
+            Self::Int(_) | Self::Uint(_) | Self::Double(_) => match self.key() {
+                Some(Key::Int(whole)) => text(2, &whole.to_le_bytes()),
+                // Not a number: unlike every other, and unlike what is beside it.
+                _ => match self.number() {
+                    Some(number) if !number.is_nan() => text(3, &number.to_bits().to_le_bytes()),
+                    _ => text(4, &(before as u64).to_le_bytes()),
+                },
+            },
+            Self::String(t) => text(5, t.as_bytes()),
+            Self::Bytes(b) => text(6, b),
+            Self::List(list) => {
+                let mut digests = list.digests(effort)?;
+                if list.kind != ListType::Atomic {
+                    digests.sort();
+                }
+                out.extend([
+                    7,
+                    match list.kind {
+                        ListType::Atomic => 0,
+                        ListType::Set | ListType::Map(_) => 1,
+                    },
+                ]);
+                out.extend_from_slice(&(digests.len() as u64).to_le_bytes());
+                digests.iter().for_each(|digest| out.extend_from_slice(digest));
+            }
+            Self::Map(map) => {
+                out.push(8);
+                out.extend_from_slice(&(map.len() as u64).to_le_bytes());
+                for (key, value) in map.iter() {
+                    match key {
+                        Key::Bool(b) => out.extend([1, u8::from(*b)]),
+                        Key::Int(i) => out.extend(i.to_le_bytes()),
+                        Key::String(t) => {
+                            out.extend_from_slice(&(t.len() as u64).to_le_bytes());
+                            out.extend_from_slice(t.as_bytes());
+                        }
+                    }
+                    value.digest(out, effort)?;
+                }
+            }
+            // Sets of objects hold what JSON can hold, or a time made of it.
+            Self::Optional(Some(inner)) => {
+                out.push(9);
+                inner.digest(out, effort)?;
+            }
+            other => text(10, format!("{other:?}").as_bytes()),
         }
+        effort.spend((out.len() - before) as u64 / BYTES_PER_STEP)
     }
 
     /// The order of two values of one kind; numbers of all kinds compare.
@@ -184,48 +268,107 @@ impl Val {
 }
 
 impl List {
-    /// Sets and maps are equal whatever the order of their elements.
-    fn equals(&self, other: &List) -> bool {
+    /// Sets and maps are equal whatever the order of their elements. Elements are looked up, in time linear in both lists
+    /// (`k8s.io/apiserver/pkg/cel/common/values.go`). `None` as in [`Val::equals`].
+    fn equals(&self, other: &List, effort: &mut Effort) -> Option<bool> {
         if self.items.len() != other.items.len() {
-            return false;
+            return Some(false);
         }
         match &self.kind {
-            ListType::Atomic => self.items.iter().zip(&other.items).all(|(a, b)| a.equals(b)),
-            ListType::Set => self.items.iter().all(|a| other.items.iter().any(|b| a.equals(b))),
-            ListType::Map(keys) => self.items.iter().all(|a| {
-                let same = other.items.iter().find(|b| same_element(keys, a, b));
-                same.is_some_and(|b| a.equals(b))
-            }),
+            ListType::Atomic => {
+                for (a, b) in self.items.iter().zip(&other.items) {
+                    if !a.equals(b, effort)? {
+                        return Some(false);
+                    }
+                }
+                Some(true)
+            }
+            ListType::Set => {
+                let there: HashSet<Vec<u8>> = other.digests(effort)?.into_iter().collect();
+                Some(self.digests(effort)?.iter().all(|digest| there.contains(digest)))
+            }
+            ListType::Map(keys) => {
+                let there = places(&other.items, keys, effort)?;
+                for item in &self.items {
+                    let place = key_digest(item, keys, effort)?.and_then(|key| there.get(&key).copied());
+                    match place {
+                        Some(place) if item.equals(&other.items[place], effort)? => {}
+                        _ => return Some(false),
+                    }
+                }
+                Some(true)
+            }
         }
+    }
+
+    fn digests(&self, effort: &mut Effort) -> Option<Vec<Vec<u8>>> {
+        self.items.iter().map(|item| digest(item, effort)).collect()
     }
 
     /// Both lists: a set takes what it lacks, a map takes the other's element for an equal key.
-    pub(super) fn plus(&self, other: &List) -> List {
+    pub(super) fn plus(&self, other: &List, effort: &mut Effort) -> Option<List> {
+        effort.spend((self.items.len() + other.items.len()) as u64)?;
         let mut items = self.items.clone();
+        let mut there = match &self.kind {
+            ListType::Atomic => {
+                items.extend(other.items.iter().cloned());
+                return Some(List { items, kind: ListType::Atomic });
+            }
+            ListType::Set => {
+                let digests = self.digests(effort)?.into_iter().enumerate();
+                digests.rev().map(|(place, digest)| (digest, place)).collect()
+            }
+            ListType::Map(keys) => places(&items, keys, effort)?,
+        };
         for new in &other.items {
-            let place = match &self.kind {
-                ListType::Atomic => None,
-                ListType::Set => items.iter().position(|old| old.equals(new)),
-                ListType::Map(keys) => items.iter().position(|old| same_element(keys, old, new)),
+            let digest = match &self.kind {
+                ListType::Map(keys) => key_digest(new, keys, effort)?,
+                ListType::Atomic | ListType::Set => Some(digest(new, effort)?),
             };
-            match place {
-                Some(place) => items[place] = new.clone(),
-                None => items.push(new.clone()),
+            match digest.as_ref().and_then(|digest| there.get(digest)) {
+                Some(place) => items[*place] = new.clone(),
+                None => {
+                    if let Some(digest) = digest {
+                        there.insert(digest, items.len());
+                    }
+                    items.push(new.clone());
+                }
             }
         }
-        List { items, kind: self.kind.clone() }
+        Some(List { items, kind: self.kind.clone() })
     }
 }
 
-fn same_element(keys: &[String], a: &Val, b: &Val) -> bool {
-    let (Val::Map(a), Val::Map(b)) = (a, b) else { return false };
-    keys.iter().filter_map(|k| escape(k)).all(|key| {
-        let key = Key::String(key.as_str().into());
-        match (a.get(&key), b.get(&key)) {
-            (Some(a), Some(b)) => a.equals(b),
-            (a, b) => a.is_none() && b.is_none(),
+/// The digest of one value by itself.
+fn digest(value: &Val, effort: &mut Effort) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    value.digest(&mut out, effort)?;
+    Some(out)
+}
+
+/// The digest of the keys of an element of a list of type map; `None` inside for what is no object, which is like no other.
+fn key_digest(element: &Val, keys: &[String], effort: &mut Effort) -> Option<Option<Vec<u8>>> {
+    let Val::Map(members) = element else { return Some(None) };
+    let mut out = Vec::new();
+    for key in keys.iter().filter_map(|key| escape(key)) {
+        // A key that is missing is one that is missing there, too.
+        match members.get(&Key::String(key.as_str().into())) {
+            Some(value) => value.digest(&mut out, effort)?,
+            None => out.push(u8::MAX),
         }
-    })
+    }
+    Some(Some(out))
+}
+
+/// Where the first element with each key is.
+fn places(items: &[Val], keys: &[String], effort: &mut Effort) -> Option<HashMap<Vec<u8>, usize>> {
+    let mut places = HashMap::with_capacity(items.len());
+    for (place, item) in items.iter().enumerate() {
+        if let Some(key) = key_digest(item, keys, effort)? {
+            places.entry(key).or_insert(place);
+        }
+    }
+    Some(places)
 }
 
 const KEYWORDS: [&str; 22] = [

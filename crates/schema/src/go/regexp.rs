@@ -1,30 +1,53 @@
-//! Go's regular expressions (RE2 syntax, `regexp/syntax/parse.go`) on top of the `regex` crate: what Go reads
-//! differently is rewritten, what Go refuses is refused with Go's error code.
+//! Go's regular expressions (RE2 syntax, `regexp/syntax/parse.go`) in the syntax of the `regex` crate: what Go reads
+//! differently is rewritten, what Go refuses is refused with Go's error code. How they are matched is in [`program`].
+
+mod machine;
+mod program;
+
+pub use machine::Effort;
+pub(crate) use program::{Program, check, program};
 
 use crate::error::{RegexpError, RegexpProblem};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
-/// The largest repeat count that Go accepts.
+/// The largest repeat count that Go accepts, of repetitions within each other together (`repeatIsValid`).
 const MAX_REPEAT: u32 = 1000;
-/// The most memory a compiled expression may take, in bytes.
-const SIZE_LIMIT: usize = 10 << 20;
+/// How many characters all classes of an expression may list, each range counting two (`maxRunes` in `parse.go`). Go's limit is
+/// sixteen times this one: 26,000 times `\pL`, for which we would need 128 MiB as it does. Nobody writes that in good faith.
+const MAX_CLASS_RUNES: usize = (128 << 20) / 4 / 16;
+/// What a class counts that is not spelled out: as many as `\pL`, one of the largest.
+const NAMED_CLASS_RUNES: usize = 1292;
 
-/// Compiles an expression in Go's syntax.
+/// Compiles an expression that is our own.
 ///
 /// # Errors
-/// What `regexp.Compile` would refuse, or what needs more than [`SIZE_LIMIT`].
+/// What `regexp.Compile` would refuse, or what is too large for the crate.
 pub(crate) fn compile(source: &str) -> Result<Regex, RegexpError> {
+    let problem = |error| match error {
+        regex::Error::CompiledTooBig(_) => RegexpProblem::Large,
+        _ => RegexpProblem::InvalidSyntax,
+    };
+    let refused = |error| RegexpError { problem: problem(error), part: source.into() };
+    program::build(&translate(source)?).map_err(refused)
+}
+
+/// An expression in the syntax of the crate.
+///
+/// # Errors
+/// What Go refuses while it reads it.
+fn translate(source: &str) -> Result<String, RegexpError> {
     let chars = source.chars().collect();
-    let translated = Translator { chars, at: 0, out: String::new(), source, no_class_ends: false }.run()?;
-    // Like RE2, the crate matches in linear time; what has to be bounded is the size of what it compiles to. Octal
-    // escapes are Go's, and off by default.
-    RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).octal(true).build().map_err(|error| {
-        let problem = match error {
-            regex::Error::CompiledTooBig(_) => RegexpProblem::Large,
-            _ => RegexpProblem::InvalidSyntax,
-        };
-        RegexpError { problem, part: source.into() }
-    })
+    let repeats = Repeats::default();
+    let translator = Translator {
+        chars,
+        at: 0,
+        out: String::new(),
+        source,
+        no_class_ends: false,
+        repeats,
+        class_runes: 0,
+    };
+    translator.run()
 }
 
 fn refuse<T>(problem: RegexpProblem, part: &str) -> Result<T, RegexpError> {
@@ -43,6 +66,57 @@ struct Translator<'a> {
     source: &'a str,
     /// No `:]` comes any more.
     no_class_ends: bool,
+    repeats: Repeats,
+    /// How many characters the classes list so far.
+    class_runes: usize,
+}
+
+/// How often the innermost of what was read would be repeated by all repetitions around it (`repeatIsValid`).
+#[derive(Default)]
+struct Repeats {
+    /// The most within each group that is open, the outermost first, without the last operand of it.
+    groups: Vec<u32>,
+    /// The most within the part outside of all groups.
+    top: u32,
+    /// The same of the last operand, which a repetition may follow.
+    last: u32,
+}
+
+impl Repeats {
+    /// Another operand, that repeats nothing by itself.
+    fn operand(&mut self) {
+        self.settle();
+        self.last = 1;
+    }
+
+    fn settle(&mut self) {
+        let group = self.groups.last_mut().unwrap_or(&mut self.top);
+        *group = (*group).max(self.last);
+    }
+
+    fn open(&mut self) {
+        self.settle();
+        self.last = 0;
+        self.groups.push(0);
+    }
+
+    fn close(&mut self) {
+        self.settle();
+        // An empty group is an operand as well.
+        self.last = self.groups.pop().unwrap_or_default().max(1);
+    }
+
+    /// The last operand is repeated by `{low,high}`. Gives whether that is allowed.
+    fn repeat(&mut self, low: u32, high: Option<u32>) -> bool {
+        let factor = match high {
+            // Nothing is left of what is in it.
+            Some(0) => 0,
+            Some(high) => high,
+            None => low.max(1),
+        };
+        self.last = self.last.saturating_mul(factor);
+        !(low >= 2 || high.is_some_and(|high| high >= 2)) || self.last <= MAX_REPEAT
+    }
 }
 
 impl Translator<'_> {
@@ -68,12 +142,12 @@ impl Translator<'_> {
             let repetition = match c {
                 '*' | '+' | '?' => {
                     self.at += 1;
-                    true
+                    Some((0, Some(1)))
                 }
                 '{' => self.counted()?,
-                _ => false,
+                _ => None,
             };
-            if repetition {
+            if let Some((low, high)) = repetition {
                 if !operand {
                     return refuse(RegexpProblem::MissingRepeatArgument, &self.slice(begin, self.at));
                 }
@@ -85,22 +159,32 @@ impl Translator<'_> {
                 }
                 repeated = Some(begin);
                 let operator = self.slice(begin, self.at);
+                if !self.repeats.repeat(low, high) {
+                    return refuse(RegexpProblem::InvalidRepeatSize, &operator);
+                }
                 self.out.push_str(&operator);
                 continue;
             }
             repeated = None;
             operand = true;
+            if !matches!(c, '(' | ')') {
+                self.repeats.operand();
+            }
             match c {
                 '(' => {
                     let opened = self.group()?;
                     depth += usize::from(opened);
                     operand = !opened;
+                    if opened {
+                        self.repeats.open();
+                    }
                 }
                 ')' => {
                     if depth == 0 {
                         return refuse(RegexpProblem::UnexpectedParen, self.source);
                     }
                     depth -= 1;
+                    self.repeats.close();
                     self.keep();
                 }
                 '|' => {
@@ -130,26 +214,26 @@ impl Translator<'_> {
         self.at += 1;
     }
 
-    /// At `{`: steps over `{n}`, `{n,}`, `{n,m}`; anything else is the character itself.
-    fn counted(&mut self) -> Result<bool, RegexpError> {
+    /// At `{`: steps over `{n}`, `{n,}`, `{n,m}` and gives the bounds; anything else is the character itself.
+    fn counted(&mut self) -> Result<Option<(u32, Option<u32>)>, RegexpError> {
         let begin = self.at;
         // No further than digits go: a search for the `}` would look at the same text from each of many `{`.
         let tail = &self.chars[begin + 1..];
         let inside = tail.iter().take_while(|c| c.is_ascii_digit() || **c == ',').count();
         if tail.get(inside) != Some(&'}') {
-            return Ok(false);
+            return Ok(None);
         }
         let length = inside + 1;
         let body = self.slice(begin + 1, begin + length);
         let (low, high) = body.split_once(',').unwrap_or((&body, &body));
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if !digits(low) || !(high.is_empty() || digits(high)) {
-            return Ok(false);
+            return Ok(None);
         }
         let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n <= MAX_REPEAT);
         let whole = self.slice(begin, begin + length + 1);
-        let (Some(low), Some(high)) =
-            (number(low), if high.is_empty() { Some(MAX_REPEAT) } else { number(high) })
+        let endless = high.is_empty();
+        let (Some(low), Some(high)) = (number(low), if endless { Some(MAX_REPEAT) } else { number(high) })
         else {
             return refuse(RegexpProblem::InvalidRepeatSize, &whole);
         };
@@ -157,7 +241,7 @@ impl Translator<'_> {
             return refuse(RegexpProblem::InvalidRepeatSize, &whole);
         }
         self.at = begin + length + 1;
-        Ok(true)
+        Ok(Some((low, (!endless).then_some(high))))
     }
 
     /// At `(`: a group, with or without a name or flags. Gives whether it opens one that a `)` has to close.
@@ -209,9 +293,17 @@ impl Translator<'_> {
         refuse(RegexpProblem::InvalidPerlOp, &self.slice(begin, end + 1))
     }
 
+    /// Counts the characters that a class lists.
+    fn spend_runes(&mut self, runes: usize) -> Result<(), RegexpError> {
+        self.class_runes += runes;
+        if self.class_runes > MAX_CLASS_RUNES { refuse(RegexpProblem::Large, self.source) } else { Ok(()) }
+    }
+
     /// At `[`: a class. Inside it Go knows no set operations and no nested classes.
     fn class(&mut self) -> Result<(), RegexpError> {
         let begin = self.at;
+        // What a negated class or one without case lists is found out by the crate; it is at most some hundred.
+        self.spend_runes(NAMED_CLASS_RUNES / 16)?;
         self.keep();
         if self.peek(0) == Some('^') {
             self.keep();
@@ -309,7 +401,11 @@ impl Translator<'_> {
                 self.at = end.map_or(self.chars.len(), |end| begin + 2 + end + 2);
                 return Ok(());
             }
-            'p' | 'P' | 'x' => return self.braced(),
+            'p' | 'P' => {
+                self.spend_runes(NAMED_CLASS_RUNES)?;
+                return self.braced();
+            }
+            'x' => return self.braced(),
             '0'..='7' => {
                 let digits: String =
                     self.chars[begin + 1..].iter().take(3).take_while(|d| ('0'..='7').contains(*d)).collect();
@@ -363,7 +459,7 @@ impl Translator<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::compile;
+    use super::{Effort, Program, check, compile};
     use crate::go::Words;
 
     #[test]
@@ -391,6 +487,8 @@ mod tests {
         ] {
             let regex = compile(pattern).unwrap_or_else(|e| panic!("{pattern}: {e}"));
             assert_eq!(regex.is_match(text), matches, "{pattern} on {text:?}");
+            let program = Program::new(pattern).expect("the same");
+            assert_eq!(program.is_match(text, &mut Effort::new(100_000)), Some(matches), "{pattern}");
         }
     }
 
@@ -407,9 +505,13 @@ mod tests {
             (r"\y", r"invalid escape sequence: `\y`"),
             ("a{2,1}", "invalid repeat count: `{2,1}`"),
             ("a{1001}", "invalid repeat count: `{1001}`"),
+            ("(a{31}){33}?", "invalid repeat count: `{33}?`"),
+            ("((a{2}){3}){200}x", "invalid repeat count: `{200}`"),
+            ("((a{501})*){2}", "invalid repeat count: `{2}`"),
+            ("(?:a{501}b|c){2}", "invalid repeat count: `{2}`"),
             ("a\\", "trailing backslash at end of expression: ``"),
         ] {
-            let error = compile(pattern).unwrap_err();
+            let error = check(pattern).unwrap_err();
             assert_eq!(Words(&error).to_string(), format!("error parsing regexp: {message}"));
         }
     }

@@ -7,23 +7,37 @@ use crate::correlation::OldElements;
 use crate::formats;
 use crate::go;
 use crate::go::number::{GoNumber, is_whole, print_float};
+use crate::location::Location;
 use crate::model::ValueValidation;
-use crate::{Schema, Type};
+use crate::{Effort, Schema, Type};
 use fleetpass_apimachinery::field::{Error, ErrorList, ErrorType, Path};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+/// How many steps the validation of one request may take: about a second of one core. A step is a value that is looked at by a
+/// schema, an entry of an enum that it is compared with, or an instruction of a pattern for a character. Their number is the
+/// product of what a definition says and what an object holds, both of which clients choose.
+pub const STEPS: u64 = 100_000_000;
+
 /// The errors of a new value. `prefix` is where the value lies; messages name the fields below it.
 pub fn validate(prefix: &Path, schema: &Schema, value: &Value) -> ErrorList {
-    let mut run = Run { prefix };
-    run.node(schema, value, "", None).errors
+    validate_within(prefix, schema, value, &mut Effort::new(STEPS))
+}
+
+/// As [`validate`], for one of several values that come with one request and share the `effort`.
+pub fn validate_within(prefix: &Path, schema: &Schema, value: &Value, effort: &mut Effort) -> ErrorList {
+    let mut run = Run { prefix, effort, exhausted: false, shown: Cell::new(0) };
+    let report = run.node(schema, value, &Location::ROOT, None);
+    run.finish(report)
 }
 
 /// The errors of a changed value; what is wrong in parts that did not change is tolerated.
 pub fn validate_update(prefix: &Path, schema: &Schema, new: &Value, old: &Value) -> ErrorList {
-    let mut run = Run { prefix };
-    run.correlated(schema, new, "", Some(old)).errors
+    let mut run = Run { prefix, effort: &mut Effort::new(STEPS), exhausted: false, shown: Cell::new(0) };
+    let report = run.correlated(schema, new, &Location::ROOT, Some(old));
+    run.finish(report)
 }
 
 /// Errors so far, and how many checks held: of several alternatives that fail, the one with the most is reported.
@@ -98,16 +112,52 @@ impl Report {
 
 struct Run<'a> {
     prefix: &'a Path,
+    effort: &'a mut Effort,
+    /// The effort was not enough: what was not looked at counts as valid on the way, and the value as invalid in the end.
+    exhausted: bool,
+    /// How many bytes the paths of all errors take.
+    shown: Cell<usize>,
 }
 
+/// So many bytes of paths are written for errors; then the rest of a value is not looked at any more.
+const MOST_SHOWN: usize = 4 << 20;
+
 impl Run<'_> {
-    fn at(&self, path: &str) -> Path {
-        let path = path.strip_prefix('.').unwrap_or(path);
+    fn finish(self, report: Report) -> ErrorList {
+        let mut errors = report.errors;
+        if self.exhausted {
+            // Here, and not where it happened: an alternative that holds would hide it there.
+            let detail = format!(
+                "validation takes more than {STEPS} steps; simplify the patterns, enums and alternatives of the schema, or \
+                 make the value smaller"
+            );
+            errors.push(Error::invalid(self.prefix, "", detail));
+        }
+        errors
+    }
+
+    /// Whether so many steps may be taken.
+    fn spend(&mut self, steps: usize) -> bool {
+        self.exhausted |= self.effort.spend(steps as u64).is_none() || self.shown.get() > MOST_SHOWN;
+        !self.exhausted
+    }
+
+    /// The path of a field error. What all of them take together is bounded: each may be as long as the object.
+    fn at(&self, path: &Location<'_>) -> Path {
+        let text = path.to_string();
+        self.shown.set(self.shown.get() + text.len());
+        let path = text.strip_prefix('.').unwrap_or(&text);
         if path.is_empty() { self.prefix.clone() } else { self.prefix.child(path) }
     }
 
     /// A node whose old value is known: its errors do not count if nothing changed.
-    fn correlated(&mut self, schema: &Schema, value: &Value, path: &str, old: Option<&Value>) -> Report {
+    fn correlated(
+        &mut self,
+        schema: &Schema,
+        value: &Value,
+        path: &Location<'_>,
+        old: Option<&Value>,
+    ) -> Report {
         let mut report = self.node(schema, value, path, old);
         // Comparing costs as much as the value is large, so only what has errors is compared.
         if !report.is_valid() && old == Some(value) {
@@ -116,8 +166,11 @@ impl Run<'_> {
         report
     }
 
-    fn node(&mut self, schema: &Schema, value: &Value, path: &str, old: Option<&Value>) -> Report {
+    fn node(&mut self, schema: &Schema, value: &Value, path: &Location<'_>, old: Option<&Value>) -> Report {
         let mut report = Report::default();
+        if !self.spend(1) {
+            return report;
+        }
         let empty = ValueValidation::default();
         let rules = schema.validation.as_deref().unwrap_or(&empty);
         // Of null only its type and the enum are judged: it has neither length nor members.
@@ -161,7 +214,7 @@ impl Run<'_> {
         report
     }
 
-    fn type_of(&self, schema: &Schema, value: &Value, path: &str) -> Report {
+    fn type_of(&self, schema: &Schema, value: &Value, path: &Location<'_>) -> Report {
         let expected = types(schema);
         let has = |name: &str| expected.contains(&name);
         let wrong = |expected: &str, found: &str| {
@@ -192,8 +245,11 @@ impl Run<'_> {
         if fits { right() } else { wrong(&expected.join(","), found) }
     }
 
-    fn enumeration(&self, rules: &ValueValidation, value: &Value, path: &str) -> Report {
+    fn enumeration(&mut self, rules: &ValueValidation, value: &Value, path: &Location<'_>) -> Report {
         let mut report = Report::default();
+        if !self.spend(rules.enumeration.len()) {
+            return report;
+        }
         // Go's comparison by reflection finds no null, even where the enum lists it.
         let listed = !value.is_null() && rules.enumeration.iter().any(|allowed| same(allowed, value));
         if rules.enumeration.is_empty() || listed {
@@ -210,15 +266,19 @@ impl Run<'_> {
     }
 
     /// An error without a field of its own.
-    fn about_schema(&self, path: &str, what: &str) -> Error {
-        Error::invalid(self.prefix, "", format!("{} {what}", fleetpass_apimachinery::field::go_quote(path)))
+    fn about_schema(&self, path: &Location<'_>, what: &str) -> Error {
+        Error::invalid(
+            self.prefix,
+            "",
+            format!("{} {what}", fleetpass_apimachinery::field::go_quote(&path.to_string())),
+        )
     }
 
     fn junctors(
         &mut self,
         rules: &ValueValidation,
         value: &Value,
-        path: &str,
+        path: &Location<'_>,
         old: Option<&Value>,
     ) -> Report {
         let mut report = Report::default();
@@ -250,7 +310,13 @@ impl Run<'_> {
         report
     }
 
-    fn any_of(&mut self, rules: &ValueValidation, value: &Value, path: &str, old: Option<&Value>) -> Report {
+    fn any_of(
+        &mut self,
+        rules: &ValueValidation,
+        value: &Value,
+        path: &Location<'_>,
+        old: Option<&Value>,
+    ) -> Report {
         let mut report = Report::default();
         let mut best: Option<Report> = None;
         for schema in &rules.any_of {
@@ -268,7 +334,13 @@ impl Run<'_> {
         report
     }
 
-    fn one_of(&mut self, rules: &ValueValidation, value: &Value, path: &str, old: Option<&Value>) -> Report {
+    fn one_of(
+        &mut self,
+        rules: &ValueValidation,
+        value: &Value,
+        path: &Location<'_>,
+        old: Option<&Value>,
+    ) -> Report {
         let mut report = Report::default();
         let (mut best, mut first): (Option<Report>, Option<Report>) = (None, None);
         let mut valid = 0;
@@ -294,7 +366,7 @@ impl Run<'_> {
         report
     }
 
-    fn string(&self, rules: &ValueValidation, text: &str, path: &str) -> Report {
+    fn string(&mut self, rules: &ValueValidation, text: &str, path: &Location<'_>) -> Report {
         // Only the first that does not hold is reported.
         let mut report = Report::default();
         let length = text.chars().count() as i64;
@@ -303,18 +375,24 @@ impl Run<'_> {
         } else if let Some(fewest) = rules.min_length.filter(|fewest| length < *fewest) {
             let detail = format!("{path} in body should be at least {fewest} chars long");
             report.add(Error::invalid(&self.at(path), text, detail));
-        } else if let Some(pattern) = rules.pattern.as_ref().filter(|p| !p.is_match(text)) {
-            let broken = pattern
-                .error()
-                .map(|e| format!(", but pattern is invalid: {}", go::Words(e)))
-                .unwrap_or_default();
-            let detail = format!("{path} in body should match '{}{broken}'", pattern.source());
-            report.add(Error::invalid(&self.at(path), text, detail));
+        } else if let Some(pattern) = &rules.pattern {
+            match pattern.is_match(text, self.effort) {
+                Some(true) => {}
+                Some(false) => {
+                    let why = pattern.error();
+                    let broken = why.map(|e| format!(", but pattern is invalid: {}", go::Words(&e)));
+                    let source = pattern.source();
+                    let detail =
+                        format!("{path} in body should match '{source}{}'", broken.unwrap_or_default());
+                    report.add(Error::invalid(&self.at(path), text, detail));
+                }
+                None => self.exhausted = true,
+            }
         }
         report
     }
 
-    fn format(&self, format: &str, text: &str, path: &str) -> Report {
+    fn format(&self, format: &str, text: &str, path: &Location<'_>) -> Report {
         let mut report = Report::default();
         if !formats::is_valid(format, text) {
             let detail = format!(
@@ -326,7 +404,13 @@ impl Run<'_> {
         report
     }
 
-    fn number(&self, schema: &Schema, rules: &ValueValidation, number: GoNumber, path: &str) -> Report {
+    fn number(
+        &self,
+        schema: &Schema,
+        rules: &ValueValidation,
+        number: GoNumber,
+        path: &Location<'_>,
+    ) -> Report {
         let mut report = Report::held();
         let kind = if schema.int_or_string { None } else { schema.kind };
         if !in_range(number, kind, schema.format.as_deref()) {
@@ -344,9 +428,9 @@ impl Run<'_> {
             };
             report.add(Error::invalid(self.prefix, "", message));
         }
-        let at = self.at(path);
-        let complain =
-            |what: String| Error::invalid(&at, number.to_value(), format!("{path} in body should be {what}"));
+        let complain = |what: String| {
+            Error::invalid(&self.at(path), number.to_value(), format!("{path} in body should be {what}"))
+        };
         if let Some(factor) = rules.multiple_of {
             match multiple(number, factor) {
                 Some(true) => {}
@@ -356,7 +440,7 @@ impl Run<'_> {
                         "factor MultipleOf declared for {path} must be positive: {}",
                         bound(number, factor)
                     );
-                    report.add(Error::invalid(&at, number.like(factor).to_value(), detail));
+                    report.add(Error::invalid(&self.at(path), number.like(factor).to_value(), detail));
                 }
             }
         }
@@ -382,16 +466,15 @@ impl Run<'_> {
         schema: &Schema,
         rules: &ValueValidation,
         elements: &[Value],
-        path: &str,
+        path: &Location<'_>,
         old: Option<&Value>,
     ) -> Report {
         let mut report = Report::default();
         if let Some(items) = &schema.items {
             let old = OldElements::new(schema, old);
             for (index, element) in elements.iter().enumerate() {
-                let path = format!("{path}[{index}]");
                 let old = old.as_ref().and_then(|old| old.get(element));
-                report.merge(self.correlated(items, element, &path, old));
+                report.merge(self.correlated(items, element, &path.index(index), old));
             }
         }
         let count = elements.len() as i64;
@@ -420,7 +503,7 @@ impl Run<'_> {
         schema: &Schema,
         rules: &ValueValidation,
         members: &Map<String, Value>,
-        path: &str,
+        path: &Location<'_>,
         old: Option<&Value>,
     ) -> Report {
         let mut report = Report::default();
@@ -445,21 +528,20 @@ impl Run<'_> {
                 let detail = format!("{path}.{name} in body is a forbidden property");
                 report.add(Error::invalid(&self.at(path), name.as_str(), detail));
             } else if let Some(additional) = &schema.additional {
-                let path = format!("{path}.{name}");
-                report.merge(self.correlated(additional, member, &path, old.and_then(|o| o.get(name))));
+                let old = old.and_then(|o| o.get(name));
+                report.merge(self.correlated(additional, member, &path.key(name), old));
             }
         }
         for (name, property) in &schema.properties {
             let Some(member) = members.get(name) else { continue };
-            let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             // Old and new apiVersion and kind were converted to be the same: they tell nothing.
-            let type_meta = path.is_empty() && matches!(name.as_str(), "apiVersion" | "kind");
+            let type_meta = path.is_root() && matches!(name.as_str(), "apiVersion" | "kind");
             let old = old.filter(|_| !type_meta).and_then(|o| o.get(name));
-            report.merge(self.correlated(property, member, &below, old));
+            report.merge(self.correlated(property, member, &path.field(name), old));
         }
         for name in &schema.required {
             if !members.contains_key(name) {
-                report.add(Error::required(&self.at(&format!("{path}.{name}")), ""));
+                report.add(Error::required(&self.at(&path.key(name)), ""));
             }
         }
         report

@@ -266,3 +266,49 @@ fn tolerates_old_mistakes_that_did_not_change() {
         assert_eq!(messages(&errors), expected, "{new}");
     }
 }
+
+#[test]
+fn the_work_of_a_validation_is_bounded_and_what_is_beyond_is_refused() {
+    let words: Vec<String> = (0..1_000).map(|i| format!("w{i}")).collect();
+    let texts = |count: usize| Value::from(vec!["w999"; count]);
+    let beyond = format!("Invalid value: \"\": validation takes more than {STEPS} steps");
+    for (what, schema, value) in [
+        (
+            "an enum for each element",
+            json!({"type": "array", "items": {"type": "string", "enum": words}}),
+            texts(1_000),
+        ),
+        (
+            "a large pattern",
+            json!({"type": "string", "pattern": "^(?:a{0,900}b?){1,1}c$"}),
+            json!("a".repeat(100_000)),
+        ),
+        (
+            // The alternative that could not be looked at to its end must not count as one that holds.
+            "an alternative",
+            json!({"type": "array", "items": {"type": "string"}, "anyOf": [{"maxItems": 0}, {"items": {"enum": words}}]}),
+            texts(1_000),
+        ),
+    ] {
+        let schema = crd::schema(&schema);
+        let errors = validate_within(&Path::default(), &schema, &value, &mut Effort::new(100_000));
+        assert!(messages(&errors).last().is_some_and(|last| last.contains(&beyond)), "{what}: {errors:?}");
+    }
+    let few = crd::schema(&json!({"type": "array", "items": {"type": "string", "enum": words}}));
+    let mut effort = Effort::new(100_000);
+    assert!(validate_within(&Path::default(), &few, &texts(50), &mut effort).is_empty());
+    // The same for one value as for another that comes with the request.
+    assert!(!validate_within(&Path::default(), &few, &texts(60), &mut effort).is_empty());
+}
+
+#[test]
+fn long_keys_above_many_elements_cost_no_more_than_their_sum() {
+    let schema = crd::schema(&json!({"type": "object", "additionalProperties":
+        {"type": "array", "items": {"type": "string", "maxLength": 1}}}));
+    let value = |text: &str| json!({"k".repeat(100_000): vec![text; 20_000]});
+    // Two gigabytes of paths, if they were written.
+    assert!(validate(&Path::default(), &schema, &value("a")).is_empty());
+    let errors = validate(&Path::default(), &schema, &value("ab"));
+    assert!(errors.len() < 100, "{}", errors.len());
+    assert!(errors.last().is_some_and(|last| last.detail.contains("validation takes more than")));
+}

@@ -5,10 +5,11 @@
 use super::{go_json, structural};
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_schema::fieldpath::field_path;
-use fleetpass_schema::{cel, crd};
+use fleetpass_schema::{Effort, Schema, cel, crd};
 use serde_json::{Map, Value};
 use std::cell::LazyCell;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] =
@@ -64,7 +65,14 @@ pub(super) fn walk(schema: &Value, visit: &mut dyn FnMut(&Value)) {
 }
 
 /// The errors of one validation schema at `path` (`…schema` or `spec.validation`).
-pub(super) fn validate(path: &Path, validation: &Value, status_enabled: bool) -> ErrorList {
+///
+/// The `effort` is for checking defaults, and is that of the whole request.
+pub(super) fn validate(
+    path: &Path,
+    validation: &Value,
+    status_enabled: bool,
+    effort: &mut Effort,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     let Some(schema) = validation.get("openAPIV3Schema").filter(|s| s.is_object()) else { return errors };
     let at = path.child("openAPIV3Schema");
@@ -77,19 +85,22 @@ pub(super) fn validate(path: &Path, validation: &Value, status_enabled: bool) ->
     // Go's order: is there a structural form at all, is it well-formed, do its defaults fit. Each question makes
     // sense only if the one before it was answered with yes, so at most one of them has errors.
     let unsupported = structural::unsupported(schema);
+    // Read once for all checks of all nodes, which would otherwise read what is below them again and again.
+    let parsed = unsupported.is_none().then(|| Arc::new(crd::schema(schema)));
     // Rules are compiled only for schemas that are sound otherwise.
     let mut sound = unsupported.is_none();
     if sound {
         let mut wrong = structural::validate_structural(&at, schema);
         if wrong.is_empty() {
-            wrong = structural::validate_defaults(&at, schema);
+            wrong = structural::validate_defaults(&at, schema, effort);
         }
         sound = wrong.is_empty();
         errors.extend(wrong);
     }
+    let parsed = parsed.filter(|_| sound);
     let mut walker = Walker::default();
     let rules = if sound { Cardinality::AtMost(1) } else { Cardinality::NoRules };
-    walker.node(&at, schema, &Setting { root: true, rules, ..Setting::default() });
+    walker.node(&at, schema, parsed.as_ref(), &Setting { root: true, rules, ..Setting::default() });
     walker.total(&at);
     errors.extend(walker.schema_errors);
     errors.extend(walker.rule_errors);
@@ -136,6 +147,9 @@ enum Cardinality {
 const RULE_LIMIT: u64 = 10_000_000;
 const SCHEMA_LIMIT: u64 = 100_000_000;
 
+/// A list has more keys than this only by mistake.
+const MANY_KEYS: usize = 64;
+
 /// Where a schema stands.
 #[derive(Clone, Default)]
 struct Setting {
@@ -171,6 +185,7 @@ struct Walker {
     /// What all rules may cost, and the most expensive of them.
     cost: u64,
     expensive: Vec<(Path, u64)>,
+    checker: cel::RuleChecker,
 }
 
 impl Walker {
@@ -178,7 +193,8 @@ impl Walker {
         self.schema_errors.push(error);
     }
 
-    fn node(&mut self, path: &Path, schema: &Value, setting: &Setting) {
+    /// `parsed` is the same schema, where it can be read: outside of junctors.
+    fn node(&mut self, path: &Path, schema: &Value, parsed: Option<&Arc<Schema>>, setting: &Setting) {
         let Some(props) = schema.as_object() else { return };
         // Rules are compiled only where the node and all below it are sound: the compiler would stumble over the
         // same errors.
@@ -189,7 +205,7 @@ impl Walker {
             self.push(Error::forbidden(&path.child("uniqueItems"), detail));
         }
         // Between the node's own checks, as in Go: the order of errors is part of the answer.
-        self.children(path, props, setting);
+        self.children(path, props, parsed, setting);
         if props.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
             let at = path.child("x-kubernetes-preserve-unknown-fields");
             self.push(Error::invalid(&at, false, "must be true or undefined"));
@@ -197,20 +213,21 @@ impl Walker {
         self.map_type(path, props);
         self.list_type(path, props);
         self.list_map(path, props);
-        self.rule_fields(path, schema, props);
-        if self.schema_errors.len() == errors_before && !matches!(setting.rules, Cardinality::NoRules) {
-            self.rules(path, schema, setting);
+        self.rule_fields(path, schema, props, parsed);
+        if self.schema_errors.len() == errors_before
+            && !matches!(setting.rules, Cardinality::NoRules)
+            && let Some(parsed) = parsed
+        {
+            self.rules(path, schema, parsed, setting);
         }
     }
 
     /// Compiles the rules of a schema that is sound otherwise, and adds up what they may cost.
-    fn rules(&mut self, path: &Path, schema: &Value, setting: &Setting) {
+    fn rules(&mut self, path: &Path, schema: &Value, parsed: &Schema, setting: &Setting) {
         let given = schema.get("x-kubernetes-validations").and_then(Value::as_array);
         let Some(given) = given.filter(|rules| !rules.is_empty()) else { return };
         let root = setting.root || schema["x-kubernetes-embedded-resource"] == true;
-        for (index, (rule, report)) in
-            given.iter().zip(cel::check_rules(&crd::schema(schema), root)).enumerate()
-        {
+        for (index, (rule, report)) in given.iter().zip(self.checker.check(parsed, root)).enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
             let at_rule = at.child("rule");
             // Without a bound on the way down, the estimate of how many such values fit into a request takes its
@@ -276,7 +293,13 @@ impl Walker {
         self.rule_errors.push(Error::forbidden(at, too_expensive(what, self.cost, SCHEMA_LIMIT)));
     }
 
-    fn children(&mut self, path: &Path, props: &Map<String, Value>, setting: &Setting) {
+    fn children(
+        &mut self,
+        path: &Path,
+        props: &Map<String, Value>,
+        parsed: Option<&Arc<Schema>>,
+        setting: &Setting,
+    ) {
         let properties = props.get("properties").and_then(Value::as_object);
         // A bound of this node counts for all below it.
         let below = &Setting { rules: cardinality_below(setting.rules, props), ..setting.clone() };
@@ -290,7 +313,7 @@ impl Walker {
             if setting.inside_meta {
                 below.no_defaults = Some("inside additionalProperties applying to object metadata".into());
             }
-            self.node(&at, additional, &below);
+            self.node(&at, additional, parsed.and_then(|s| s.additional.as_ref()), &below);
         }
         let embedded = props.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true));
         for (name, property) in properties.into_iter().flatten() {
@@ -305,19 +328,20 @@ impl Walker {
                     below.no_defaults = Some(format!("in top-level {name}"));
                 }
             }
-            self.node(&path.child("properties").key(name), property, &below);
+            let parsed = parsed.and_then(|s| s.properties.get(name));
+            self.node(&path.child("properties").key(name), property, parsed, &below);
         }
         if let Some(not) = props.get("not") {
-            self.node(&path.child("not"), not, &setting.nested());
+            self.node(&path.child("not"), not, None, &setting.nested());
         }
         for field in ["allOf", "oneOf", "anyOf"] {
             let list = props.get(field).and_then(Value::as_array).into_iter().flatten();
             for (index, schema) in list.enumerate() {
-                self.node(&path.child(field).index(index), schema, &setting.nested());
+                self.node(&path.child(field).index(index), schema, None, &setting.nested());
             }
         }
         for (name, schema) in props.get("definitions").and_then(Value::as_object).into_iter().flatten() {
-            self.node(&path.child("definitions").key(name), schema, &setting.nested());
+            self.node(&path.child("definitions").key(name), schema, None, &setting.nested());
         }
         // Elements of a list of type map are told by their keys. In any other list nobody can say which old element
         // became which new one, so `oldSelf` means nothing there.
@@ -328,10 +352,12 @@ impl Walker {
         match props.get("items") {
             Some(Value::Array(list)) => {
                 for (index, schema) in list.iter().enumerate() {
-                    self.node(&path.child("items").index(index), schema, &below);
+                    self.node(&path.child("items").index(index), schema, None, &below);
                 }
             }
-            Some(items) => self.node(&path.child("items"), items, &below),
+            Some(items) => {
+                self.node(&path.child("items"), items, parsed.and_then(|s| s.items.as_ref()), &below);
+            }
             None => {}
         }
     }
@@ -474,7 +500,6 @@ impl Walker {
     /// Keys must be scalar properties of the elements, each named once.
     fn map_keys(&mut self, path: &Path, items: &Map<String, Value>, keys: &[&str]) {
         let at = path.child("x-kubernetes-list-map-keys");
-        let all = || Value::from(keys.to_vec());
         let mut seen = BTreeSet::new();
         for key in keys {
             match items.get("properties").and_then(|p| p.get(key)) {
@@ -486,12 +511,21 @@ impl Walker {
                 }
                 Some(_) => {}
                 None => {
-                    self.push(Error::invalid(&at, all(), "entries must all be names of item properties"));
+                    self.wrong_keys(&at, keys, "entries must all be names of item properties");
                 }
             }
             if !seen.insert(key) {
-                self.push(Error::invalid(&at, all(), "must not contain duplicate entries"));
+                self.wrong_keys(&at, keys, "must not contain duplicate entries");
             }
+        }
+    }
+
+    /// An error that shows all keys. What it says is the same for each key that is wrong, so it is said once for so many keys that
+    /// showing all of them each time would be quadratic.
+    fn wrong_keys(&mut self, at: &Path, keys: &[&str], detail: &str) {
+        let error = Error::invalid(at, keys.to_vec(), detail);
+        if keys.len() <= MANY_KEYS || self.schema_errors.last() != Some(&error) {
+            self.push(error);
         }
     }
 
@@ -505,7 +539,7 @@ impl Walker {
             return;
         }
         let required = items.get("required").and_then(Value::as_array);
-        let required: HashSet<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: BTreeSet<&str> = required.into_iter().flatten().filter_map(Value::as_str).collect();
         for key in keys {
             let Some(property) = items.get("properties").and_then(|p| p.get(key)) else { continue };
             let at = path.child("items").child("properties").key(key);
@@ -522,10 +556,19 @@ impl Walker {
     }
 
     /// The fields of rules, other than their expressions.
-    fn rule_fields(&mut self, path: &Path, schema: &Value, props: &Map<String, Value>) {
+    fn rule_fields(
+        &mut self,
+        path: &Path,
+        schema: &Value,
+        props: &Map<String, Value>,
+        known: Option<&Arc<Schema>>,
+    ) {
         let rules = props.get("x-kubernetes-validations").and_then(Value::as_array);
         // Once for the node and not for each rule: a client could send a large schema with many rules at its root.
-        let parsed = LazyCell::new(|| structural::unsupported(schema).is_none().then(|| crd::schema(schema)));
+        let parsed = LazyCell::new(|| match known {
+            Some(known) => Some(Arc::clone(known)),
+            None => structural::unsupported(schema).is_none().then(|| Arc::new(crd::schema(schema))),
+        });
         for (index, rule) in rules.into_iter().flatten().enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
             let get = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();

@@ -2,7 +2,7 @@
 //! defaults fit (`schema/defaulting/validation.go`).
 
 use fleetpass_apimachinery::field::{Error, ErrorList, Path};
-use fleetpass_schema::{Pattern, Schema, crd, go, objectmeta, pruning, validation};
+use fleetpass_schema::{Effort, Pattern, Schema, crd, go, objectmeta, pruning, validation};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -203,7 +203,7 @@ fn value_validation(props: &Props, skip_any_of: bool, skip_first: bool, path: &P
     }
     let pattern = text(props, "pattern");
     if let Some(why) = Pattern::new(pattern).error() {
-        let detail = format!("must be a valid regular expression, but isn't: {}", go::Words(why));
+        let detail = format!("must be a valid regular expression, but isn't: {}", go::Words(&why));
         errors.push(Error::invalid(&path.child("pattern"), pattern, detail));
     }
 }
@@ -326,19 +326,16 @@ enum Around {
     Element,
 }
 
-/// The errors of the defaults in a structural schema.
-pub(super) fn validate_defaults(path: &Path, schema: &Value) -> ErrorList {
+/// The errors of the defaults in a structural schema, which are validated within `effort`.
+pub(super) fn validate_defaults(path: &Path, schema: &Value, effort: &mut Effort) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(props) = schema.as_object() {
         let mut root = props.clone();
         // The root is a resource like an embedded one, with metadata that defaults may touch.
         root.insert("x-kubernetes-embedded-resource".into(), true.into());
-        let place = Place {
-            root: Arc::new(crd::schema(&root.clone().into())),
-            around: Vec::new(),
-            inside_meta: false,
-        };
-        defaults(path, &root, &place, &mut errors);
+        let parsed = Arc::new(crd::schema(&root.clone().into()));
+        let place = Place { root: Arc::clone(&parsed), around: Vec::new(), inside_meta: false };
+        Defaults { errors: &mut errors, effort }.node(path, &root, &parsed, &place);
     }
     errors
 }
@@ -381,39 +378,50 @@ impl Place {
     }
 }
 
-/// Looks at the defaults of a node and of all below it, but not in maps: Go does not follow
-/// `additionalProperties` here.
-fn defaults(path: &Path, props: &Props, place: &Place, errors: &mut ErrorList) {
-    let embedded = flag(props, "x-kubernetes-embedded-resource");
-    let own;
-    let place = if embedded {
-        // An embedded resource has metadata of its own: defaults below it are completed to that resource, not to
-        // the one around it.
-        own = Place {
-            root: Arc::new(crd::schema(&props.clone().into())),
-            around: Vec::new(),
-            inside_meta: false,
+/// A walk over the defaults of a schema.
+struct Defaults<'a> {
+    errors: &'a mut ErrorList,
+    effort: &'a mut Effort,
+}
+
+impl Defaults<'_> {
+    /// Looks at the defaults of a node and of all below it, but not in maps: Go does not follow `additionalProperties` here.
+    /// `schema` is what `props` says.
+    fn node(&mut self, path: &Path, props: &Props, schema: &Arc<Schema>, place: &Place) {
+        let embedded = flag(props, "x-kubernetes-embedded-resource");
+        let own;
+        let place = if embedded {
+            // An embedded resource has metadata of its own: defaults below it are completed to that resource, not to
+            // the one around it.
+            own = Place { root: Arc::clone(schema), around: Vec::new(), inside_meta: false };
+            &own
+        } else {
+            place
         };
-        &own
-    } else {
-        place
-    };
-    if let Some(default) = props.get("default").filter(|d| !d.is_null()) {
-        errors.extend(default_errors(&path.child("default"), props, default, place));
-    }
-    if let Some(items) = child(props, "items") {
-        defaults(&path.child("items"), items, &place.below(Around::Element, place.inside_meta), errors);
-    }
-    for (name, property) in children(props, "properties") {
-        let meta = matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
-        let below = place.below(Around::Member(name.clone()), place.inside_meta || (embedded && meta));
-        defaults(&path.child("properties").key(name), property, &below, errors);
+        if let Some(default) = props.get("default").filter(|d| !d.is_null()) {
+            let wrong = default_errors(&path.child("default"), schema, default, place, self.effort);
+            self.errors.extend(wrong);
+        }
+        if let (Some(items), Some(schema)) = (child(props, "items"), &schema.items) {
+            self.node(&path.child("items"), items, schema, &place.below(Around::Element, place.inside_meta));
+        }
+        for (name, property) in children(props, "properties") {
+            let Some(schema) = schema.properties.get(name) else { continue };
+            let meta = matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
+            let below = place.below(Around::Member(name.clone()), place.inside_meta || (embedded && meta));
+            self.node(&path.child("properties").key(name), property, schema, &below);
+        }
     }
 }
 
 /// Whether one default survives what is done to every object: pruning, coercion of metadata, validation.
-fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> ErrorList {
-    let schema = crd::schema(&props.clone().into());
+fn default_errors(
+    at: &Path,
+    schema: &Schema,
+    default: &Value,
+    place: &Place,
+    effort: &mut Effort,
+) -> ErrorList {
     if place.inside_meta {
         // A default for a label is no object by itself; so the smallest resource around it is made and checked.
         let mut whole = place.surround(default);
@@ -427,12 +435,12 @@ fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> E
         if !wrong.is_empty() {
             return invalid(fleetpass_apimachinery::field::aggregate(&wrong));
         }
-        return validation::validate(at, &schema, default);
+        return validation::validate_within(at, schema, default, effort);
     }
     let mut errors = ErrorList::new();
     let mut pruned = default.clone();
     // Defaults are filled in after pruning: what pruning would remove from one would get into the store.
-    pruning::prune(&mut pruned, &schema, schema.embedded_resource);
+    pruning::prune(&mut pruned, schema, schema.embedded_resource);
     if pruned != *default {
         errors.push(Error::invalid(at, default.clone(), "must not have unknown fields"));
     }
@@ -442,13 +450,13 @@ fn default_errors(at: &Path, props: &Props, default: &Value, place: &Place) -> E
         error
     };
     let mut coerced = default.clone();
-    if let Err(error) = objectmeta::coerce_embedded(&mut coerced, &schema) {
+    if let Err(error) = objectmeta::coerce_embedded(&mut coerced, schema) {
         errors.push(prefixed(error));
         return errors;
     }
-    let wrong = objectmeta::validate_embedded(default, &schema);
+    let wrong = objectmeta::validate_embedded(default, schema);
     if wrong.is_empty() {
-        errors.extend(validation::validate(at, &schema, default));
+        errors.extend(validation::validate_within(at, schema, default, effort));
     } else {
         errors.extend(wrong.into_iter().map(prefixed));
     }

@@ -10,11 +10,14 @@ use fleetpass_apimachinery::field::{Error, ErrorList, Path};
 use fleetpass_apimachinery::meta;
 use fleetpass_apimachinery::validation::names::{is_dns1035_label, is_dns1123_subdomain};
 use fleetpass_schema::fieldpath::field_path;
-use fleetpass_schema::{crd, go};
+use fleetpass_schema::validation::STEPS;
+use fleetpass_schema::{Effort, crd, go};
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 const MAX_SELECTABLE: usize = 8;
+/// A definition has more versions than this only by mistake.
+const MANY_VERSIONS: usize = 64;
 const APPROVAL: &str = "api-approved.kubernetes.io";
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
@@ -88,18 +91,20 @@ fn validate_stored_versions(object: &Value) -> ErrorList {
         return errors;
     }
     let versions = meta::list(object, &["spec", "versions"]);
-    // Whoever writes the status may make the list as long as a body: it is looked up, not searched.
-    let known: HashSet<&Value> = versions.iter().map(|version| &version["name"]).collect();
-    let kept: HashSet<&Value> = stored.iter().collect();
-    for version in versions {
-        if version["storage"] == true && !kept.contains(&version["name"]) {
-            let detail = format!("must have the storage version {}", meta::text(version, &["name"]));
-            errors.push(Error::invalid(&at, stored.to_vec(), detail));
+    let listed: BTreeSet<&str> = stored.iter().filter_map(Value::as_str).collect();
+    let name = |version| meta::text(version, &["name"]);
+    for version in versions.iter().filter(|v| v["storage"] == true && !listed.contains(name(v))) {
+        let detail = format!("must have the storage version {}", name(version));
+        let error = Error::invalid(&at, stored.to_vec(), detail);
+        // Each shows the whole list: of many versions that are all marked as the storage version, one says enough.
+        if versions.len() <= MANY_VERSIONS || errors.is_empty() {
+            errors.push(error);
         }
     }
+    let known: BTreeSet<&str> = versions.iter().map(name).collect();
     for (index, name) in stored.iter().enumerate() {
-        if !known.contains(name) {
-            let v = name.as_str().unwrap_or_default();
+        let v = name.as_str().unwrap_or_default();
+        if !name.is_string() || !known.contains(v) {
             let detail = format!(
                 "missing from spec.versions; {v} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {v} and removes {v} from \
@@ -173,6 +178,8 @@ fn label_errors(at: &Path, value: &str, errors: &mut ErrorList) {
 fn validate_spec(spec: &Value) -> ErrorList {
     let at = Path::new("spec");
     let mut errors = ErrorList::new();
+    // One for all defaults of all versions: their number is the client's to choose.
+    let mut effort = Effort::new(STEPS);
     let group = meta::text(spec, &["group"]);
     let wrong = is_dns1123_subdomain(group, false);
     if group.is_empty() {
@@ -202,7 +209,7 @@ fn validate_spec(spec: &Value) -> ErrorList {
     for (index, version) in versions.iter().enumerate() {
         let at = at.child("versions").index(index);
         label_errors(&at.child("name"), meta::text(version, &["name"]), &mut errors);
-        validate_version(&at, version, &hoisted, &mut errors);
+        validate_version(&at, version, &hoisted, &mut effort, &mut errors);
     }
     validate_version_set(&at, spec, versions, &hoisted, &mut errors);
     for name in ["plural", "singular", "kind", "listKind"] {
@@ -214,7 +221,8 @@ fn validate_spec(spec: &Value) -> ErrorList {
     if let Some(schema) = hoisted.schema {
         // A hoisted schema is that of all versions, so one of them with a status is enough.
         let status = versions.iter().any(has_status);
-        errors.extend(schema_validation::validate(&at.child("validation"), schema, status));
+        let at = at.child("validation");
+        errors.extend(schema_validation::validate(&at, schema, status, &mut effort));
     }
     if let Some(subresources) = hoisted.subresources {
         validate_subresources(&at.child("subresources"), subresources, &mut errors);
@@ -258,7 +266,13 @@ fn has_status(version: &Value) -> bool {
     version["subresources"].get("status").is_some_and(Value::is_object)
 }
 
-fn validate_version(at: &Path, version: &Value, hoisted: &Hoisted<'_>, errors: &mut ErrorList) {
+fn validate_version(
+    at: &Path,
+    version: &Value,
+    hoisted: &Hoisted<'_>,
+    effort: &mut Effort,
+    errors: &mut ErrorList,
+) {
     for detail in deprecation_errors(version) {
         let warning = version["deprecationWarning"].clone();
         errors.push(Error::invalid(&at.child("deprecationWarning"), warning, detail));
@@ -266,7 +280,8 @@ fn validate_version(at: &Path, version: &Value, hoisted: &Hoisted<'_>, errors: &
     // Whatever was hoisted is not here any more, for Go.
     let own_schema = version.get("schema").filter(|_| hoisted.schema.is_none());
     if let Some(schema) = own_schema {
-        errors.extend(schema_validation::validate(&at.child("schema"), schema, has_status(version)));
+        let status = has_status(version);
+        errors.extend(schema_validation::validate(&at.child("schema"), schema, status, effort));
     }
     if let Some(subresources) = version.get("subresources").filter(|_| hoisted.subresources.is_none()) {
         validate_subresources(&at.child("subresources"), subresources, errors);

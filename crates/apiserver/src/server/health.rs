@@ -3,6 +3,7 @@
 
 use fleetpass_apimachinery::Query;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One check: its name, and what is wrong, if anything. Reasons go to the log and not to the client, who may be anonymous.
@@ -42,8 +43,14 @@ impl Check {
 pub(super) struct Health {
     live: Vec<Check>,
     ready: Vec<Check>,
-    /// What is also waited for, by name. Locked for a look or for a change, both of a moment.
-    awaited: Mutex<Vec<(&'static str, bool)>>,
+    /// What is also waited for. Locked for a copy or for an addition, both of a moment.
+    awaited: Mutex<Vec<Awaited>>,
+}
+
+/// Something that the server waits for before it is ready.
+struct Awaited {
+    check: Arc<Check>,
+    come: Arc<AtomicBool>,
 }
 
 /// Whether a path is answered by [`Health::answer`].
@@ -69,12 +76,17 @@ impl Health {
 
     /// The server is not ready before [`Health::has_come`] is called with this name.
     pub(super) fn await_for_ready(&self, name: &'static str) {
-        self.awaited.lock().push((name, false));
+        let come = Arc::new(AtomicBool::new(false));
+        let seen = come.clone();
+        let check =
+            Check::new(name, move || seen.load(Ordering::Relaxed).then_some(()).ok_or("not yet".to_owned()));
+        self.awaited.lock().push(Awaited { check: Arc::new(check), come });
     }
 
     /// What was waited for has come, once and for all.
     pub(super) fn has_come(&self, name: &'static str) {
-        self.awaited.lock().iter_mut().filter(|(known, _)| *known == name).for_each(|(_, come)| *come = true);
+        let awaited = self.awaited.lock();
+        awaited.iter().filter(|a| a.check.name == name).for_each(|a| a.come.store(true, Ordering::Relaxed));
     }
 
     /// The answer to a path (`/readyz`, `/livez/ping`); `None` if it is no health path.
@@ -90,16 +102,13 @@ impl Health {
         };
         let ping = Check::new("ping", || Ok(()));
         let more = if ready { self.ready.as_slice() } else { &[] };
-        let awaited = if ready { self.awaited.lock().clone() } else { Vec::new() };
-        let awaited: Vec<Check> = awaited
-            .into_iter()
-            .map(|(name, come)| {
-                let check = move || if come { Ok(()) } else { Err("not yet".to_string()) };
-                Check::new(name, check)
-            })
-            .collect();
+        let awaited: Vec<Arc<Check>> = match ready {
+            true => self.awaited.lock().iter().map(|awaited| awaited.check.clone()).collect(),
+            false => Vec::new(),
+        };
+        let awaited = awaited.iter().map(Arc::as_ref);
         let checks: Vec<&Check> =
-            std::iter::once(&ping).chain(&self.live).chain(more).chain(&awaited).collect();
+            std::iter::once(&ping).chain(&self.live).chain(more).chain(awaited).collect();
         Some(match rest {
             None => all(endpoint, &checks, query),
             Some(name) => match checks.iter().find(|check| check.name == name) {

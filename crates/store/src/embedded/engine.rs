@@ -10,7 +10,7 @@
 //!   on the disk after all? ── yes ──▶ publish, answer       recover: open, find room, touch
 //!                        │ no
 //!                        ▼
-//!   one by one, the smallest first, up to the first that fails; then only what is much smaller (`trouble`)
+//!   one by one, the smallest first, up to the first that fails; then all are refused (`trouble`)
 //! ```
 //!
 //! After an I/O error redb takes nothing more, and what the file then holds is certain only after it was opened again. So

@@ -1,9 +1,9 @@
 //! What is tried while the disk fails, and when: rules without I/O.
 //!
-//! A full disk mostly has room for a little: leases are renewed and objects deleted while a large one is refused. So what is
-//! much smaller than the smallest write that has failed is still tried. Much: each failure costs opening the database
-//! again, and by halves there are not many. Whether there is room again is found out by the writer itself, and, where it
-//! cannot tell, by letting one larger write through after each attempt.
+//! While a write has failed all others are refused, small ones and deletions too: a store that takes some of them would be
+//! neither well nor not, and what is taken could be in the way of what comes back. Whether there is room again is found out
+//! by the writer itself, and, where it cannot tell, by letting one write that is large enough to show it through after each
+//! attempt.
 
 use crate::contract::Revision;
 use crate::error::Cause;
@@ -33,7 +33,7 @@ pub(super) struct Trouble {
     cause: Cause,
     /// The size of the smallest write that has failed, in bytes; 0 if sizes do not matter.
     failed: usize,
-    /// Whether a write is tried although it is not much smaller.
+    /// Whether a write that is not smaller may show whether the trouble is over.
     trial: bool,
     pauses: Pauses,
     /// The pause before the attempt after the next one.
@@ -70,9 +70,9 @@ impl Trouble {
         changed
     }
 
-    /// Whether a write of `size` bytes is to be tried. Uses the trial up if it needs it.
+    /// Whether a write of `size` bytes is to be tried. Uses the trial up.
     pub(super) fn admits(&mut self, size: usize) -> bool {
-        size < self.failed / 2 || std::mem::take(&mut self.trial)
+        self.ends_with(size) && std::mem::take(&mut self.trial)
     }
 
     /// Whether a write of `size` bytes that succeeded shows that the trouble is over.
@@ -135,51 +135,32 @@ mod tests {
     const PAUSES: Pauses = Pauses { first: Duration::from_millis(100), longest: Duration::from_millis(350) };
 
     #[test]
-    fn what_is_much_smaller_than_what_failed_is_tried() {
+    fn one_write_that_can_show_something_is_tried_after_each_attempt() {
         let now = Instant::now();
         let mut full = Trouble::new(Cause::NoSpace, 1000, PAUSES, now);
-        assert!(full.admits(499) && !full.admits(500));
+        assert!(!full.admits(1000) && !full.admits(10));
+        for _ in 0..3 {
+            assert!(!full.postpone(Cause::NoSpace, now, Duration::ZERO));
+            // A small one that goes through says nothing about large ones.
+            assert!(!full.admits(999) && !full.ends_with(999));
+            assert!(full.ends_with(1000) && full.admits(1000) && !full.admits(1000));
+        }
+        full.postpone(Cause::NoSpace, now, Duration::ZERO);
+        full.again(Cause::NoSpace, 2000);
+        assert!(!full.admits(2000), "its trial has failed");
+    }
+
+    #[test]
+    fn the_smallest_write_that_failed_counts() {
+        let mut full = Trouble::new(Cause::NoSpace, 1000, PAUSES, Instant::now());
         assert!(!full.again(Cause::NoSpace, 300));
-        assert!(full.admits(149) && !full.admits(150) && !full.admits(999));
-        assert_eq!(full.room(), Some(600 + MARGIN));
-        // Small writes that go through say nothing about large ones.
-        assert!(!full.ends_with(299) && full.ends_with(300));
-        // A larger one that failed does not make it more.
         full.again(Cause::NoSpace, 5000);
-        assert!(!full.admits(150));
+        assert_eq!(full.room(), Some(600 + MARGIN));
+        assert!(!full.ends_with(299) && full.ends_with(300));
         // Anything may fail on a disk that cannot be written, whatever its size.
         assert!(full.again(Cause::ReadOnly, 300));
-        assert!(!full.admits(0));
         assert_eq!(full.room(), None);
         assert!(full.ends_with(0));
-    }
-
-    #[test]
-    fn few_writes_fail_however_their_sizes_are_chosen() {
-        let mut trouble = Trouble::new(Cause::NoSpace, 8 << 20, PAUSES, Instant::now());
-        let mut failures = 0;
-        for size in (0..8 << 20).rev().step_by(7) {
-            if trouble.admits(size) {
-                failures += 1;
-                trouble.again(Cause::NoSpace, size);
-            }
-        }
-        assert!(failures <= 23, "{failures}");
-    }
-
-    #[test]
-    fn one_write_is_tried_after_each_attempt() {
-        let now = Instant::now();
-        let mut trouble = Trouble::new(Cause::NoSpace, 10, PAUSES, now);
-        assert!(!trouble.admits(10));
-        for _ in 0..3 {
-            assert!(!trouble.postpone(Cause::NoSpace, now, Duration::ZERO));
-            assert!(trouble.admits(4), "needs no trial");
-            assert!(trouble.admits(10) && !trouble.admits(10));
-        }
-        trouble.postpone(Cause::NoSpace, now, Duration::ZERO);
-        trouble.again(Cause::NoSpace, 20);
-        assert!(!trouble.admits(10), "its trial has failed");
     }
 
     #[test]

@@ -22,6 +22,9 @@ use std::sync::Arc;
 /// without giving way to others, a millisecond or two in the slowest encoding.
 pub(super) const PIECE: usize = 32 * 1024;
 
+/// How many bytes of objects are decoded before others have their turn, however little is made of them: some milliseconds.
+const TURN: usize = 256 * 1024;
+
 /// A list up to this size is made at once and sent with its length. The same as where compression begins, as in kube-apiserver
 /// (`defaultGzipThresholdBytes` in `endpoints/handlers/responsewriters/writers.go`).
 pub(super) const SMALL: usize = 128 * 1024;
@@ -127,11 +130,12 @@ impl List {
         Ok(Self { form, frame, phase, source, ready: VecDeque::new() })
     }
 
-    /// All of it if it is small. At most [`SMALL`] bytes are made for nothing, and one object more.
+    /// All of it if it is small. At most [`SMALL`] bytes are made for nothing, and one object more. Gives way to others between
+    /// objects.
     ///
     /// # Errors
     /// 406 and 500 for an object that has no form in protobuf.
-    pub(super) fn whole(&self) -> Result<Option<Bytes>, Status> {
+    pub(super) async fn whole(&self) -> Result<Option<Bytes>, Status> {
         let found = &self.source.found;
         // What is still to be found may be anything.
         if self.source.rest.is_some() {
@@ -149,11 +153,16 @@ impl List {
             Frame::Protobuf { tail, .. } => (Vec::new(), &[][..], tail.as_slice()),
         };
         out.reserve(if splices { size } else { size.min(PIECE) });
+        let mut worked = 0;
         for (n, object) in found.iter().enumerate() {
+            if worked > TURN {
+                worked = 0;
+                tokio::task::yield_now().await;
+            }
             if n > 0 {
                 out.extend_from_slice(separator);
             }
-            self.frame.item(&renderer, object, &mut out)?;
+            worked += self.frame.item(&renderer, object, &mut out)?;
             if out.len() > SMALL {
                 return Ok(None);
             }
@@ -199,12 +208,12 @@ impl List {
 
     fn measure(&mut self, mut length: u64, all: Box<Source>) -> Result<(), Status> {
         let (renderer, mut item) = (self.form.renderer(), Vec::new());
-        let mut made = 0;
-        while made < PIECE {
+        let (mut made, mut worked) = (0, 0);
+        while made < PIECE && worked < TURN {
             match self.source.next() {
                 Next::Object(object) => {
                     item.clear();
-                    self.frame.item(&renderer, &object, &mut item)?;
+                    worked += self.frame.item(&renderer, &object, &mut item)?;
                     made += item.len();
                     length += item.len() as u64;
                 }
@@ -229,6 +238,7 @@ impl List {
         };
         // With room for the object that makes it longer than a piece.
         out.reserve(PIECE + PIECE / 8);
+        let mut worked = 0;
         loop {
             match self.source.next() {
                 Next::Object(object) => {
@@ -240,9 +250,9 @@ impl List {
                         object.write_head(renderer.item_head(&api_version), &mut out);
                         self.ready.extend([Bytes::from(std::mem::take(&mut out)), object.rest()]);
                     } else {
-                        self.frame.item(&renderer, &object, &mut out)?;
+                        worked += self.frame.item(&renderer, &object, &mut out)?;
                     }
-                    if out.len() < PIECE && self.ready.is_empty() {
+                    if out.len() < PIECE && worked < TURN && self.ready.is_empty() {
                         continue;
                     }
                 }
@@ -324,8 +334,20 @@ impl Frame {
         })
     }
 
-    /// Appends an item as it stands in the list.
-    fn item(&self, renderer: &Renderer<'_>, object: &Object, out: &mut Vec<u8>) -> Result<(), Status> {
+    /// Appends an item as it stands in the list. Gives how many bytes were read or written for it.
+    fn item(&self, renderer: &Renderer<'_>, object: &Object, out: &mut Vec<u8>) -> Result<usize, Status> {
+        let before = out.len();
+        self.append(renderer, object, out)?;
+        let written = out.len() - before;
+        let metadata_alone = matches!(
+            renderer.accepted.convert_to,
+            Some((TargetKind::PartialObjectMetadata | TargetKind::PartialObjectMetadataList, _))
+        );
+        // A row of a Table is short, and all of the object is decoded for it.
+        Ok(if metadata_alone { written } else { written.max(object.size()) })
+    }
+
+    fn append(&self, renderer: &Renderer<'_>, object: &Object, out: &mut Vec<u8>) -> Result<(), Status> {
         if let Self::Protobuf { list, .. } = self {
             out.extend(list.item(&renderer.list_item(object))?);
             return Ok(());

@@ -232,13 +232,13 @@ impl<'a> ResourceRequest<'a> {
         let list = self.list_options(&**strategy)?;
         let options = WriteOptions::default();
         let listed = self.state.registry.list(&self.scope(&**strategy, &options), &list).await?;
-        self.listed(&renderer, listed)
+        self.listed(&renderer, listed).await
     }
 
     /// Answers with a list: at once if it is small, else while it is made.
-    fn listed(&self, renderer: &Renderer<'_>, listed: Listed) -> Result<Reply, Status> {
+    async fn listed(&self, renderer: &Renderer<'_>, listed: Listed) -> Result<Reply, Status> {
         let list = List::new(renderer, self.row, listed)?;
-        if let Some(bytes) = list.whole()? {
+        if let Some(bytes) = list.whole().await? {
             return Ok(self.reply(200, renderer, bytes, Vec::new()));
         }
         let mut reply = self.reply(200, renderer, Bytes::new(), Vec::new());
@@ -400,7 +400,7 @@ impl<'a> ResourceRequest<'a> {
             self.state.metrics.refused(Flow::of(user));
             limits::overloaded()
         })??;
-        self.listed(&renderer, listed)
+        self.listed(&renderer, listed).await
     }
 }
 

@@ -5,6 +5,8 @@ use crate::strategy::Resource;
 use fleetpass_codec::negotiate::{MetaVersion, TargetKind};
 use proptest::prelude::*;
 use serde_json::Map;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 const NOW: &str = "2026-01-02T03:04:05Z";
 
@@ -56,6 +58,18 @@ pub(in crate::server) fn of_config_maps(
 ) -> List {
     let (row, accepted) = (&rows()[0], Output { media, convert_to, pretty: false });
     List::new(&renderer(row, accepted, IncludeObject::Metadata), row, listed(values)).unwrap()
+}
+
+/// [`List::whole`], and after how many turns.
+fn whole(list: &List) -> (Result<Option<Bytes>, Status>, usize) {
+    let mut turns = 1;
+    let mut future = pin!(list.whole());
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(whole) => return (whole, turns),
+            Poll::Pending => turns += 1,
+        }
+    }
 }
 
 /// All that is made, with the size of the largest piece.
@@ -112,9 +126,9 @@ fn check(row: &Arc<Row>, accepted: Output, include: IncludeObject, listed: &List
         assert_eq!(value(&all), value(&expected), "{context}");
     }
     let again = List::new(&renderer, row, unfound(row, listed)).unwrap();
-    assert!(again.whole().unwrap().is_none(), "nobody knows how long it is");
+    assert!(whole(&again).0.unwrap().is_none(), "nobody knows how long it is");
     assert!(made(&mut { again }).unwrap().0 == all, "{context}: found while it is made");
-    let whole = List::new(&renderer, row, listed.clone()).unwrap().whole().unwrap();
+    let whole = whole(&List::new(&renderer, row, listed.clone()).unwrap()).0.unwrap();
     assert!(whole.as_ref().is_none_or(|whole| *whole == all), "{context}: at once");
     // JSON of much more than is made at once is not even begun.
     assert!(
@@ -219,12 +233,35 @@ fn what_has_no_form_is_refused_before_anything_is_sent() {
         (&rows()[0], Output { media: MediaType::Protobuf, convert_to: None, pretty: false });
     let renderer = renderer(row, protobuf, IncludeObject::Metadata);
     let list = |values: &[Value]| List::new(&renderer, row, listed(values)).unwrap();
-    assert_eq!(list(std::slice::from_ref(&broken)).whole().unwrap_err().code, 500);
+    assert_eq!(whole(&list(std::slice::from_ref(&broken))).0.unwrap_err().code, 500);
     // Protobuf is measured first, so this holds for long lists as well.
     let sound =
         json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {}, "data": {"a": "x".repeat(SMALL)}});
     let mut long = list(&[sound.clone(), sound, broken]);
-    assert_eq!(long.whole().unwrap(), None);
+    assert_eq!(whole(&long).0, Ok(None));
     let first = std::iter::repeat_with(|| long.step()).find(|step| *step != Ok(Step::Working));
     assert_eq!(first.unwrap().unwrap_err().code, 500);
+}
+
+#[test]
+fn others_have_their_turn_however_little_is_made_of_the_objects() {
+    let large =
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {}, "data": {"a": "x".repeat(2 * TURN)}});
+    let table = Some((TargetKind::Table, MetaVersion::V1));
+    let metadata = Some((TargetKind::PartialObjectMetadataList, MetaVersion::V1));
+    for (media, convert_to, turns) in [
+        (MediaType::Json, table, 20),
+        (MediaType::Yaml, table, 20),
+        // Of the object, only its metadata is looked at.
+        (MediaType::Json, metadata, 1),
+        (MediaType::Protobuf, metadata, 1),
+    ] {
+        let mut list = of_config_maps(media, convert_to, &vec![large.clone(); 20]);
+        let (whole, taken) = whole(&list);
+        assert!(whole.unwrap().is_some(), "{media:?}");
+        assert_eq!(taken, turns, "{media:?}");
+        let steps =
+            std::iter::repeat_with(|| list.step().unwrap()).take_while(|step| *step != Step::Done).count();
+        assert!(steps >= turns, "{media:?}: {steps}");
+    }
 }

@@ -150,8 +150,8 @@ impl Object {
         out.extend_from_slice(&self.json[self.splice_at as usize..]);
     }
 
-    /// Appends the JSON text under `head` as far as it is not stored.
-    fn write_head(&self, head: Head<'_>, out: &mut Vec<u8>) {
+    /// Appends the JSON text under `head` as far as it is not stored; [`Object::rest`] follows it.
+    pub(crate) fn write_head(&self, head: Head<'_>, out: &mut Vec<u8>) {
         match head {
             Head::Full { kind, api_version } => {
                 out.extend_from_slice(b"{\"kind\":");
@@ -169,6 +169,11 @@ impl Object {
         // No comma in front of the end of an empty `metadata`.
         let is_empty = self.json[self.splice_at as usize..].first() == Some(&b'}');
         out.extend_from_slice(if is_empty { b"\"" } else { b"\"," });
+    }
+
+    /// What follows the head: shares the stored text, copies nothing.
+    pub(crate) fn rest(&self) -> Bytes {
+        self.json.slice(self.splice_at as usize..)
     }
 
     /// Appends the JSON text of the object's metadata alone: a [`PARTIAL`] of that `apiVersion`.
@@ -354,6 +359,12 @@ mod tests {
             object.write_metadata("meta.k8s.io/v1", &mut alone);
             let want = json!({"kind": PARTIAL, "apiVersion": "meta.k8s.io/v1", "metadata": object.metadata()});
             prop_assert_eq!(serde_json::from_slice::<Value>(&alone).unwrap(), want);
+            let mut whole = Vec::new();
+            object.write_head(Head::Item, &mut whole);
+            whole.extend(object.rest());
+            let mut at_once = Vec::new();
+            object.write(Head::Item, &mut at_once);
+            prop_assert_eq!(whole, at_once);
         }
     }
 

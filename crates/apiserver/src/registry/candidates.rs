@@ -31,7 +31,8 @@ impl<'a> Reach<'a> {
         Self::new(prefix, namespaced, scope.namespace, fields)
     }
 
-    fn new(prefix: &'a str, namespaced: bool, path: &'a str, fields: &'a FieldSelector) -> Self {
+    /// The reach of a query of these field terms for a kind that is stored below `prefix`; `path` is the namespace of the path.
+    pub(super) fn new(prefix: &'a str, namespaced: bool, path: &'a str, fields: &'a FieldSelector) -> Self {
         let name = fields.required_value("metadata.name");
         let field = fields.required_value("metadata.namespace");
         // A namespaced object has a namespace and any object a name, so neither can be required to be empty.
@@ -177,6 +178,11 @@ impl Pace {
     pub(super) fn of(fields: &FieldSelector) -> Self {
         let in_key = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
         Self { decodes: fields.terms().iter().any(|term| !in_key(&term.field)), left: PIECE }
+    }
+
+    /// Whether candidates have to be decoded.
+    pub(super) fn decodes(&self) -> bool {
+        self.decodes
     }
 
     /// Whether the piece ends with this candidate; then the next one begins.

@@ -124,7 +124,7 @@ impl Registry {
         query: &ListOptions,
         request: &DeleteOptions,
     ) -> Result<Listed, Status> {
-        let listed = self.list(scope, query).await?;
+        let listed = self.list(scope, query).await?.all().await;
         self.delete_listed(scope, &listed.objects, request).await?;
         Ok(listed)
     }

@@ -97,7 +97,7 @@ impl Registry {
 
     pub(super) fn own_scope<'a>(
         &self,
-        row: &'a Row,
+        row: &'a Arc<Row>,
         strategy: &'a dyn Strategy,
         name: &'a str,
         subresource: &'a str,

@@ -160,7 +160,7 @@ impl Registry {
     fn use_up(
         &self,
         scope: &Scope<'_>,
-        row: &Row,
+        row: &Arc<Row>,
         stored: &Object,
         old: Value,
         used: Value,

@@ -1,30 +1,49 @@
 //! get and list, from the watch cache alone: no read of an object ever goes to the store.
 
-use super::candidates::{Pace, Reach};
 use super::conversion::present;
 use super::engine::Registry;
 use super::errors::cache_error;
 use super::pages;
 use super::resource_version::parse_revision;
 use super::scope::Scope;
+use super::search::Search;
 use crate::cache::{Object, Objects};
+use crate::catalog::Row;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::{ListOptions, VersionMatch};
 use fleetpass_store::Revision;
 use std::sync::Arc;
 
+/// How many objects of a list are found before it is answered, at least if there are as many. The rest is found while the
+/// answer is sent. Pages are mostly shorter than this.
+const FOUND_AT_FIRST: usize = 1024;
+
 /// The answer to a list.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listed {
     /// The revision at which this is the truth.
     pub revision: Revision,
-    /// The objects, ordered by namespace and name.
+    /// The first objects, ordered by namespace and name.
     pub objects: Vec<Arc<Object>>,
+    /// Finds those that follow.
+    pub rest: Option<Search>,
     /// Where the next page begins; empty: this was all.
     pub continue_token: String,
     /// How many objects follow; unknown with selectors.
     pub remaining: Option<usize>,
+}
+
+impl Listed {
+    /// The same with all objects found. As many pointers as there are objects: not for answers to reads.
+    pub(super) async fn all(mut self) -> Self {
+        while let Some(rest) = self.rest.as_mut().filter(|rest| rest.goes_on()) {
+            rest.advance(&mut self.objects);
+            tokio::task::yield_now().await;
+        }
+        self.rest = None;
+        self
+    }
 }
 
 impl Registry {
@@ -43,36 +62,27 @@ impl Registry {
 
     /// The objects of a resource that a query selects, at one revision. Linear in what it returns; with selectors other than of
     /// names and namespaces, linear in the objects of the namespace. They are not decoded, unless a field selector needs to look
-    /// into them.
+    /// into them. Gives way to others between steps.
     pub(crate) async fn list(&self, scope: &Scope<'_>, query: &ListOptions) -> Result<Listed, Status> {
         let (revision, objects, after) = self.objects_for(scope, query).await?;
         let prefix = &scope.row.storage_prefix;
-        let after = after.map(|start| format!("{prefix}/{start}"));
-        let selective = !query.labels.is_empty() || !query.fields.is_empty();
+        let after = after.map(|start| format!("{prefix}/{start}").into());
         // With resourceVersion=0 a list is served whole from memory, whatever the limit.
         let limit = if query.resource_version == "0" { 0 } else { usize::try_from(query.limit).unwrap_or(0) };
-        let mut listed =
-            Listed { revision, objects: Vec::new(), continue_token: String::new(), remaining: None };
-        let reach = Reach::of(scope, &query.fields);
-        let mut candidates = reach.candidates(&objects, after.as_deref());
-        let mut pace = Pace::of(&query.fields);
-        while let Some(object) = candidates.next() {
-            // The page is full, and another object follows. Whether a selector would select any of those that follow is not
-            // known, so the next page may be empty, and `remainingItemCount` is left out (as in the API).
-            if limit > 0 && listed.objects.len() == limit {
-                let last = listed.objects.last().map(|o| &o.key[prefix.len() + 1..]).unwrap_or_default();
-                let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
-                listed.continue_token = pages::encode(revision, last);
-                listed.remaining = candidates.left().filter(|_| !selective).map(|left| 1 + left);
-                break;
-            }
-            if !selective || self.selects(scope, &query.labels, &query.fields, object) {
-                listed.objects.push(object.clone());
-            }
-            if pace.ends_with(object) {
-                tokio::task::yield_now().await;
-            }
+        let wanted = if limit > 0 { limit } else { usize::MAX };
+        let mut search = Search::new(scope, query, objects, after, wanted);
+        let mut found = Vec::new();
+        search.advance(&mut found);
+        while search.goes_on() && found.len() < FOUND_AT_FIRST {
+            tokio::task::yield_now().await;
+            search.advance(&mut found);
         }
+        let mut listed =
+            Listed { revision, objects: found, rest: None, continue_token: String::new(), remaining: None };
+        if limit > 0 {
+            end_page(scope, query, &search, &mut listed).await;
+        }
+        listed.rest = search.goes_on().then_some(search);
         Ok(listed)
     }
 
@@ -129,7 +139,7 @@ impl Registry {
         Ok((revision, objects, None))
     }
 
-    /// Whether a list, or the initial state of a watch, with these selectors shows `object`.
+    /// Whether the initial state of a watch with these selectors shows `object`.
     pub(super) fn selects(
         &self,
         scope: &Scope<'_>,
@@ -137,7 +147,7 @@ impl Registry {
         fields: &FieldSelector,
         object: &Object,
     ) -> bool {
-        selects(scope, labels, fields, object, &|_, find| find())
+        selects(scope.row, &scope.version.name, labels, fields, object, &|_, find| find())
     }
 
     /// Whether a watch with these selectors shows `object`. Its fields are remembered, because others look at the same event.
@@ -152,16 +162,40 @@ impl Registry {
         // Of an object that was stored under an earlier schema, watchers that began before the change see another form than those
         // that began after it.
         let alike = scope.row.is_uniform(object.revision);
-        selects(scope, labels, fields, object, &|field, find| {
+        selects(scope.row, &scope.version.name, labels, fields, object, &|field, find| {
             if alike { self.selected.value(object, version, field, find) } else { find() }
         })
     }
 }
 
+/// Says in the list where the next page begins. The list's head has that in it, so the end of the page is looked for before the
+/// page is sent.
+async fn end_page(scope: &Scope<'_>, query: &ListOptions, search: &Search, listed: &mut Listed) {
+    let mut end = search.clone();
+    let mut passed = Vec::new();
+    while end.goes_on() {
+        tokio::task::yield_now().await;
+        passed.clear();
+        end.advance(&mut passed);
+    }
+    let Some(last) = end.reached() else { return };
+    // The page is full, and another object follows. Whether a selector would select any of those that follow is not known, so the
+    // next page may be empty, and `remainingItemCount` is left out (as in the API).
+    let (more, behind) = end.behind();
+    if end.is_full() && more {
+        let last = &last[scope.row.storage_prefix.len() + 1..];
+        let last = if scope.namespace.is_empty() { last } else { &last[scope.namespace.len() + 1..] };
+        listed.continue_token = pages::encode(listed.revision, last);
+        let selective = !query.labels.is_empty() || !query.fields.is_empty();
+        listed.remaining = behind.filter(|_| !selective);
+    }
+}
+
 /// Whether selectors fit an object. Fields other than name and namespace are the strategy's to read; `known` gives the value of
 /// such a field, which the function it is given finds in the object.
-fn selects(
-    scope: &Scope<'_>,
+pub(super) fn selects(
+    row: &Row,
+    version: &str,
     labels: &LabelSelector,
     fields: &FieldSelector,
     object: &Object,
@@ -180,8 +214,8 @@ fn selects(
         "metadata.name" => name.to_string(),
         "metadata.namespace" => namespace.to_string(),
         other => known(other, &mut || {
-            let tree = tree.get_or_insert_with(|| present(scope.row, &scope.version.name, object));
-            scope.strategy.selectable_field(tree, other)
+            let tree = tree.get_or_insert_with(|| present(row, version, object));
+            row.strategy().map(|strategy| strategy.selectable_field(tree, other)).unwrap_or_default()
         }),
     })
 }

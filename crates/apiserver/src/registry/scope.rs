@@ -16,7 +16,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'a> {
     /// The kind.
-    pub row: &'a Row,
+    pub row: &'a Arc<Row>,
     /// The version that the client speaks.
     pub version: &'a Version,
     /// The user who makes the request, after impersonation.

@@ -1,6 +1,7 @@
 //! Bodies: what is read with a limit, what is sent whole, what is streamed.
 
 use super::connections::{Account, Charge};
+use super::list_body::Streamed;
 use bytes::{Bytes, BytesMut};
 use fleetpass_apimachinery::status::Status;
 use futures::{Stream, StreamExt};
@@ -27,6 +28,8 @@ pub(super) enum Content {
     Whole(Bytes),
     /// It goes on after the head was sent.
     Stream(Body),
+    /// A list that is made while it is sent, which has not begun.
+    List(Box<Streamed>),
 }
 
 /// The largest body that is read: 3 MiB, as kube-apiserver (`MaxRequestBodyBytes`).

@@ -1,19 +1,32 @@
 //! gzip for large answers (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go`).
 
 use super::body::Content;
+use super::list::SMALL;
 use super::reply::Reply;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Up to this size an answer is sent as it is: packing it would take longer than sending it.
-const SMALL: usize = 128 * 1024;
+/// How many lists may be packed while they are sent. Each needs some 300 KB for it as long as its client takes to read, so
+/// further ones are sent as they are.
+static PACKED_LISTS: Semaphore = Semaphore::const_new(64);
 
-/// Compresses a large answer for a client that accepts gzip, on a thread for blocking work: it takes milliseconds, and the
-/// connection's thread has other requests to serve. Streams are sent as they are, since each event must go out at once.
+/// Compresses an answer of more than [`SMALL`] bytes for a client that accepts gzip, on a thread for blocking work: it takes
+/// milliseconds, and the connection's thread has other requests to serve. Lists are compressed while they are sent; watches not
+/// at all, since each event must go out at once.
 pub(super) async fn compress(reply: &mut Reply, request: &HeaderMap) {
+    if let Content::List(list) = &mut reply.body {
+        if accepts_gzip(request)
+            && let Some(gzip) = Gzip::begin()
+        {
+            list.pack(gzip);
+            is_packed(reply);
+        }
+        return;
+    }
     let Content::Whole(bytes) = &reply.body else { return };
     let packed_already = reply.headers.iter().any(|(name, _)| name == CONTENT_ENCODING);
     if bytes.len() <= SMALL || packed_already || !accepts_gzip(request) {
@@ -23,11 +36,40 @@ pub(super) async fn compress(reply: &mut Reply, request: &HeaderMap) {
     // Writing to memory cannot fail. If the thread does not answer (the runtime is shutting down), the plain answer is as good.
     let Ok(Ok(packed)) = tokio::task::spawn_blocking(move || gzip(&plain)).await else { return };
     reply.body = Content::Whole(packed);
+    is_packed(reply);
+}
+
+fn is_packed(reply: &mut Reply) {
     reply.headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
     reply.headers.push((VARY, HeaderValue::from_static("Accept-Encoding")));
 }
 
-fn gzip(plain: &[u8]) -> std::io::Result<Bytes> {
+/// Packs what comes in pieces.
+pub(super) struct Gzip {
+    encoder: GzEncoder<Vec<u8>>,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Gzip {
+    /// `None`: too many are at it.
+    pub(super) fn begin() -> Option<Self> {
+        let permit = PACKED_LISTS.try_acquire().ok()?;
+        Some(Self { encoder: GzEncoder::new(Vec::new(), Compression::fast()), _permit: permit })
+    }
+
+    /// Packs a piece; gives what is packed so far, which may be nothing.
+    pub(super) fn pack(&mut self, piece: &[u8]) -> io::Result<Bytes> {
+        self.encoder.write_all(piece)?;
+        Ok(std::mem::take(self.encoder.get_mut()).into())
+    }
+
+    /// What is left to be sent.
+    pub(super) fn finish(self) -> io::Result<Bytes> {
+        Ok(self.encoder.finish()?.into())
+    }
+}
+
+fn gzip(plain: &[u8]) -> io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
     encoder.write_all(plain)?;
     Ok(encoder.finish()?.into())

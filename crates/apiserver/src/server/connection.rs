@@ -13,6 +13,7 @@
 //! trail is dropped ([`crate::audit`]).
 
 use super::coalesce::Coalesced;
+use super::expiry::{Expired, Expiry};
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
@@ -38,7 +39,11 @@ pub(super) struct StreamExecutor(Arc<Mutex<Vec<Stream>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, future: F) {
-        self.0.lock().push(Box::pin(future));
+        let (mut future, mut expiry) = (Box::pin(future), Expiry::default());
+        // The same whether it has ended or has to end: dropping it resets a stream that is not finished.
+        self.0
+            .lock()
+            .push(Box::pin(poll_fn(move |cx| expiry.poll(cx, |cx| future.as_mut().poll(cx)).map(drop))));
     }
 }
 
@@ -69,6 +74,7 @@ where
     let mut streams = FuturesUnordered::new();
     let mut stopping = pin!(stop.cancelled());
     let mut closing = false;
+    let mut expiry = Expiry::default();
     poll_fn(|cx| {
         // Once only: `cancelled()` must not be polled after it is ready, and hyper needs to hear it once.
         if !closing && stopping.as_mut().poll(cx).is_ready() {
@@ -82,7 +88,12 @@ where
         loop {
             // `all` stops at the first poll that ends no request: each of them has been polled then, as far as it was woken.
             let ended = (0..MAX_ENDED_PER_POLL).all(|_| streams.poll_next_unpin(cx) == Poll::Ready(Some(())));
-            let polled = connection.as_mut().poll(cx);
+            let polled = match expiry.poll(cx, |cx| connection.as_mut().poll(cx)) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(ended)) => Poll::Ready(ended),
+                // Only over HTTP/1.1, where the connection itself polls the body. What is left is not sent: it is closed.
+                Poll::Ready(Err(Expired)) => return Poll::Ready(Ok(())),
+            };
             if polled.is_ready() {
                 // Try once to send what is left, such as the GOAWAY of a connection that broke the protocol. A peer that
                 // does not read is not waited for.

@@ -7,6 +7,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method};
 use jiff::Timestamp;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A request whose user is known and that the user may make: what every handler is given.
 pub(super) struct RequestContext {
@@ -19,6 +20,8 @@ pub(super) struct RequestContext {
     pub(super) user: Arc<UserInfo>,
     /// When the request came. All that is done for it uses this one moment.
     pub(super) now: Timestamp,
+    /// Until when all of the answer has to be made, and a list sent.
+    pub(super) deadline: Instant,
     /// What handlers add to the request's audit event.
     pub(super) notes: Arc<Notes>,
 }

@@ -156,15 +156,17 @@ where
         in_flight.measured.end(reply.code, took);
         std::mem::replace(&mut in_flight.trail, Trail::none())
     };
-    let streams = matches!(reply.body, Content::Stream(_));
+    let streams = !matches!(reply.body, Content::Whole(_));
     // The answer waits until its audit event is in the log's queue (blocking mode). The slot is held meanwhile: if the log is
     // slow, fewer requests are let in.
     trail.answered(outcome, streams).await;
     drop(slot);
     // A stream takes the trail along: its last event is due when the stream ends or is dropped.
-    if let Content::Stream(body) = reply.body {
-        reply.body = Content::Stream(body::holding(body, trail));
-    }
+    reply.body = match reply.body {
+        Content::Stream(body) => Content::Stream(body::holding(body, trail)),
+        Content::List(list) => Content::Stream(body::holding(list.into_body(), trail)),
+        whole @ Content::Whole(_) => whole,
+    };
     response(reply, head, &id)
 }
 
@@ -266,7 +268,8 @@ where
     let user =
         impersonate(state, &parts.headers, &info, user, &mut in_flight.lock().trail).map_err(failed)?;
     let (method, headers, notes) = (parts.method, parts.headers, in_flight.lock().trail.notes());
-    let mut context = RequestContext { info, query, method, headers, user, now, notes };
+    let deadline = in_flight.lock().deadline;
+    let mut context = RequestContext { info, query, method, headers, user, now, deadline, notes };
     // Gone before any handler can see them, so that nothing acts on them twice.
     impersonation::remove_headers(&mut context.headers);
     authorize(state, &attributes(&context.info, &context.user), &context.notes).map_err(failed)?;
@@ -465,6 +468,7 @@ fn response(reply: Reply, head: bool, id: &str) -> Response<Body> {
         _ if head => body::full(Bytes::new()),
         Content::Whole(bytes) => body::full(bytes),
         Content::Stream(body) => body,
+        Content::List(list) => list.into_body(),
     };
     let mut response = Response::new(body);
     *response.status_mut() =

@@ -39,6 +39,9 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// wait. Enough for some megabytes in a second over a distance of 100 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// How many bytes of an answer that is sent in pieces wait for one stream of HTTP/2, beside the piece that came last. Clients
+/// choose the windows of flow control, so those bound nothing; and there are hundreds of streams on a connection.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long requests under way may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -409,6 +412,7 @@ fn http2_settings<E: Clone>(executor: E) -> http2::Builder<E> {
         .max_header_list_size(MAX_HEADER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -77,7 +77,7 @@ pub(super) fn encode(value: &Value, accepted: Output) -> Result<Bytes, Status> {
 }
 
 impl Renderer<'_> {
-    fn api_version(&self) -> String {
+    pub(super) fn api_version(&self) -> String {
         api_version(&self.row.resource.group, &self.version.name)
     }
 
@@ -89,7 +89,7 @@ impl Renderer<'_> {
     /// A stored object; JSON clients get its bytes.
     pub(super) fn stored(&self, object: &Object) -> Result<Bytes, Status> {
         // The fast path: stored bytes with a new head, nothing parsed. It must give the same bytes as the slow one below.
-        if self.is_plain() && self.row.is_uniform(object.revision) && self.row.resource.view.is_none() {
+        if self.splices(object) {
             let mut out = Vec::new();
             let api_version = self.api_version();
             object.write(Head::Full { kind: &self.row.resource.kind, api_version: &api_version }, &mut out);
@@ -174,11 +174,11 @@ impl Renderer<'_> {
         json!({"cells": cells, "object": shown})
     }
 
-    /// A list.
-    pub(super) fn list(&self, listed: &Listed) -> Result<Bytes, Status> {
-        if self.is_plain() {
-            return Ok(self.plain_list(listed));
-        }
+    /// A list without its items, and the name of the member that has them in the form that is accepted.
+    ///
+    /// # Errors
+    /// 406 if the form is not one of lists.
+    pub(super) fn list_without_items(&self, listed: &Listed) -> Result<(Value, &'static str), Status> {
         let mut metadata =
             Map::from_iter([("resourceVersion".to_string(), listed.revision.to_string().into())]);
         if !listed.continue_token.is_empty() || self.prints_continue() {
@@ -187,12 +187,10 @@ impl Renderer<'_> {
         if let Some(remaining) = listed.remaining {
             metadata.insert("remainingItemCount".into(), remaining.into());
         }
-        let trees = listed.objects.iter().map(|object| present(self.row, &self.version.name, object));
-        let value = match self.accepted.convert_to {
+        Ok(match self.accepted.convert_to {
             None => {
-                let items: Vec<Value> = trees.map(|tree| self.item(tree)).collect();
-                json!({"kind": self.row.resource.list_kind, "apiVersion": self.api_version(), "metadata": metadata,
-                    "items": items})
+                let (kind, version) = (&self.row.resource.list_kind, self.api_version());
+                (json!({"kind": kind, "apiVersion": version, "metadata": metadata}), "items")
             }
             Some((TargetKind::PartialObjectMetadata, _)) => {
                 return Err(Status::not_acceptable(format!(
@@ -200,19 +198,59 @@ impl Renderer<'_> {
                     self.go_list_type()
                 )));
             }
-            Some((TargetKind::PartialObjectMetadataList, version)) => {
-                let items: Vec<Value> = trees.map(|tree| partial(&tree, version)).collect();
-                // A nil slice in Go.
-                let items = if items.is_empty() { Value::Null } else { items.into() };
+            Some((TargetKind::PartialObjectMetadataList, version)) => (
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
-                    "metadata": metadata, "items": items})
+                    "metadata": metadata}),
+                "items",
+            ),
+            Some((TargetKind::Table, version)) => (self.table(version, metadata, Vec::new(), true), "rows"),
+        })
+    }
+
+    /// An item of a list as a tree, in the accepted form.
+    pub(super) fn list_item(&self, object: &Object) -> Value {
+        let tree = self.present(object);
+        match self.accepted.convert_to {
+            None => self.item(tree),
+            Some((TargetKind::PartialObjectMetadata | TargetKind::PartialObjectMetadataList, version)) => {
+                partial(&tree, version)
             }
-            Some((TargetKind::Table, version)) => {
-                let rows = trees.map(|tree| self.table_row(&tree, version)).collect();
-                self.table(version, metadata, rows, true)
+            Some((TargetKind::Table, version)) => self.table_row(&tree, version),
+        }
+    }
+
+    /// Appends an item of a list in compact JSON.
+    pub(super) fn list_item_json(&self, object: &Object, out: &mut Vec<u8>) {
+        // Decided for each object: after a change of a CRD, older objects need conversion and newer ones do not.
+        let as_stored = self.row.is_uniform(object.revision);
+        match self.accepted.convert_to {
+            None if as_stored && self.row.resource.view.is_none() => {
+                object.write(self.item_head(&self.api_version()), out);
             }
-        };
-        encode(&value, self.accepted)
+            Some((TargetKind::PartialObjectMetadataList, version)) if as_stored => {
+                object.write_metadata(version.api_version(), out);
+            }
+            // As it has always been: the order of members is that of objects but for rows, which are none.
+            Some((TargetKind::Table, _)) => {
+                let _ = serde_json::to_writer(out, &self.list_item(object));
+            }
+            _ => out.extend(cache::encode(&self.list_item(object))),
+        }
+    }
+
+    /// What stands in front of an item of a list in JSON.
+    pub(super) fn item_head<'h>(&'h self, api_version: &'h str) -> Head<'h> {
+        // The codec of built-in kinds leaves out the kind of items; custom resources are maps, which keep it.
+        if self.row.resource.custom {
+            Head::Full { kind: &self.row.resource.kind, api_version }
+        } else {
+            Head::Item
+        }
+    }
+
+    /// Whether an object is answered with its stored text, but for the head.
+    pub(super) fn splices(&self, object: &Object) -> bool {
+        self.is_plain() && self.row.is_uniform(object.revision) && self.row.resource.view.is_none()
     }
 
     /// Lists of custom resources print an empty `continue` too (`UnstructuredList`).
@@ -239,45 +277,6 @@ impl Renderer<'_> {
             members.remove("apiVersion");
         }
         tree
-    }
-
-    fn plain_list(&self, listed: &Listed) -> Bytes {
-        // One allocation for the whole list: the size of all objects, and for each a head of at most about this size.
-        let bytes: usize = listed.objects.iter().map(|o| o.size() + 96).sum();
-        let mut out = Vec::with_capacity(bytes + 256);
-        let api_version = self.api_version();
-        let resource = &self.row.resource;
-        let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
-        if !listed.continue_token.is_empty() || self.prints_continue() {
-            metadata["continue"] = listed.continue_token.clone().into();
-        }
-        if let Some(remaining) = listed.remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
-        let (kind, version) = (Value::from(resource.list_kind.as_str()), Value::from(api_version.as_str()));
-        out.extend_from_slice(
-            format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{metadata},\"items\":[")
-                .as_bytes(),
-        );
-        // The codec of built-in kinds leaves out the kind of items; custom resources are maps, which keep it.
-        let head = if resource.custom {
-            Head::Full { kind: &resource.kind, api_version: &api_version }
-        } else {
-            Head::Item
-        };
-        for (i, object) in listed.objects.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            // Decided for each object: after a change of a CRD, older objects need conversion and newer ones do not.
-            if self.row.is_uniform(object.revision) && resource.view.is_none() {
-                object.write(head, &mut out);
-            } else {
-                out.extend(cache::encode(&self.item(present(self.row, &self.version.name, object))));
-            }
-        }
-        out.extend_from_slice(b"]}\n");
-        out.into()
     }
 }
 

@@ -2,8 +2,11 @@
 //! (`k8s.io/apiserver/pkg/endpoints/handlers`).
 
 use super::action;
+use super::body::Content;
 use super::context::RequestContext;
 use super::limits;
+use super::list::List;
+use super::list_body::{Admit, Place, Streamed, Task};
 use super::offload;
 use super::render::{self, Renderer};
 use super::reply::{Failure, Reply};
@@ -13,7 +16,7 @@ use super::streaming;
 use crate::alias;
 use crate::cache::Object;
 use crate::catalog::{Kinds, Row};
-use crate::registry::{PatchRequest, Scope, Written, patch_status};
+use crate::registry::{Listed, PatchRequest, Scope, Written, patch_status};
 use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
 use crate::work::{Flow, Full};
 use bytes::Bytes;
@@ -229,7 +232,24 @@ impl<'a> ResourceRequest<'a> {
         let list = self.list_options(&**strategy)?;
         let options = WriteOptions::default();
         let listed = self.state.registry.list(&self.scope(&**strategy, &options), &list).await?;
-        Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
+        self.listed(&renderer, listed).await
+    }
+
+    /// Answers with a list: at once if it is small, else while it is made.
+    async fn listed(&self, renderer: &Renderer<'_>, listed: Listed) -> Result<Reply, Status> {
+        let list = List::new(renderer, self.row, listed)?;
+        if let Some(bytes) = list.whole().await? {
+            return Ok(self.reply(200, renderer, bytes, Vec::new()));
+        }
+        let mut reply = self.reply(200, renderer, Bytes::new(), Vec::new());
+        let (state, user) = (self.state.clone(), self.context.user.clone());
+        // In the flow of the user, as all that is done for them.
+        let admit: Admit = Arc::new(move || {
+            let ticket = state.heavy.admit(Flow::of(&user))?;
+            Ok(Box::new(|job| Box::pin(ticket.spawn(job)) as Task) as Place)
+        });
+        reply.body = Content::List(Streamed::new(list, self.context.deadline, admit));
+        Ok(reply)
     }
 
     fn target(&self) -> GvkRef<'a> {
@@ -380,7 +400,7 @@ impl<'a> ResourceRequest<'a> {
             self.state.metrics.refused(Flow::of(user));
             limits::overloaded()
         })??;
-        Ok(self.reply(200, &renderer, renderer.list(&listed)?, Vec::new()))
+        self.listed(&renderer, listed).await
     }
 }
 

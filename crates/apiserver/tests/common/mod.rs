@@ -1,5 +1,6 @@
 //! A server in memory, for tests that ask it in process.
 
+use fleetpass_apiserver::audit::Log;
 use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_store::{MemoryStore, Store};
@@ -18,6 +19,15 @@ pub(crate) async fn server(stop: &CancellationToken) -> ApiServer {
 
 /// The same on a store of the test's own.
 pub(crate) async fn server_on(store: Arc<dyn Store>, stop: &CancellationToken) -> ApiServer {
+    audited_server_on(store, None, stop).await
+}
+
+/// The same with an audit log.
+pub(crate) async fn audited_server_on(
+    store: Arc<dyn Store>,
+    audit: Option<Log>,
+    stop: &CancellationToken,
+) -> ApiServer {
     let key = SigningKey::generate_pem(KeyKind::P256).expect("a key");
     let options = Options {
         store,
@@ -30,7 +40,7 @@ pub(crate) async fn server_on(store: Arc<dyn Store>, stop: &CancellationToken) -
         external_address: "127.0.0.1:6443".into(),
         jwks_uri: None,
         crds: Vec::new(),
-        audit: None,
+        audit,
         limits: RequestLimits::default(),
         connections: ConnectionLimits::default(),
     };

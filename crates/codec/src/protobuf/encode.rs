@@ -50,7 +50,12 @@ fn object(message: &Message, value: &Value, writer: &mut Writer) -> Step {
     if !value.is_object() && !value.is_null() {
         return Err(unfit(message, None));
     }
-    for member in message.fields.iter().rev() {
+    members(message, &message.fields, value, writer)
+}
+
+/// Some of the fields of a message, which follow each other.
+pub(super) fn members(message: &Message, fields: &[Field], value: &Value, writer: &mut Writer) -> Step {
+    for member in fields.iter().rev() {
         match (member.label, member.kind) {
             // A message of its own on the wire; in JSON its fields are members of this object.
             (Label::Inline, Type::Message(inner)) => {
@@ -84,6 +89,11 @@ fn field(message: &Message, field: &Field, value: &Value, writer: &mut Writer) -
         }),
         (Label::List | Label::Map, _) => Err(unfit(message, Some(field))),
     }
+}
+
+/// One element of a list of messages.
+pub(super) fn element(message: &Message, list: &Field, value: &Value, writer: &mut Writer) -> Step {
+    single(message, list, list.number, value, writer)
 }
 
 /// One value under a field's number. `null` is the zero value of the type.

@@ -15,6 +15,7 @@ mod wire;
 
 pub use error::{EncodeError, Error};
 
+use fields::{Label, Message};
 use fleetpass_apimachinery::gvk::{GroupVersionKind, GvkRef, parse_group_version};
 use serde_json::Value;
 use wire::{DELIMITED, Reader, Writer};
@@ -129,6 +130,66 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, EncodeError> {
     Ok(writer.finish())
 }
 
+/// What follows the message in an envelope: content type and encoding. Empty, and written all the same, because Go's struct has
+/// no pointers there.
+const AFTER_MESSAGE: [u8; 4] = [3 << 3 | DELIMITED, 0, 4 << 3 | DELIMITED, 0];
+
+/// A list in pieces, for one that is too long to be whole in memory: [`List::head`], then [`List::item`] for each of its items,
+/// then [`List::tail`]. Together they are what [`encode`] makes of the whole list.
+#[derive(Debug, Clone)]
+pub struct List {
+    /// The list without its items.
+    list: Value,
+    message: &'static Message,
+    /// Which of the fields has the items.
+    items: usize,
+}
+
+impl List {
+    /// A list, which must have `apiVersion` and `kind`; its items are left out. Errors: the kind has no message, or is no list.
+    pub fn new(mut list: Value) -> Result<Self, EncodeError> {
+        let (gvk, message) = message_of(&list)?;
+        let mut fields = message.fields.iter();
+        let items = fields.position(|field| field.label == Label::List && field.name == "items");
+        let items = items.ok_or_else(|| EncodeError::NotMarshalable(go_pointer(&gvk)))?;
+        if let Value::Object(members) = &mut list {
+            members.remove("items");
+        }
+        Ok(Self { list, message, items })
+    }
+
+    /// What comes before items that are `length` bytes long together.
+    pub fn head(&self, length: u64) -> Result<Vec<u8>, EncodeError> {
+        let behind = length + self.fields_behind()?.len() as u64;
+        let mut writer = Writer::default();
+        encode::members(self.message, &self.message.fields[..self.items], &self.list, &mut writer)?;
+        writer.close_before(2, 0, behind);
+        type_meta(&self.list, &mut writer);
+        Ok(writer.finish())
+    }
+
+    /// One item.
+    pub fn item(&self, item: &Value) -> Result<Vec<u8>, EncodeError> {
+        let mut writer = Writer::default();
+        encode::element(self.message, &self.message.fields[self.items], item, &mut writer)?;
+        Ok(writer.finish())
+    }
+
+    /// What comes after the items.
+    pub fn tail(&self) -> Result<Vec<u8>, EncodeError> {
+        let mut tail = self.fields_behind()?;
+        tail.extend(AFTER_MESSAGE);
+        Ok(tail)
+    }
+
+    /// The fields of the list whose numbers are higher than that of the items (`v1beta1.PartialObjectMetadataList` has one).
+    fn fields_behind(&self) -> Result<Vec<u8>, EncodeError> {
+        let mut writer = Writer::default();
+        encode::members(self.message, &self.message.fields[self.items + 1..], &self.list, &mut writer)?;
+        Ok(writer.finish())
+    }
+}
+
 /// A watch event as it is sent: the length in four bytes (`util/framer`), and a bare `WatchEvent` whose object has
 /// its envelope. `event` is `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
 pub fn watch_frame(event: &str, object: &Value) -> Result<Vec<u8>, EncodeError> {
@@ -148,22 +209,32 @@ pub fn watch_frame(event: &str, object: &Value) -> Result<Vec<u8>, EncodeError> 
 
 /// Writes an object with its envelope.
 fn envelope(object: &Value, writer: &mut Writer) -> Result<(), EncodeError> {
+    let (_, message) = message_of(object)?;
+    writer.raw(&AFTER_MESSAGE);
+    let mark = writer.mark();
+    encode::message(message, object, writer)?;
+    writer.close(2, mark);
+    type_meta(object, writer);
+    Ok(())
+}
+
+/// Writes what comes before the message in an envelope.
+fn type_meta(object: &Value, writer: &mut Writer) {
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    let mark = writer.mark();
+    writer.bytes(2, text("kind").as_bytes());
+    writer.bytes(1, text("apiVersion").as_bytes());
+    writer.close(1, mark);
+    writer.raw(&PREFIX);
+}
+
+/// The kind of an object, and its message.
+fn message_of(object: &Value) -> Result<(GroupVersionKind, &'static Message), EncodeError> {
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let (group, version) = parse_group_version(text("apiVersion")).unwrap_or_default();
     let gvk = GroupVersionKind { group: group.into(), version: version.into(), kind: text("kind").into() };
     let message = fields::of_kind(&gvk).ok_or_else(|| EncodeError::NotMarshalable(go_pointer(&gvk)))?;
-    // Content type and encoding: empty, and written all the same, because Go's struct has no pointers there.
-    writer.bytes(4, b"");
-    writer.bytes(3, b"");
-    let mark = writer.mark();
-    encode::message(message, object, writer)?;
-    writer.close(2, mark);
-    let mark = writer.mark();
-    writer.bytes(2, gvk.kind.as_bytes());
-    writer.bytes(1, text("apiVersion").as_bytes());
-    writer.close(1, mark);
-    writer.raw(&PREFIX);
-    Ok(())
+    Ok((gvk, message))
 }
 
 /// How Go names the type of a pointer to a kind: `*v1.Table`.

@@ -351,3 +351,39 @@ proptest! {
         prop_assert_eq!(normalised(decode_object(&encode(&object).unwrap()).unwrap()), object);
     }
 }
+
+#[test]
+fn a_list_in_pieces_is_the_list() {
+    let mut lists = 0;
+    let objects =
+        samples()[..samples().len() - 1].iter().map(|bytes| normalised(decode_object(bytes).unwrap()));
+    // The items of its list come before its metadata.
+    let metadata = json!({"apiVersion": "meta.k8s.io/v1beta1", "kind": "PartialObjectMetadata",
+        "metadata": {"name": "a", "labels": {"b": "c"}}});
+    for item in objects.chain([metadata]) {
+        let kind = format!("{}List", item["kind"].as_str().unwrap());
+        if !knows(&gvk(item["apiVersion"].as_str().unwrap(), &kind)) {
+            continue;
+        }
+        lists += 1;
+        // 300 items: a length that needs more bytes than that of a few.
+        for count in [0, 1, 3, 300] {
+            let items = vec![item.clone(); count];
+            let metadata = json!({"resourceVersion": "7", "continue": "é", "remainingItemCount": 3});
+            let list =
+                json!({"apiVersion": item["apiVersion"], "kind": kind, "metadata": metadata, "items": items});
+            let pieces = List::new(list.clone()).unwrap();
+            let body: Vec<u8> = items.iter().flat_map(|item| pieces.item(item).unwrap()).collect();
+            let whole = [pieces.head(body.len() as u64).unwrap(), body, pieces.tail().unwrap()].concat();
+            assert!(whole == encode(&list).unwrap(), "{count} of {kind}");
+        }
+    }
+    assert!(lists > 20, "{lists}");
+    let of =
+        |api_version: &str, kind: &str| List::new(json!({"apiVersion": api_version, "kind": kind})).err();
+    assert_eq!(
+        of("example.com/v1", "WidgetList"),
+        Some(EncodeError::NotMarshalable("*v1.WidgetList".into()))
+    );
+    assert_eq!(of("v1", "Secret"), Some(EncodeError::NotMarshalable("*v1.Secret".into())));
+}

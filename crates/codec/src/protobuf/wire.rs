@@ -152,7 +152,12 @@ impl Writer {
 
     /// Puts length and tag before what was written since `mark`.
     pub(super) fn close(&mut self, number: i32, mark: usize) {
-        self.varint((self.reversed.len() - mark) as u64);
+        self.close_before(number, mark, 0);
+    }
+
+    /// The same for what is `behind` bytes longer than what was written since `mark`: these bytes are sent after it.
+    pub(super) fn close_before(&mut self, number: i32, mark: usize, behind: u64) {
+        self.varint((self.reversed.len() - mark) as u64 + behind);
         self.tag(number, DELIMITED);
     }
 

@@ -19,7 +19,7 @@ const MAX_DUPLICATES: usize = 100;
 const MAX_DUPLICATES_TEXT: usize = 256 * 1024;
 
 /// The value of a document.
-pub(super) fn document(tree: &Tree<'_>) -> Result<Document, YamlError> {
+pub(super) fn document<'a>(tree: &Tree<'a>) -> Result<Document<'a>, YamlError> {
     let mut decoder = Decoder::new(tree);
     let mut json = Json { refused: Vec::new() };
     let raw = match tree.root() {
@@ -36,17 +36,17 @@ pub(super) fn document(tree: &Tree<'_>) -> Result<Document, YamlError> {
 
 /// A key of a Go map: keys of different types differ (`1` and `"1"` are two), until they become the keys of a JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'t> {
+enum Key<'a> {
     Null,
     Bool(bool),
     Int(Int),
     Float(String),
-    String(Cow<'t, str>),
+    String(Cow<'a, str>),
 }
 
-impl<'t> Key<'t> {
+impl<'a> Key<'a> {
     /// The key that a scalar is.
-    fn of(scalar: Scalar<'t>) -> Self {
+    fn of(scalar: Scalar<'a>) -> Self {
         match scalar {
             Scalar::Null => Key::Null,
             Scalar::Bool(b) => Key::Bool(b),
@@ -68,23 +68,22 @@ impl<'t> Key<'t> {
     }
 
     /// The key of a JSON object; null is none.
-    fn into_text(self) -> String {
+    fn into_text(self) -> Cow<'a, str> {
         match self {
-            Key::String(text) => text.into_owned(),
-            other => other.go_syntax(),
+            Key::String(text) => text,
+            other => other.go_syntax().into(),
         }
     }
 }
 
 /// What values are built of while they are decoded.
-trait Build {
+trait Build<'a> {
     /// A value.
     type Out;
 
-    fn scalar(&mut self, scalar: Scalar<'_>) -> Self::Out;
+    fn scalar(&mut self, scalar: Scalar<'a>) -> Self::Out;
     fn list(&mut self, items: Vec<Self::Out>) -> Self::Out;
-    /// `null` is the node of the value below the key null, if there is one.
-    fn map(&mut self, members: BTreeMap<Key<'_>, Member<Self::Out>>) -> Self::Out;
+    fn map(&mut self, members: BTreeMap<Key<'a>, Member<Self::Out>>) -> Self::Out;
 }
 
 /// A value in a mapping, with its node.
@@ -126,13 +125,13 @@ impl Refused {
 }
 
 impl Json {
-    fn refuse(&mut self, refused: Refused) -> Raw {
+    fn refuse(&mut self, refused: Refused) -> Raw<'static> {
         self.refused.push(refused);
-        Raw::Number(format!("{REFUSED}{}", self.refused.len() - 1))
+        Raw::Number(format!("{REFUSED}{}", self.refused.len() - 1).into())
     }
 
     /// The first thing in a value that is no JSON. The value is at most [`MAX_DEPTH`] deep.
-    fn first_refused(&self, value: &Raw) -> Option<&Refused> {
+    fn first_refused(&self, value: &Raw<'_>) -> Option<&Refused> {
         if self.refused.is_empty() {
             return None;
         }
@@ -145,33 +144,33 @@ impl Json {
     }
 }
 
-impl Build for Json {
-    type Out = Raw;
+impl<'a> Build<'a> for Json {
+    type Out = Raw<'a>;
 
-    fn scalar(&mut self, scalar: Scalar<'_>) -> Raw {
+    fn scalar(&mut self, scalar: Scalar<'a>) -> Raw<'a> {
         match scalar {
             Scalar::Null => Raw::Null,
             Scalar::Bool(b) => Raw::Bool(b),
-            Scalar::Int(n) => Raw::Number(n.to_string()),
+            Scalar::Int(n) => Raw::Number(n.to_string().into()),
             Scalar::Float(f) => match resolve::json_float(f) {
-                Ok(text) => Raw::Number(text),
+                Ok(text) => Raw::Number(text.into()),
                 Err(_) => self.refuse(Refused::Float(f)),
             },
-            Scalar::String(text) => Raw::String(text.into_owned()),
+            Scalar::String(text) => Raw::String(text),
         }
     }
 
-    fn list(&mut self, items: Vec<Raw>) -> Raw {
+    fn list(&mut self, items: Vec<Raw<'a>>) -> Raw<'a> {
         Raw::Array(items)
     }
 
-    fn map(&mut self, members: BTreeMap<Key<'_>, Member<Raw>>) -> Raw {
+    fn map(&mut self, members: BTreeMap<Key<'a>, Member<Raw<'a>>>) -> Raw<'a> {
         if let Some(Member { node, .. }) = members.get(&Key::Null) {
             return self.refuse(Refused::NullKey { value: *node });
         }
         let as_text = members.into_iter().map(|(key, member)| (key, member.value));
         // Keys that are text already are in order; they come last.
-        let mut out: Vec<(String, Raw)> = Vec::with_capacity(as_text.len());
+        let mut out: Vec<(Cow<'a, str>, Raw<'a>)> = Vec::with_capacity(as_text.len());
         let mut sorted = true;
         for (key, value) in as_text {
             sorted &= matches!(key, Key::String(_));
@@ -179,7 +178,7 @@ impl Build for Json {
         }
         if !sorted {
             // Sorted once more, now as text; of keys that have become the same the last one counts.
-            let by_text: BTreeMap<String, Raw> = out.into_iter().collect();
+            let by_text: BTreeMap<Cow<'a, str>, Raw<'a>> = out.into_iter().collect();
             out = by_text.into_iter().collect();
         }
         Raw::Object(out)
@@ -197,10 +196,10 @@ fn go_element(value: &str) -> &str {
     if value == NIL { "interface {}(nil)" } else { value }
 }
 
-impl Build for GoSyntax {
+impl<'a> Build<'a> for GoSyntax {
     type Out = String;
 
-    fn scalar(&mut self, scalar: Scalar<'_>) -> String {
+    fn scalar(&mut self, scalar: Scalar<'a>) -> String {
         Key::of(scalar).go_syntax()
     }
 
@@ -209,7 +208,7 @@ impl Build for GoSyntax {
         format!("[]interface {{}}{{{}}}", items.join(", "))
     }
 
-    fn map(&mut self, members: BTreeMap<Key<'_>, Member<String>>) -> String {
+    fn map(&mut self, members: BTreeMap<Key<'a>, Member<String>>) -> String {
         let member = |(key, member): (&Key<'_>, &Member<String>)| {
             format!("{}:{}", go_element(&key.go_syntax()), go_element(&member.value))
         };
@@ -219,11 +218,11 @@ impl Build for GoSyntax {
 }
 
 /// The members of a mapping so far.
-type Members<'t, B> = BTreeMap<Key<'t>, Member<<B as Build>::Out>>;
+type Members<'a, B> = BTreeMap<Key<'a>, Member<<B as Build<'a>>::Out>>;
 
 /// Go's decoder into an `interface{}`.
-struct Decoder<'t> {
-    tree: &'t Tree<'t>,
+struct Decoder<'t, 'a> {
+    tree: &'t Tree<'a>,
     /// The aliases that are being followed, one inside the other: meeting one of them again is a circle. At most
     /// [`MAX_DEPTH`].
     open: Vec<u32>,
@@ -238,8 +237,8 @@ struct Decoder<'t> {
     more_duplicates: usize,
 }
 
-impl<'t> Decoder<'t> {
-    fn new(tree: &'t Tree<'t>) -> Self {
+impl<'t, 'a> Decoder<'t, 'a> {
+    fn new(tree: &'t Tree<'a>) -> Self {
         Self {
             tree,
             open: Vec::new(),
@@ -253,7 +252,7 @@ impl<'t> Decoder<'t> {
     }
 
     /// Decodes a node.
-    fn node<B: Build>(&mut self, build: &mut B, at: u32, depth: usize) -> Result<B::Out, YamlError> {
+    fn node<B: Build<'a>>(&mut self, build: &mut B, at: u32, depth: usize) -> Result<B::Out, YamlError> {
         self.count()?;
         if depth > MAX_DEPTH {
             return Err(too_deep());
@@ -278,7 +277,7 @@ impl<'t> Decoder<'t> {
     }
 
     /// What a scalar means.
-    fn scalar(&mut self, at: u32) -> Result<Scalar<'t>, YamlError> {
+    fn scalar(&mut self, at: u32) -> Result<Scalar<'a>, YamlError> {
         let Node::Scalar { value, tag, plain } = self.tree.node(at) else { return Ok(Scalar::Null) };
         let text = self.tree.text(value);
         if !self.open.is_empty() {
@@ -287,11 +286,15 @@ impl<'t> Decoder<'t> {
                 return Err(excessive_aliasing());
             }
         }
-        resolve::resolve(tag, text, plain).map_err(YamlError::new)
+        let scalar = match self.tree.written(value) {
+            Some(text) => resolve::resolve(tag, text, plain),
+            None => resolve::resolve(tag, text, plain).map(Scalar::into_owned),
+        };
+        scalar.map_err(YamlError::new)
     }
 
     /// Decodes the node of a key: a scalar, or an alias of one.
-    fn key(&mut self, at: u32, depth: usize) -> Result<Key<'t>, YamlError> {
+    fn key(&mut self, at: u32, depth: usize) -> Result<Key<'a>, YamlError> {
         if depth > MAX_DEPTH {
             return Err(too_deep());
         }
@@ -312,11 +315,11 @@ impl<'t> Decoder<'t> {
     }
 
     /// Adds the members of a mapping, or of the mapping that an alias names, to `out`.
-    fn mapping<B: Build>(
+    fn mapping<B: Build<'a>>(
         &mut self,
         build: &mut B,
         at: u32,
-        out: &mut Members<'t, B>,
+        out: &mut Members<'a, B>,
         depth: usize,
     ) -> Result<(), YamlError> {
         let tree = self.tree;
@@ -386,11 +389,11 @@ impl<'t> Decoder<'t> {
 
     /// Adds the members of the mapping at `at`, or of several in a list. What was there before is overwritten: keys written out
     /// take precedence only where they follow, as in Go.
-    fn merge<B: Build>(
+    fn merge<B: Build<'a>>(
         &mut self,
         build: &mut B,
         at: u32,
-        out: &mut Members<'t, B>,
+        out: &mut Members<'a, B>,
         depth: usize,
     ) -> Result<(), YamlError> {
         let tree = self.tree;

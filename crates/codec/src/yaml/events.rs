@@ -201,7 +201,7 @@ impl<'a> Events<'a> {
                     version = Some((major, minor));
                 }
                 TokenKind::TagDirective { handle, prefix } => {
-                    let handle = self.scanner.texts().written(handle);
+                    let handle = self.scanner.texts().name(handle);
                     if self.tags.insert(handle, prefix).is_some() {
                         return wrong("found duplicate %TAG directive");
                     }
@@ -297,7 +297,7 @@ impl<'a> Events<'a> {
     /// What a tag means, when its handle is replaced by what that stands for.
     fn resolve_tag(&self, handle: Text, suffix: Text, start: Mark, at: Mark) -> Result<Tag, Problem> {
         let texts = self.scanner.texts();
-        let handle = texts.written(handle);
+        let handle = texts.name(handle);
         let prefix = match (handle, self.tags.get(handle)) {
             ("", _) => "",
             (_, Some(prefix)) => texts.get(*prefix),

@@ -27,9 +27,9 @@ const MAX_DEPTH: usize = 200;
 
 /// A YAML document as the JSON it stands for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Document {
+pub struct Document<'a> {
     /// The tree: keys sorted, each there once.
-    pub raw: Raw,
+    pub raw: Raw<'a>,
     /// What strict decoding objects to, in order: `line 7: key "k" already set in map`. After 100 of them, or fewer if their
     /// keys are very long, the last one is `and 7 more`.
     pub duplicates: Vec<String>,
@@ -43,7 +43,7 @@ pub(super) fn unmarshal_errors(duplicates: &[String]) -> String {
 /// Reads the first document of a YAML stream; an empty stream is `null`. Never panics, whatever the bytes are.
 /// Aliases may stand for a limited share of a document only, and for as much text as a body could spell out. Errors: what is
 /// wrong, in Go's words.
-pub fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
+pub fn parse(bytes: &[u8]) -> Result<Document<'_>, YamlError> {
     decode::document(&Tree::read(bytes)?)
 }
 
@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_first_duplicates_are_told_one_by_one() {
-        let document = parse("a: b\n".repeat(150).as_bytes()).unwrap();
+        let text = "a: b\n".repeat(150);
+        let document = parse(text.as_bytes()).unwrap();
         assert_eq!(document.duplicates.len(), 101);
         assert_eq!(document.duplicates[99], "line 101: key \"a\" already set in map");
         assert_eq!(document.duplicates[100], "and 49 more");

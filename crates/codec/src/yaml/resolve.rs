@@ -13,6 +13,19 @@ pub(super) enum Scalar<'a> {
     String(Cow<'a, str>),
 }
 
+impl Scalar<'_> {
+    /// The same with a text of its own.
+    pub(super) fn into_owned(self) -> Scalar<'static> {
+        match self {
+            Scalar::Null => Scalar::Null,
+            Scalar::Bool(b) => Scalar::Bool(b),
+            Scalar::Int(n) => Scalar::Int(n),
+            Scalar::Float(f) => Scalar::Float(f),
+            Scalar::String(text) => Scalar::String(text.into_owned().into()),
+        }
+    }
+}
+
 /// A whole number in the range of `i64` or `u64`; in order, as all of the second kind are above all of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Int {

@@ -47,11 +47,15 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// The text of a piece that was taken as it stands; empty for one that was made. Names of anchors and handles of tags are
-    /// always of the first kind.
-    pub(super) fn written(&self, text: Text) -> &'a str {
+    /// The text of a piece as it stands in the source; `None` for one that was made.
+    pub(super) fn written(&self, text: Text) -> Option<&'a str> {
         let start = text.start as usize;
-        self.source.get(start..start + text.length as usize).unwrap_or_default()
+        self.source.get(start..start + text.length as usize)
+    }
+
+    /// The name of an anchor or the handle of a tag, which are never made.
+    pub(super) fn name(&self, text: Text) -> &'a str {
+        self.written(text).unwrap_or_default()
     }
 
     /// The piece of the source between two positions.

@@ -56,16 +56,16 @@ impl<'a> Tree<'a> {
                 Event::StreamEnd | Event::DocumentEnd => break,
                 Event::DocumentStart => continue,
                 Event::Alias(name) => {
-                    let text = events.texts().written(name);
+                    let text = events.texts().name(name);
                     let unknown = || YamlError::new(format_args!("unknown anchor '{text}' referenced"));
                     Node::Alias { name, target: *anchors.get(text).ok_or_else(unknown)? }
                 }
                 Event::Scalar { anchor, tag, value, plain } => {
-                    anchors.extend(anchor.map(|name| (events.texts().written(name), at)));
+                    anchors.extend(anchor.map(|name| (events.texts().name(name), at)));
                     Node::Scalar { value, tag, plain }
                 }
                 Event::Start { anchor, is_mapping } => {
-                    anchors.extend(anchor.map(|name| (events.texts().written(name), at)));
+                    anchors.extend(anchor.map(|name| (events.texts().name(name), at)));
                     if open.len() >= MAX_DEPTH {
                         return Err(too_deep());
                     }
@@ -105,6 +105,11 @@ impl<'a> Tree<'a> {
     /// The text of a scalar, or the name of an alias.
     pub(super) fn text(&self, text: Text) -> &str {
         self.texts.get(text)
+    }
+
+    /// The text of a scalar as it stands in the stream, unless it had to be made.
+    pub(super) fn written(&self, text: Text) -> Option<&'a str> {
+        self.texts.written(text)
     }
 
     /// The nodes directly inside a collection that ends before `end`.

@@ -474,7 +474,13 @@ impl Walker {
     /// Keys must be scalar properties of the elements, each named once.
     fn map_keys(&mut self, path: &Path, items: &Map<String, Value>, keys: &[&str]) {
         let at = path.child("x-kubernetes-list-map-keys");
-        let all = || Value::from(keys.to_vec());
+        // Each of the errors below quotes all keys. That is right as in Go, as long as they are few: their product is bounded.
+        const MAX_QUOTED: usize = 10_000;
+        let mut quoted = 0;
+        let mut quote_all = |detail| {
+            quoted += keys.len();
+            (quoted <= MAX_QUOTED.max(keys.len())).then(|| Error::invalid(&at, keys.to_vec(), detail))
+        };
         let mut seen = BTreeSet::new();
         for key in keys {
             match items.get("properties").and_then(|p| p.get(key)) {
@@ -486,11 +492,15 @@ impl Walker {
                 }
                 Some(_) => {}
                 None => {
-                    self.push(Error::invalid(&at, all(), "entries must all be names of item properties"));
+                    quote_all("entries must all be names of item properties")
+                        .into_iter()
+                        .for_each(|error| self.push(error));
                 }
             }
             if !seen.insert(key) {
-                self.push(Error::invalid(&at, all(), "must not contain duplicate entries"));
+                quote_all("must not contain duplicate entries")
+                    .into_iter()
+                    .for_each(|error| self.push(error));
             }
         }
     }

@@ -34,7 +34,7 @@ struct Bounds {
     per_byte: u64,
 }
 
-const INSTRUCTIONS: Bounds = Bounds { unit: "instructions", few: 3_000_000, per_byte: 15_000 };
+const INSTRUCTIONS: Bounds = Bounds { unit: "instructions", few: 3_000_000, per_byte: 40_000 };
 const ALLOCATIONS: Bounds = Bounds { unit: "bytes allocated", few: 1_000_000, per_byte: 4_000 };
 
 /// The function that makes a request, by the name under which callgrind knows it.

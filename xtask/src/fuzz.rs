@@ -119,7 +119,7 @@ impl Places {
 
     fn fuzz(&self, workspace: &Workspace, target: &str, minutes: u32) -> Result<()> {
         let limit = format!("-max_total_time={}", u64::from(minutes) * 60);
-        // As long as the longest input that is kept: longer ones are the matter of tests/large.rs.
+        // As long as the longest input that is kept: longer ones are the matter of tests/deep.rs.
         let options =
             [limit.as_str(), "-max_len=4096", "-rss_limit_mb=2048", "-timeout=10", "-print_final_stats=1"];
         libfuzzer(workspace, target, &[&self.found, &self.kept, &self.seeds], &options)

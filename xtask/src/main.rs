@@ -3,6 +3,7 @@
 //! `cargo xtask check` is for before a commit, and `cargo xtask structure` a part of it that compilers do not do;
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
 //! `cargo xtask fuzz` fuzzes the decoders;
+//! `cargo xtask growth` counts how the work of the worst requests grows with their size;
 //! `cargo xtask bench` measures Fleetpass beside the real programs.
 #![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
 #![allow(clippy::disallowed_methods)] // It measures how long steps take.
@@ -11,6 +12,7 @@ mod bench;
 mod check;
 mod conformance;
 mod fuzz;
+mod growth;
 mod steps;
 mod structure;
 
@@ -35,6 +37,8 @@ enum Task {
     Conformance(conformance::Arguments),
     /// Send the decoders of untrusted bytes what nobody would send (needs a nightly compiler and cargo-fuzz).
     Fuzz(fuzz::Arguments),
+    /// Count how the work of the worst requests grows with their size (needs valgrind).
+    Growth(growth::Arguments),
     /// Measure Fleetpass beside real Kubernetes, real etcd and the upstream addon.
     Bench(bench::Arguments),
 }
@@ -47,6 +51,7 @@ fn main() -> Result<()> {
         Task::Structure(arguments) => structure::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
+        Task::Growth(arguments) => growth::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
     }
 }

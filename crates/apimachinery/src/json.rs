@@ -5,9 +5,11 @@
 //! It reads bodies of strangers, so no function here recurses once per level of nesting (a few megabytes of `[` would
 //! overflow the stack of a server's thread), and all take linear time.
 
+mod duplicates;
+
 use crate::field::go_quote;
 use serde_json::{Map, Number, Value};
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
 use std::fmt;
 
 /// How deeply lists and objects may be nested (`maxNestingDepth` of Go's scanner).
@@ -17,21 +19,22 @@ pub const MAX_DEPTH: usize = 10_000;
 /// object puts the value some levels below its root.
 pub const MAX_KEPT_DEPTH: usize = 120;
 
-/// A JSON value as it was written.
+/// A JSON value as it was written. Texts are borrowed from there, unless something in them had to be replaced: a body has so
+/// many that a piece of memory for each would cost more than all else.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
+pub enum Raw<'a> {
     /// `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
     /// A number: its literal text.
-    Number(String),
+    Number(Cow<'a, str>),
     /// A string, unescaped. Bytes that are no UTF-8 and lone surrogates became U+FFFD.
-    String(String),
+    String(Cow<'a, str>),
     /// A list.
-    Array(Vec<Raw>),
+    Array(Vec<Raw<'a>>),
     /// The members in the order in which they were written, with all duplicates.
-    Object(Vec<(String, Raw)>),
+    Object(Vec<(Cow<'a, str>, Raw<'a>)>),
 }
 
 /// Why bytes are not JSON, in Go's words.
@@ -67,7 +70,7 @@ pub enum Numbers {
     Go,
 }
 
-impl Drop for Raw {
+impl Drop for Raw<'_> {
     // The default would recurse once per level of nesting, and the depth is the client's choice.
     fn drop(&mut self) {
         let mut pending = Vec::new();
@@ -78,11 +81,11 @@ impl Drop for Raw {
     }
 }
 
-impl Raw {
+impl<'a> Raw<'a> {
     /// Moves the containers directly inside this one to `into`. A container that holds none is left as it is: the ordinary
     /// drop of it does not recurse, and costs no allocation.
-    fn take_containers(&mut self, into: &mut Vec<Raw>) {
-        let is_container = |raw: &Raw| matches!(raw, Raw::Array(_) | Raw::Object(_));
+    fn take_containers(&mut self, into: &mut Vec<Raw<'a>>) {
+        let is_container = |raw: &Raw<'_>| matches!(raw, Raw::Array(_) | Raw::Object(_));
         match self {
             Raw::Array(items) if items.iter().any(is_container) => {
                 into.extend(std::mem::take(items).into_iter().filter(is_container));
@@ -107,7 +110,7 @@ impl Raw {
     }
 
     /// The last member `key` of an object: of duplicates the last one counts, as for Go's decoder.
-    pub fn get(&self, key: &str) -> Option<&Raw> {
+    pub fn get(&self, key: &str) -> Option<&Raw<'a>> {
         match self {
             Raw::Object(members) => members.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v),
             _ => None,
@@ -132,7 +135,7 @@ impl Raw {
             Raw::Null => Value::Null,
             Raw::Bool(b) => Value::Bool(*b),
             Raw::Number(text) => Value::Number(number(text, numbers)),
-            Raw::String(text) => Value::String(text.clone()),
+            Raw::String(text) => Value::String(text.to_string()),
             Raw::Array(items) => Value::Array(
                 items.iter().map(|item| item.to_value_at(numbers, depth + 1)).collect::<Result<_, _>>()?,
             ),
@@ -140,7 +143,7 @@ impl Raw {
                 let mut map = Map::new();
                 // In the order of the text, so that the last of several members with one key wins.
                 for (key, value) in members {
-                    map.insert(key.clone(), value.to_value_at(numbers, depth + 1)?);
+                    map.insert(key.to_string(), value.to_value_at(numbers, depth + 1)?);
                 }
                 Value::Object(map)
             }
@@ -148,15 +151,15 @@ impl Raw {
     }
 
     /// The raw form of a value.
-    pub fn from_value(value: &Value) -> Self {
+    pub fn from_value(value: &'a Value) -> Self {
         match value {
             Value::Null => Raw::Null,
             Value::Bool(b) => Raw::Bool(*b),
-            Value::Number(n) => Raw::Number(n.to_string()),
-            Value::String(text) => Raw::String(text.clone()),
+            Value::Number(n) => Raw::Number(n.to_string().into()),
+            Value::String(text) => Raw::String(text.into()),
             Value::Array(items) => Raw::Array(items.iter().map(Self::from_value).collect()),
             Value::Object(map) => {
-                Raw::Object(map.iter().map(|(k, v)| (k.clone(), Self::from_value(v))).collect())
+                Raw::Object(map.iter().map(|(k, v)| (k.into(), Self::from_value(v))).collect())
             }
         }
     }
@@ -165,120 +168,22 @@ impl Raw {
     /// order in which they are met, each once, and at most 100 (`sigs.k8s.io/json`, `kubernetes_patch.go`);
     /// fewer where paths are very long.
     pub fn duplicates(&self) -> Vec<String> {
-        const MOST: usize = 100;
-        const MAX_LENGTH: usize = 256 * 1024;
-        // The depth is the client's choice, so the stack is explicit. The length of keys is too: the text of a path is made
-        // only for what is reported, or a long key above many members would be copied for each of them.
-        let mut places = Places { all: vec![(0, Part::Index(0))], known: HashMap::new() };
-        let mut found: Vec<usize> = Vec::new();
-        let mut stack: Vec<Visit<'_>> = vec![Visit::new(self, 0)];
-        while let Some(top) = stack.last_mut() {
-            let (place, Some((part, child, duplicate))) = (top.place, top.next()) else {
-                stack.pop();
-                continue;
-            };
-            let is_container = matches!(child, Raw::Array(_) | Raw::Object(_));
-            // Most values are scalars with a key of their own, and need no place.
-            if !duplicate && !is_container {
-                continue;
-            }
-            let child_place = places.below(place, part);
-            // `found` has at most `MOST` elements, so searching it does not make the walk quadratic.
-            if duplicate && !found.contains(&child_place) {
-                found.push(child_place);
-                if found.len() == MOST {
-                    break;
-                }
-            }
-            if is_container {
-                stack.push(Visit::new(child, child_place));
-            }
-        }
-        let (mut paths, mut length): (Vec<String>, usize) = (Vec::new(), 0);
-        for place in found {
-            let path = places.path(place);
-            length += path.len();
-            // Different places may print alike: the key `a.b`, and `b` below `a`.
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-            if length > MAX_LENGTH {
-                break;
-            }
-        }
-        paths
+        duplicates::paths(self)
     }
 }
 
-/// One step of a path: from a container to something in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Part<'a> {
-    Index(usize),
-    Key(&'a str),
-}
-
-/// The paths to places in a tree, as a tree themselves: each place is a number, and knows the place above it and the last step.
-/// So a path takes constant space however long its keys are.
-struct Places<'a> {
-    /// By number; the first is the root, whose own entry means nothing.
-    all: Vec<(usize, Part<'a>)>,
-    /// The same the other way round, so that equal paths get equal numbers.
-    known: HashMap<(usize, Part<'a>), usize>,
-}
-
-impl<'a> Places<'a> {
-    /// The place one step below another. The values of duplicate keys are in the same place.
-    fn below(&mut self, above: usize, part: Part<'a>) -> usize {
-        *self.known.entry((above, part)).or_insert_with(|| {
-            self.all.push((above, part));
-            self.all.len() - 1
-        })
-    }
-
-    /// The path from the root, as text.
-    fn path(&self, mut place: usize) -> String {
-        let mut parts = Vec::new();
-        while place != 0 {
-            let (above, part) = self.all[place];
-            parts.push(part);
-            place = above;
-        }
-        let mut path = String::new();
-        for part in parts.into_iter().rev() {
-            match part {
-                Part::Index(index) => path.push_str(&format!("[{index}]")),
-                Part::Key(key) if path.is_empty() => path.push_str(key),
-                Part::Key(key) => path.extend([".", key]),
+impl From<Value> for Raw<'static> {
+    /// As [`Raw::from_value`], without copying.
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Raw::Null,
+            Value::Bool(b) => Raw::Bool(b),
+            Value::Number(n) => Raw::Number(n.to_string().into()),
+            Value::String(text) => Raw::String(text.into()),
+            Value::Array(items) => Raw::Array(items.into_iter().map(Self::from).collect()),
+            Value::Object(map) => {
+                Raw::Object(map.into_iter().map(|(k, v)| (k.into(), Self::from(v))).collect())
             }
-        }
-        path
-    }
-}
-
-/// A container that is being walked through.
-struct Visit<'a> {
-    value: &'a Raw,
-    place: usize,
-    /// The index of the child that comes next.
-    next: usize,
-    /// The keys of the children before it.
-    seen: HashSet<&'a str>,
-}
-
-impl<'a> Visit<'a> {
-    fn new(value: &'a Raw, place: usize) -> Self {
-        Self { value, place, next: 0, seen: HashSet::new() }
-    }
-    /// The next child with the step to it, and whether its key was there before.
-    fn next(&mut self) -> Option<(Part<'a>, &'a Raw, bool)> {
-        let index = self.next;
-        self.next += 1;
-        match self.value {
-            Raw::Array(items) => items.get(index).map(|item| (Part::Index(index), item, false)),
-            Raw::Object(members) => {
-                members.get(index).map(|(key, value)| (Part::Key(key), value, !self.seen.insert(key)))
-            }
-            _ => None,
         }
     }
 }
@@ -314,14 +219,14 @@ pub fn go_float(float: f64) -> Number {
 
 /// Reads one JSON value that fills `bytes`, but for white space. Never panics, whatever the bytes are; the
 /// depth is limited to [`MAX_DEPTH`]. Errors: the first syntax error, in Go's words.
-pub fn parse(bytes: &[u8]) -> Result<Raw, SyntaxError> {
+pub fn parse(bytes: &[u8]) -> Result<Raw<'_>, SyntaxError> {
     Reader { bytes, at: 0 }.document()
 }
 
 /// What is being built: a list, or an object with the key whose value comes next.
-enum Frame {
-    Array(Vec<Raw>),
-    Object(Vec<(String, Raw)>, String),
+enum Frame<'a> {
+    Array(Vec<Raw<'a>>),
+    Object(Vec<(Cow<'a, str>, Raw<'a>)>, Cow<'a, str>),
 }
 
 struct Reader<'a> {
@@ -330,9 +235,9 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// A value with nothing but white space around it.
-    fn document(mut self) -> Result<Raw, SyntaxError> {
+    fn document(mut self) -> Result<Raw<'a>, SyntaxError> {
         let root = self.value()?;
         self.skip_space();
         match self.peek() {
@@ -342,8 +247,8 @@ impl Reader<'_> {
     }
 
     /// A value with all that is inside it, without recursion.
-    fn value(&mut self) -> Result<Raw, SyntaxError> {
-        let mut stack: Vec<Frame> = Vec::new();
+    fn value(&mut self) -> Result<Raw<'a>, SyntaxError> {
+        let mut stack: Vec<Frame<'a>> = Vec::new();
         loop {
             self.skip_space();
             let mut done = match self.peek() {
@@ -414,7 +319,7 @@ impl Reader<'_> {
     }
 
     /// `"key":`
-    fn key(&mut self) -> Result<String, SyntaxError> {
+    fn key(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
         match self.peek() {
             None => return Err(unexpected_end()),
             Some(b'"') => {}
@@ -433,7 +338,7 @@ impl Reader<'_> {
     }
 
     /// A value that is no container.
-    fn scalar(&mut self) -> Result<Raw, SyntaxError> {
+    fn scalar(&mut self) -> Result<Raw<'a>, SyntaxError> {
         match self.peek() {
             None => Err(unexpected_end()),
             Some(b'"') => Ok(Raw::String(self.string()?)),
@@ -446,7 +351,7 @@ impl Reader<'_> {
     }
 
     /// `null`, `true` or `false`. What follows the word is for the caller to complain of (`nullx`).
-    fn literal(&mut self, word: &str, value: Raw) -> Result<Raw, SyntaxError> {
+    fn literal(&mut self, word: &str, value: Raw<'a>) -> Result<Raw<'a>, SyntaxError> {
         for expected in word.bytes() {
             if self.need()? != expected {
                 let context = format!("in literal {word} (expecting '{}')", expected as char);
@@ -458,7 +363,7 @@ impl Reader<'_> {
     }
 
     /// The text of a number, as JSON's grammar has it.
-    fn number(&mut self) -> Result<String, SyntaxError> {
+    fn number(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -480,7 +385,7 @@ impl Reader<'_> {
             }
             self.some_digits()?;
         }
-        Ok(String::from_utf8_lossy(&self.bytes[start..self.at]).into_owned())
+        Ok(String::from_utf8_lossy(&self.bytes[start..self.at]))
     }
 
     fn digits(&mut self) {
@@ -501,7 +406,7 @@ impl Reader<'_> {
     }
 
     /// A string, from its opening quote.
-    fn string(&mut self) -> Result<String, SyntaxError> {
+    fn string(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
         self.at += 1;
         let mut out = String::new();
         loop {
@@ -515,12 +420,21 @@ impl Reader<'_> {
             {
                 self.at += 1;
             }
-            push_lossy(&mut out, &self.bytes[start..self.at]);
+            let run = &self.bytes[start..self.at];
+            // Mostly that is all of it.
+            if out.is_empty()
+                && self.peek() == Some(b'"')
+                && let Ok(text) = std::str::from_utf8(run)
+            {
+                self.at += 1;
+                return Ok(text.into());
+            }
+            push_lossy(&mut out, run);
             match self.peek() {
                 None => return Err(unexpected_end()),
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(out);
+                    return Ok(out.into());
                 }
                 Some(b'\\') => {
                     self.at += 1;

@@ -86,15 +86,15 @@ fn check_version(target: GvkRef<'_>, gvk: &GroupVersionKind) -> Result<(), Statu
 
 /// A body as a raw tree, and what strict decoding objects to in its YAML.
 #[derive(Clone, PartialEq)]
-pub struct Parsed {
+pub struct Parsed<'a> {
     /// The tree. From YAML its keys are sorted, each there once.
-    pub raw: Raw,
+    pub raw: Raw<'a>,
     /// `line 7: key "k" already set in map`. Of JSON the tree itself has the duplicates.
     pub(super) yaml_duplicates: Vec<String>,
 }
 
 /// The object may be a Secret: it is never printed.
-impl std::fmt::Debug for Parsed {
+impl std::fmt::Debug for Parsed<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parsed").finish_non_exhaustive()
     }
@@ -102,7 +102,7 @@ impl std::fmt::Debug for Parsed {
 
 /// Reads a body without knowing its kind. Errors: the syntax error; for JSON without what Go puts before it;
 /// in protobuf also a kind that is not built in.
-pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, String> {
+pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed<'_>, String> {
     match format {
         Format::Json => {
             let raw = json::parse(bytes).map_err(|e| e.to_string())?;
@@ -115,14 +115,14 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, String> {
         Format::Protobuf => {
             // By way of a value: a message can only be decoded by its kind.
             let value = protobuf::decode_object(bytes).map_err(|e| e.to_string())?;
-            Ok(Parsed { raw: Raw::from_value(&value), yaml_duplicates: Vec::new() })
+            Ok(Parsed { raw: value.into(), yaml_duplicates: Vec::new() })
         }
     }
 }
 
 /// The kind and version that a body names (`SimpleMetaFactory.Interpret`): Go's own decoder, so keys are
 /// compared without case. Errors: `couldn't get version/kind; json parse error: …`, `unexpected GroupVersion …`.
-pub fn interpret(raw: &Raw) -> Result<GroupVersionKind, String> {
+pub fn interpret(raw: &Raw<'_>) -> Result<GroupVersionKind, String> {
     const STRUCT: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
     let refuse = |text: String| {
         Err(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {text}"))
@@ -163,7 +163,7 @@ pub fn interpret(raw: &Raw) -> Result<GroupVersionKind, String> {
 /// A body of which the kind is known, read as far as that needs.
 pub(super) enum Source<'a> {
     /// JSON or YAML.
-    Text(Parsed),
+    Text(Parsed<'a>),
     /// The message is not decoded yet.
     Protobuf(protobuf::Envelope<'a>),
 }
@@ -363,7 +363,7 @@ fn custom_metadata(metadata: &Value) -> Result<(Value, Vec<String>), String> {
 }
 
 /// [`parse`], with what Go puts before an error.
-fn parse_located(bytes: &[u8], format: Format) -> Result<Parsed, String> {
+fn parse_located(bytes: &[u8], format: Format) -> Result<Parsed<'_>, String> {
     parse(bytes, format).map_err(|error| match format {
         Format::Json => format!("couldn't get version/kind; json parse error: {error}"),
         Format::Yaml | Format::Protobuf => error,
@@ -373,7 +373,7 @@ fn parse_located(bytes: &[u8], format: Format) -> Result<Parsed, String> {
 /// What `fieldValidation` makes of the objections of strict decoding: warnings, nothing, or an error. Those of the YAML reader
 /// come first, as it is the first to object.
 fn apply_validation(
-    parsed: &Parsed,
+    parsed: &Parsed<'_>,
     strict: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Vec<String>, String> {

@@ -3,8 +3,8 @@
 //! again as the same, that refusals are short, that nothing that we did not sign is taken for ours.
 //!
 //! `fuzz/` runs them under libFuzzer (`cargo xtask fuzz`). `tests/replay.rs` runs them on stable over what fuzzing found
-//! (`corpus/`) and over the recorded conversations ([`seeds`]); `tests/large.rs` over inputs that are large or deep, which
-//! a fuzzer does not reach.
+//! (`corpus/`) and over the recorded conversations ([`seeds`]); `tests/deep.rs` over inputs that are deep or long, which a
+//! fuzzer does not reach. How much work a large one causes is counted in `crates/growth`.
 
 mod bodies;
 mod definitions;

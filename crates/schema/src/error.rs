@@ -122,8 +122,8 @@ impl Found {
     }
 }
 
-impl From<&json::Raw> for Found {
-    fn from(raw: &json::Raw) -> Self {
+impl From<&json::Raw<'_>> for Found {
+    fn from(raw: &json::Raw<'_>) -> Self {
         use json::Raw;
         match raw {
             Raw::Null => Self::Null,

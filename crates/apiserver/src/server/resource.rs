@@ -21,7 +21,7 @@ use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
 use crate::work::{Flow, Full};
 use bytes::Bytes;
 use fleetpass_apimachinery::gvk::GvkRef;
-use fleetpass_apimachinery::meta;
+use fleetpass_apimachinery::json::Raw;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apply::PatchKind;
 use fleetpass_codec::body::{self, FieldValidation};
@@ -103,15 +103,12 @@ pub(super) fn collection_of_alias(bytes: &Bytes, headers: &HeaderMap) -> Result<
     let media = negotiate::input(content_type, MEDIA_ALIASES)?;
     let format = media.format();
     let parsed = body::parse(bytes, format).map_err(Status::bad_request)?;
-    let value = parsed
-        .raw
-        .to_value(fleetpass_apimachinery::json::Numbers::Go)
-        .map_err(|e| Status::bad_request(e.to_string()))?;
-    match meta::namespace(&value) {
-        "" => Err(Status::bad_request(
+    // Only looked at: the object is decoded, and refused in the words for its kind, when the path is known.
+    match parsed.raw.get("metadata").and_then(|metadata| metadata.get("namespace")) {
+        Some(Raw::String(namespace)) if !namespace.is_empty() => Ok(alias::collection(namespace)),
+        _ => Err(Status::bad_request(
             "metadata.namespace is missing in the body: this path names no namespace, so the body must",
         )),
-        namespace => Ok(alias::collection(namespace)),
     }
 }
 

@@ -1,26 +1,27 @@
 //! The events of a YAML stream: libyaml's grammar over the scanner's tokens (`parserc.go` of Go's yaml package).
 
 use super::error::YamlError;
-use super::scanner::{Mark, Problem, Scanner, Token, TokenKind};
+use super::resolve::Tag;
+use super::scanner::{Mark, Problem, Scanner, Text, Texts, Token, TokenKind};
 use std::collections::HashMap;
 
 /// What a YAML stream consists of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     DocumentStart,
     DocumentEnd,
     StreamEnd,
-    Alias(String),
-    Scalar { anchor: Option<String>, tag: Option<String>, value: String, plain: bool },
-    Start { anchor: Option<String>, is_mapping: bool },
+    Alias(Text),
+    Scalar { anchor: Option<Text>, tag: Option<Tag>, value: Text, plain: bool },
+    Start { anchor: Option<Text>, is_mapping: bool },
     End,
 }
 
 /// An event and the line on which it begins, from 0.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Located {
     pub(super) event: Event,
-    pub(super) line: usize,
+    pub(super) line: u32,
 }
 
 /// What comes next (`yaml_parser_state_t`). `first`: the token that opens the collection is still to be taken.
@@ -43,15 +44,15 @@ enum State {
 }
 
 /// Turns tokens into events. A state machine with a stack of its own, so that nesting needs no recursion.
-pub(super) struct Events {
-    scanner: Scanner,
+pub(super) struct Events<'a> {
+    scanner: Scanner<'a>,
     state: State,
     /// The states to go back to, one for each collection that is open and one for the document.
     states: Vec<State>,
     /// Where the open collections began.
     marks: Vec<Mark>,
     /// What the handles of tags stand for, in this document.
-    tags: HashMap<String, String>,
+    tags: HashMap<&'a str, Text>,
 }
 
 impl From<Problem> for YamlError {
@@ -59,7 +60,7 @@ impl From<Problem> for YamlError {
         // Go counts lines from 1 for problems of the scanner, from 0 for all others, and leaves out line 0.
         let line = match (problem.at.line, problem.context.line) {
             (0, context) => context,
-            (line, _) => line + usize::from(problem.by_scanner),
+            (line, _) => line + u32::from(problem.by_scanner),
         };
         if line == 0 {
             YamlError::new(problem.text)
@@ -78,12 +79,12 @@ fn complaint(context: Mark, text: &'static str, at: Mark) -> Problem {
 
 /// The scalar that is meant where none is written: null.
 fn empty_scalar(mark: Mark) -> Located {
-    let event = Event::Scalar { anchor: None, tag: None, value: String::new(), plain: true };
+    let event = Event::Scalar { anchor: None, tag: None, value: Text::default(), plain: true };
     Located { event, line: mark.line }
 }
 
-impl Events {
-    pub(super) fn new(bytes: &[u8]) -> Result<Self, YamlError> {
+impl<'a> Events<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, YamlError> {
         Ok(Self {
             scanner: Scanner::new(bytes)?,
             state: State::DocumentStart,
@@ -96,6 +97,16 @@ impl Events {
     /// The next event. Behind the first document the stream is not read.
     pub(super) fn next_event(&mut self) -> Result<Located, YamlError> {
         Ok(self.step()?)
+    }
+
+    /// The texts of the events so far.
+    pub(super) fn texts(&self) -> &Texts<'a> {
+        self.scanner.texts()
+    }
+
+    /// The texts of the events, when no more are wanted.
+    pub(super) fn into_texts(self) -> Texts<'a> {
+        self.scanner.into_texts()
     }
 
     fn step(&mut self) -> Step {
@@ -123,7 +134,7 @@ impl Events {
 
     /// The next token, copied: the state changes while it is looked at.
     fn peek(&mut self) -> Result<Token, Problem> {
-        self.scanner.peek().cloned()
+        self.scanner.peek()
     }
 
     /// Goes back to what surrounds the node that is complete.
@@ -190,6 +201,7 @@ impl Events {
                     version = Some((major, minor));
                 }
                 TokenKind::TagDirective { handle, prefix } => {
+                    let handle = self.scanner.texts().name(handle);
                     if self.tags.insert(handle, prefix).is_some() {
                         return wrong("found duplicate %TAG directive");
                     }
@@ -197,10 +209,6 @@ impl Events {
                 _ => break,
             }
             self.scanner.skip();
-        }
-        // Directives may redefine these two, hence only where they are missing.
-        for (handle, prefix) in [("!", "!"), ("!!", "tag:yaml.org,2002:")] {
-            self.tags.entry(handle.into()).or_insert_with(|| prefix.into());
         }
         Ok(())
     }
@@ -247,7 +255,7 @@ impl Events {
             match token.kind {
                 TokenKind::Anchor(name) if anchor.is_none() => anchor = Some(name),
                 TokenKind::Tag { handle, suffix } if tag.is_none() => {
-                    tag = Some(self.resolve_tag(&handle, suffix, start, token.start)?);
+                    tag = Some(self.resolve_tag(handle, suffix, start, token.start)?);
                 }
                 kind => {
                     token.kind = kind;
@@ -260,7 +268,7 @@ impl Events {
         // The tag of a collection means nothing to the decoder, so the event has none.
         let begin = |events: &mut Self, state, is_mapping| {
             events.state = state;
-            located(Event::Start { anchor: anchor.clone(), is_mapping })
+            located(Event::Start { anchor, is_mapping })
         };
         match token.kind {
             TokenKind::BlockEntry if indentless => begin(self, State::IndentlessSequenceEntry, false),
@@ -280,21 +288,25 @@ impl Events {
             // An anchor or tag alone stands for an empty scalar.
             _ if anchor.is_some() || tag.is_some() => {
                 self.pop();
-                located(Event::Scalar { anchor, tag, value: String::new(), plain: true })
+                located(Event::Scalar { anchor, tag, value: Text::default(), plain: true })
             }
             _ => Err(complaint(start, "did not find expected node content", token.start)),
         }
     }
 
-    /// The tag in full: its handle is replaced by what it stands for.
-    fn resolve_tag(&self, handle: &str, suffix: String, start: Mark, at: Mark) -> Result<String, Problem> {
-        if handle.is_empty() {
-            return Ok(suffix);
-        }
-        match self.tags.get(handle) {
-            Some(prefix) => Ok(format!("{prefix}{suffix}")),
-            None => Err(complaint(start, "found undefined tag handle", at)),
-        }
+    /// What a tag means, when its handle is replaced by what that stands for.
+    fn resolve_tag(&self, handle: Text, suffix: Text, start: Mark, at: Mark) -> Result<Tag, Problem> {
+        let texts = self.scanner.texts();
+        let handle = texts.name(handle);
+        let prefix = match (handle, self.tags.get(handle)) {
+            ("", _) => "",
+            (_, Some(prefix)) => texts.get(*prefix),
+            // These two need no directive, but one may redefine them.
+            ("!", None) => "!",
+            ("!!", None) => "tag:yaml.org,2002:",
+            (_, None) => return Err(complaint(start, "found undefined tag handle", at)),
+        };
+        Ok(Tag::of(prefix, texts.get(suffix)))
     }
 
     /// Takes the token that opens a collection and remembers where it stands.

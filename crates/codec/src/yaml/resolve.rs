@@ -1,58 +1,130 @@
 //! What a YAML 1.1 scalar means (`resolve.go` of Go's yaml package).
 
 use fleetpass_schema::go::decode_base64;
+use std::borrow::Cow;
 
 /// A resolved scalar.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Scalar {
+pub(super) enum Scalar<'a> {
     Null,
     Bool(bool),
-    /// Within `i64` or `u64`.
-    Int(i128),
+    Int(Int),
     Float(f64),
-    String(String),
+    String(Cow<'a, str>),
+}
+
+impl Scalar<'_> {
+    /// The same with a text of its own.
+    pub(super) fn into_owned(self) -> Scalar<'static> {
+        match self {
+            Scalar::Null => Scalar::Null,
+            Scalar::Bool(b) => Scalar::Bool(b),
+            Scalar::Int(n) => Scalar::Int(n),
+            Scalar::Float(f) => Scalar::Float(f),
+            Scalar::String(text) => Scalar::String(text.into_owned().into()),
+        }
+    }
+}
+
+/// A whole number in the range of `i64` or `u64`; in order, as all of the second kind are above all of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Int {
+    Signed(i64),
+    /// Above `i64::MAX`.
+    Unsigned(u64),
+}
+
+impl std::fmt::Display for Int {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Int::Signed(n) => n.fmt(f),
+            Int::Unsigned(n) => n.fmt(f),
+        }
+    }
+}
+
+/// What a tag means to the decoder. The tag itself is not kept: with a `%TAG` directive a few bytes may stand for a text of any
+/// length, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tag {
+    Str,
+    Binary,
+    Timestamp,
+    Bool,
+    Int,
+    Float,
+    Null,
+    /// `<<` is a merge also in quotes.
+    Merge,
+    /// Of an application: means nothing here.
+    Other,
+}
+
+impl Tag {
+    /// The meaning of the tag that consists of these two texts.
+    pub(super) fn of(prefix: &str, suffix: &str) -> Self {
+        // Longer than all that mean something.
+        const LONGEST: usize = 40;
+        if prefix.len() + suffix.len() > LONGEST {
+            return Tag::Other;
+        }
+        let tag = format!("{prefix}{suffix}");
+        let short = tag.strip_prefix(LONG).or_else(|| tag.strip_prefix("!!"));
+        match short.unwrap_or(&tag) {
+            "str" | "!" => Tag::Str,
+            "binary" => Tag::Binary,
+            "timestamp" => Tag::Timestamp,
+            "bool" => Tag::Bool,
+            "int" => Tag::Int,
+            "float" => Tag::Float,
+            "null" => Tag::Null,
+            "merge" if tag.starts_with(LONG) => Tag::Merge,
+            _ => Tag::Other,
+        }
+    }
 }
 
 /// What the tags of YAML itself begin with when they are written out; `!!` is short for it.
 const LONG: &str = "tag:yaml.org,2002:";
 
 /// Resolves `text` under its tag; `plain` tells a plain scalar from a quoted one. Errors: a tag that does not fit.
-pub(super) fn resolve(tag: Option<&str>, text: &str, plain: bool) -> Result<Scalar, String> {
-    let short = tag.map(|tag| tag.strip_prefix(LONG).or_else(|| tag.strip_prefix("!!")).unwrap_or(tag));
+pub(super) fn resolve(tag: Option<Tag>, text: &str, plain: bool) -> Result<Scalar<'_>, String> {
     let string = || Scalar::String(text.into());
-    match short {
+    let wanted = match tag {
         // Quotes make a string, whatever is in them.
-        None if !plain => Ok(string()),
-        None => Ok(untagged(text)),
-        Some("str" | "!") => Ok(string()),
-        Some("binary") => {
+        None if !plain => return Ok(string()),
+        None => return Ok(untagged(text)),
+        Some(Tag::Str | Tag::Merge | Tag::Other) => return Ok(string()),
+        Some(Tag::Binary) => {
             let bytes =
                 decode_base64(text).map_err(|_| "!!binary value contains invalid base64 data".to_string())?;
-            Ok(Scalar::String(String::from_utf8_lossy(&bytes).into_owned()))
+            return Ok(Scalar::String(String::from_utf8_lossy(&bytes).into_owned().into()));
         }
-        Some("timestamp") if is_timestamp(text) => Ok(string()),
-        Some(wanted @ ("bool" | "int" | "float" | "null" | "timestamp")) => {
-            let found = untagged(text);
-            let kind = match &found {
-                Scalar::Null => "null",
-                Scalar::Bool(_) => "bool",
-                Scalar::Int(_) => "int",
-                Scalar::Float(_) => "float",
-                Scalar::String(_) => "str",
-            };
-            match found {
-                Scalar::Int(n) if wanted == "float" => Ok(Scalar::Float(n as f64)),
-                found if kind == wanted => Ok(found),
-                _ => Err(format!("cannot decode !!{kind} `{text}` as a !!{wanted}")),
-            }
-        }
-        // Tags of applications mean nothing here.
-        Some(_) => Ok(string()),
+        Some(Tag::Timestamp) if is_timestamp(text) => return Ok(string()),
+        Some(Tag::Timestamp) => "timestamp",
+        Some(Tag::Bool) => "bool",
+        Some(Tag::Int) => "int",
+        Some(Tag::Float) => "float",
+        Some(Tag::Null) => "null",
+    };
+    let found = untagged(text);
+    let kind = match &found {
+        Scalar::Null => "null",
+        Scalar::Bool(_) => "bool",
+        Scalar::Int(_) => "int",
+        Scalar::Float(_) => "float",
+        Scalar::String(_) => "str",
+    };
+    match found {
+        Scalar::Int(Int::Signed(n)) if wanted == "float" => Ok(Scalar::Float(n as f64)),
+        Scalar::Int(Int::Unsigned(n)) if wanted == "float" => Ok(Scalar::Float(n as f64)),
+        found if kind == wanted => Ok(found),
+        _ => Err(format!("cannot decode !!{kind} `{text}` as a !!{wanted}")),
     }
 }
 
 /// A plain scalar without a tag. What looks like a time stays a string.
-pub(super) fn untagged(text: &str) -> Scalar {
+pub(super) fn untagged(text: &str) -> Scalar<'_> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
@@ -75,7 +147,7 @@ pub(super) fn untagged(text: &str) -> Scalar {
         b'0'..=b'9' | b'+' | b'-' if is_timestamp(text) => None,
         b'0'..=b'9' | b'+' | b'-' => {
             let plain = text.replace('_', "");
-            let binary = || i64::from_str_radix(plain.strip_prefix("0b")?, 2).ok().map(i128::from);
+            let binary = || i64::from_str_radix(plain.strip_prefix("0b")?, 2).ok().map(Int::Signed);
             integer(&plain).or_else(binary).map(Scalar::Int).or_else(|| float(&plain))
         }
         _ => None,
@@ -84,7 +156,7 @@ pub(super) fn untagged(text: &str) -> Scalar {
 }
 
 /// Go's `ParseInt(text, 0, 64)`, then `ParseUint`.
-fn integer(text: &str) -> Option<i128> {
+fn integer(text: &str) -> Option<Int> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -111,12 +183,15 @@ fn integer(text: &str) -> Option<i128> {
     // `ParseUint` takes no sign, so `+` makes a number above `i64` a float.
     let signed = text.starts_with(['-', '+']);
     let value = if negative { -magnitude } else { magnitude };
-    let fits = i64::try_from(value).is_ok() || (!signed && u64::try_from(value).is_ok());
-    fits.then_some(value)
+    match i64::try_from(value) {
+        Ok(value) => Some(Int::Signed(value)),
+        Err(_) if signed => None,
+        Err(_) => u64::try_from(value).ok().map(Int::Unsigned),
+    }
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, if a float can hold it.
-fn float(text: &str) -> Option<Scalar> {
+fn float(text: &str) -> Option<Scalar<'static>> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),

@@ -3,14 +3,71 @@
 
 mod scalars;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// A place in the stream; lines and columns from 0.
+///
+/// Numbers of 32 bits, because there are several in each token and one in each node: [`MAX_LENGTH`] keeps them from
+/// overflowing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
-    pub(super) index: usize,
-    pub(super) line: usize,
-    pub(super) column: usize,
+    /// In characters.
+    pub(super) index: u32,
+    pub(super) line: u32,
+    pub(super) column: u32,
+}
+
+/// The longest stream, in bytes. Bodies are much shorter; it is for callers that limit nothing.
+const MAX_LENGTH: usize = u32::MAX as usize / 4;
+
+/// A piece of the stream as it stands there, or of [`Texts::made`] behind it. Nothing is copied for a scalar unless
+/// escapes or line breaks make its value differ from what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Text {
+    start: u32,
+    length: u32,
+}
+
+/// What [`Text`]s are pieces of.
+#[derive(Debug, Default)]
+pub(super) struct Texts<'a> {
+    source: &'a str,
+    /// The values of scalars that differ from what was written, one behind the other. Positions in it count from the end of
+    /// the source. An escape of two bytes may stand for a character of three, so it gets at most half as long again.
+    made: String,
+}
+
+impl<'a> Texts<'a> {
+    /// The text of a piece.
+    pub(super) fn get(&self, text: Text) -> &str {
+        let (start, length) = (text.start as usize, text.length as usize);
+        match start.checked_sub(self.source.len()) {
+            None => &self.source[start..start + length],
+            Some(start) => &self.made[start..start + length],
+        }
+    }
+
+    /// The text of a piece as it stands in the source; `None` for one that was made.
+    pub(super) fn written(&self, text: Text) -> Option<&'a str> {
+        let start = text.start as usize;
+        self.source.get(start..start + text.length as usize)
+    }
+
+    /// The name of an anchor or the handle of a tag, which are never made.
+    pub(super) fn name(&self, text: Text) -> &'a str {
+        self.written(text).unwrap_or_default()
+    }
+
+    /// The piece of the source between two positions.
+    fn slice(&self, start: usize, end: usize) -> Text {
+        // In range, because the source is at most `MAX_LENGTH` long.
+        Text { start: start as u32, length: (end - start) as u32 }
+    }
+
+    /// What was added to `made` since its length was `start`.
+    fn made_since(&self, start: usize) -> Text {
+        Text { start: (self.source.len() + start) as u32, length: (self.made.len() - start) as u32 }
+    }
 }
 
 /// Why a stream is not YAML.
@@ -26,11 +83,11 @@ pub(super) struct Problem {
 
 /// What libyaml's grammar is made of. The starts and ends of block collections follow from indentation and stand for no text;
 /// a `Key` mostly stands for none either.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
     StreamEnd,
     VersionDirective { major: u32, minor: u32 },
-    TagDirective { handle: String, prefix: String },
+    TagDirective { handle: Text, prefix: Text },
     DocumentStart,
     DocumentEnd,
     BlockSequenceStart,
@@ -44,14 +101,14 @@ pub(super) enum TokenKind {
     FlowEntry,
     Key,
     Value,
-    Alias(String),
-    Anchor(String),
-    Tag { handle: String, suffix: String },
-    Scalar { value: String, plain: bool },
+    Alias(Text),
+    Anchor(Text),
+    Tag { handle: Text, suffix: Text },
+    Scalar { value: Text, plain: bool },
 }
 
-/// A token and its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A token and its place. Small and copied freely: its texts are elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: TokenKind,
     pub(super) start: Mark,
@@ -75,11 +132,11 @@ type Scan<T> = Result<T, Problem>;
 ///
 /// A token cannot be handed out while it may still become a key: then a `Key`, and perhaps the start of a mapping, have to be
 /// inserted before it. So there is a queue, and [`Scanner::peek`] reads on until its head is settled.
-pub(super) struct Scanner {
-    // Columns and positions count characters, and tests look some characters ahead: an array of them is simplest. It takes four
-    // bytes for each byte of a body, whose size is limited.
-    chars: Vec<char>,
-    /// What is read next.
+pub(super) struct Scanner<'a> {
+    texts: Texts<'a>,
+    /// What is read next, in bytes.
+    position: usize,
+    /// The same place, in characters and lines.
     mark: Mark,
     tokens: VecDeque<Token>,
     /// How many tokens were taken.
@@ -94,9 +151,10 @@ pub(super) struct Scanner {
     simple_key_allowed: bool,
     /// One for each level of flow collections, and one outside.
     simple_keys: Vec<SimpleKey>,
-    /// The numbers of the tokens that may become keys, with the level of their key. Go's reader keeps such a table
+    /// The numbers of the tokens that may become keys, with the level of their key, in order. Go's reader keeps such a table
     /// to be quick, and forgets an empty flow collection when it ends: such a one is no key there, nor is it here.
-    candidates: HashMap<usize, usize>,
+    /// What was handed out is forgotten, so that it is never longer than the queue.
+    candidates: VecDeque<(usize, usize)>,
 }
 
 fn is_break(c: Option<char>) -> bool {
@@ -119,12 +177,15 @@ fn is_word(c: Option<char>) -> bool {
     c.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
-impl Scanner {
+impl<'a> Scanner<'a> {
     /// A scanner of a whole stream. Errors: it is not UTF-8, or has characters that YAML does not allow.
     // UTF-16, which libyaml reads too, is refused as bad UTF-8.
-    pub(super) fn new(bytes: &[u8]) -> Scan<Self> {
+    pub(super) fn new(bytes: &'a [u8]) -> Scan<Self> {
         let nowhere =
             |text| Problem { text, at: Mark::default(), context: Mark::default(), by_scanner: false };
+        if bytes.len() > MAX_LENGTH {
+            return Err(nowhere("the stream is too long"));
+        }
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let bad = bytes.get(error.valid_up_to()).copied().unwrap_or(0);
             nowhere(match (error.error_len(), bad) {
@@ -140,7 +201,8 @@ impl Scanner {
             return Err(nowhere("control characters are not allowed"));
         }
         Ok(Self {
-            chars: text.chars().collect(),
+            texts: Texts { source: text, made: String::new() },
+            position: 0,
             mark: Mark::default(),
             tokens: VecDeque::new(),
             taken: 0,
@@ -149,12 +211,22 @@ impl Scanner {
             indents: Vec::new(),
             simple_key_allowed: true,
             simple_keys: vec![SimpleKey::default()],
-            candidates: HashMap::new(),
+            candidates: VecDeque::new(),
         })
     }
 
+    /// The texts that the tokens so far refer to.
+    pub(super) fn texts(&self) -> &Texts<'a> {
+        &self.texts
+    }
+
+    /// The texts of all tokens that were handed out, when no more are wanted.
+    pub(super) fn into_texts(self) -> Texts<'a> {
+        self.texts
+    }
+
     /// The next token, which stays where it is.
-    pub(super) fn peek(&mut self) -> Scan<&Token> {
+    pub(super) fn peek(&mut self) -> Scan<Token> {
         while self.tokens.is_empty() || self.head_may_be_key()? {
             if self.ended {
                 break;
@@ -162,7 +234,10 @@ impl Scanner {
             self.fetch()?;
         }
         // The end of the stream is never taken.
-        self.tokens.front().ok_or_else(|| self.problem(self.mark, "did not find expected <stream-end>"))
+        self.tokens
+            .front()
+            .copied()
+            .ok_or_else(|| self.problem(self.mark, "did not find expected <stream-end>"))
     }
 
     /// Takes the token that [`Self::peek`] gave.
@@ -180,12 +255,19 @@ impl Scanner {
 
     /// The character so many ahead; `None` behind the end.
     fn at(&self, ahead: usize) -> Option<char> {
-        self.chars.get(self.mark.index + ahead).copied()
+        let rest = self.texts.source.as_bytes().get(self.position..)?;
+        // Nearly all characters are of one byte, and so are those that are passed over on the way to the one that is asked
+        // for.
+        match rest.get(..=ahead) {
+            Some(bytes) if bytes.is_ascii() => Some(bytes[ahead].into()),
+            _ => self.texts.source[self.position..].chars().nth(ahead),
+        }
     }
 
     /// Takes a character that is no line break.
     fn advance(&mut self) -> Option<char> {
         let c = self.at(0)?;
+        self.position += c.len_utf8();
         self.mark.index += 1;
         self.mark.column += 1;
         Some(c)
@@ -200,20 +282,27 @@ impl Scanner {
     /// Takes a line break; all kinds but the Unicode separators become `\n`.
     fn take_break(&mut self) -> Option<char> {
         let c = self.at(0).filter(|c| is_break(Some(*c)))?;
-        self.mark.index += if c == '\r' && self.at(1) == Some('\n') { 2 } else { 1 };
+        let count = if c == '\r' && self.at(1) == Some('\n') { 2 } else { 1 };
+        // Of two characters the first is of one byte, as the second is.
+        self.position += c.len_utf8() * count as usize;
+        self.mark.index += count;
         self.mark.line += 1;
         self.mark.column = 0;
         Some(if matches!(c, '\u{2028}' | '\u{2029}') { c } else { '\n' })
     }
 
     /// Takes characters as long as they are wanted; line breaks must not be.
-    fn take_while(&mut self, wanted: impl Fn(Option<char>) -> bool) -> String {
-        let mut out = String::new();
-        while let Some(c) = self.at(0).filter(|c| wanted(Some(*c))) {
-            out.push(c);
+    fn take_while(&mut self, wanted: impl Fn(Option<char>) -> bool) -> &'a str {
+        let start = self.position;
+        while self.at(0).is_some_and(|c| wanted(Some(c))) {
             self.advance();
         }
-        out
+        &self.texts.source[start..self.position]
+    }
+
+    /// What was read since `start`.
+    fn text_since(&self, start: usize) -> Text {
+        self.texts.slice(start, self.position)
     }
 
     /// Whether this is inside brackets, where indentation means nothing.
@@ -233,9 +322,20 @@ impl Scanner {
 
     /// Whether the token at the head may still become a key, so that the scanner must read on.
     fn head_may_be_key(&mut self) -> Scan<bool> {
-        match self.candidates.get(&self.taken) {
-            Some(&level) => self.still_valid(level),
-            None => Ok(false),
+        while self.candidates.front().is_some_and(|(token, _)| *token < self.taken) {
+            self.candidates.pop_front();
+        }
+        match self.candidates.front() {
+            Some(&(token, level)) if token == self.taken => self.still_valid(level),
+            _ => Ok(false),
+        }
+    }
+
+    /// Forgets that a token may become a key.
+    fn forget_candidate(&mut self, token: usize) {
+        // Mostly the last one. Others are looked for in a queue that the limit of a simple key keeps short.
+        if let Ok(index) = self.candidates.binary_search_by_key(&token, |(token, _)| *token) {
+            self.candidates.remove(index);
         }
     }
 
@@ -264,7 +364,8 @@ impl Scanner {
         let key =
             SimpleKey { possible: true, required, token: self.taken + self.tokens.len(), mark: self.mark };
         // The number that the token will have when it is appended.
-        self.candidates.insert(key.token, self.simple_keys.len() - 1);
+        debug_assert!(self.candidates.back().is_none_or(|(token, _)| *token < key.token), "in order");
+        self.candidates.push_back((key.token, self.simple_keys.len() - 1));
         if let Some(last) = self.simple_keys.last_mut() {
             *last = key;
         }
@@ -278,7 +379,8 @@ impl Scanner {
         }
         if let Some(key) = self.simple_keys.last_mut().filter(|key| key.possible) {
             key.possible = false;
-            self.candidates.remove(&key.token);
+            let token = key.token;
+            self.forget_candidate(token);
         }
         Ok(())
     }
@@ -442,7 +544,7 @@ impl Scanner {
         if self.in_flow()
             && let Some(key) = self.simple_keys.pop()
         {
-            self.candidates.remove(&key.token);
+            self.forget_candidate(key.token);
         }
         self.simple_key_allowed = false;
         self.fetch_indicator(kind);
@@ -486,7 +588,7 @@ impl Scanner {
             let column = isize::try_from(key.mark.column).unwrap_or(isize::MAX);
             self.roll_indent(column, Some(key.token), TokenKind::BlockMappingStart, key.mark);
             self.simple_keys[last].possible = false;
-            self.candidates.remove(&key.token);
+            self.forget_candidate(key.token);
             self.simple_key_allowed = false;
         } else {
             if !self.in_flow() {
@@ -506,9 +608,11 @@ impl Scanner {
         self.simple_key_allowed = false;
         let start = self.mark;
         self.advance();
-        let name = self.take_while(is_word);
+        let name = self.position;
+        self.take_while(is_word);
+        let name = self.text_since(name);
         let ends = is_blankz(self.at(0)) || self.at(0).is_some_and(|c| "?:,]}%@`".contains(c));
-        if name.is_empty() || !ends {
+        if name.length == 0 || !ends {
             return Err(self.problem(start, "did not find expected alphabetic or numeric character"));
         }
         self.push(if is_alias { TokenKind::Alias(name) } else { TokenKind::Anchor(name) }, start);
@@ -519,6 +623,7 @@ impl Scanner {
         self.save_simple_key()?;
         self.simple_key_allowed = false;
         let start = self.mark;
+        let begin = self.position;
         let (handle, suffix) = if self.at(1) == Some('<') {
             self.advance_by(2);
             let uri = self.tag_uri("", start)?;
@@ -526,15 +631,16 @@ impl Scanner {
                 return Err(self.problem(start, "did not find the expected '>'"));
             }
             self.advance();
-            (String::new(), uri)
+            (Text::default(), uri)
         } else {
             let handle = self.tag_handle(false, start)?;
             if handle.len() > 1 && handle.ends_with('!') {
-                (handle, self.tag_uri("", start)?)
+                (self.text_since(begin), self.tag_uri("", start)?)
             } else {
-                let suffix = self.tag_uri(&handle, start)?;
+                let suffix = self.tag_uri(handle, start)?;
                 // A lone `!` is a tag of its own.
-                if suffix.is_empty() { (String::new(), "!".into()) } else { ("!".into(), suffix) }
+                let mark = self.texts.slice(begin, begin + 1);
+                if suffix.length == 0 { (Text::default(), mark) } else { (mark, suffix) }
             }
         };
         if !is_blankz(self.at(0)) {
@@ -545,24 +651,24 @@ impl Scanner {
     }
 
     /// `!`, `!!` or `!name!`; a tag may also be a `!` with its suffix directly behind it.
-    fn tag_handle(&mut self, directive: bool, start: Mark) -> Scan<String> {
+    fn tag_handle(&mut self, directive: bool, start: Mark) -> Scan<&'a str> {
         const WRONG: &str = "did not find expected '!'";
+        let begin = self.position;
         if self.at(0) != Some('!') {
             return Err(self.problem(start, WRONG));
         }
         self.advance();
-        let mut handle = format!("!{}", self.take_while(is_word));
+        let name = self.take_while(is_word);
         if self.at(0) == Some('!') {
             self.advance();
-            handle.push('!');
-        } else if directive && handle != "!" {
+        } else if directive && !name.is_empty() {
             return Err(self.problem(start, WRONG));
         }
-        Ok(handle)
+        Ok(&self.texts.source[begin..self.position])
     }
 
     /// A URI; `head` is a handle whose name turned out to be the beginning of the URI.
-    fn tag_uri(&mut self, head: &str, start: Mark) -> Scan<String> {
+    fn tag_uri(&mut self, head: &str, start: Mark) -> Scan<Text> {
         let mut bytes = head.as_bytes().get(1..).unwrap_or_default().to_vec();
         let mut any = !head.is_empty();
         while let Some(c) = self.at(0).filter(|c| is_word(Some(*c)) || ";/?:@&=+$,.!~*'()[]%".contains(*c)) {
@@ -583,7 +689,11 @@ impl Scanner {
         if !any {
             return Err(self.problem(start, "did not find expected tag URI"));
         }
-        String::from_utf8(bytes).map_err(|_| self.problem(start, "found an incorrect leading UTF-8 octet"))
+        let uri = std::str::from_utf8(&bytes)
+            .map_err(|_| self.problem(start, "found an incorrect leading UTF-8 octet"))?;
+        let begin = self.texts.made.len();
+        self.texts.made.push_str(uri);
+        Ok(self.texts.made_since(begin))
     }
 
     fn fetch_directive(&mut self) -> Scan<()> {
@@ -599,7 +709,7 @@ impl Scanner {
         if !is_blankz(self.at(0)) {
             return Err(self.problem(start, "found unexpected non-alphabetical character"));
         }
-        let kind = match name.as_str() {
+        let kind = match name {
             "YAML" => {
                 self.take_while(is_blank);
                 let major = self.version_number(start)?;
@@ -611,7 +721,9 @@ impl Scanner {
             }
             "TAG" => {
                 self.take_while(is_blank);
-                let handle = self.tag_handle(true, start)?;
+                let begin = self.position;
+                self.tag_handle(true, start)?;
+                let handle = self.text_since(begin);
                 if !is_blank(self.at(0)) {
                     return Err(self.problem(start, "did not find expected whitespace"));
                 }

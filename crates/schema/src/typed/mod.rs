@@ -47,7 +47,7 @@ pub enum StrictError {
 /// # Errors
 /// The first value of a wrong type, or what a type that reads itself complains about (a bad time), which comes first
 /// as it ends the decoding.
-pub fn decode(raw: &Raw, schema: &Arc<Schema>) -> Result<Typed, DecodeError> {
+pub fn decode(raw: &Raw<'_>, schema: &Arc<Schema>) -> Result<Typed, DecodeError> {
     let mut decoder = Decoder::default();
     let mut state = Value::Null;
     decoder.value(raw, schema, &mut state, 0)?;
@@ -93,7 +93,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn value(&mut self, raw: &Raw, schema: &Arc<Schema>, slot: &mut Value, depth: usize) -> Step {
+    fn value(&mut self, raw: &Raw<'_>, schema: &Arc<Schema>, slot: &mut Value, depth: usize) -> Step {
         if depth > MAX_KEPT_DEPTH {
             return Err(DecodeError::TooDeep);
         }
@@ -116,7 +116,7 @@ impl Decoder {
             (Raw::Object(members), Some(Type::Object)) => self.structure(members, schema, slot, depth),
             (Raw::Array(items), Some(Type::Array)) => self.list(items, schema, slot, depth),
             (Raw::String(text), Some(Type::String)) => {
-                *slot = text.as_str().into();
+                *slot = text.to_string().into();
                 Ok(())
             }
             (Raw::Bool(b), Some(Type::Boolean)) => {
@@ -154,7 +154,7 @@ impl Decoder {
 
     fn structure(
         &mut self,
-        members: &[(String, Raw)],
+        members: &[(Cow<'_, str>, Raw<'_>)],
         schema: &Arc<Schema>,
         slot: &mut Value,
         depth: usize,
@@ -164,7 +164,7 @@ impl Decoder {
         let name = go_type(schema).rsplit('.').next().unwrap_or_default();
         let mut seen: HashSet<&str> = HashSet::new();
         for (key, raw) in members {
-            let Some(field) = schema.properties.get(key) else {
+            let Some(field) = schema.properties.get(&**key) else {
                 self.strict_error(StrictError::UnknownField, key);
                 continue;
             };
@@ -176,8 +176,8 @@ impl Decoder {
             let depth_before = self.fields.len();
             // Go's decoder counts the embedded struct (`TypeMeta`) as a field of the path.
             self.fields.extend(field.go.embedded.clone());
-            self.fields.push(key.clone());
-            self.value(raw, field, state.entry(key.clone()).or_insert(Value::Null), depth + 1)?;
+            self.fields.push(key.to_string());
+            self.value(raw, field, state.entry(key.to_string()).or_insert(Value::Null), depth + 1)?;
             self.fields.truncate(depth_before);
             self.path.truncate(before.0);
             self.outer = before.1;
@@ -185,7 +185,13 @@ impl Decoder {
         Ok(())
     }
 
-    fn map(&mut self, members: &[(String, Raw)], schema: &Schema, slot: &mut Value, depth: usize) -> Step {
+    fn map(
+        &mut self,
+        members: &[(Cow<'_, str>, Raw<'_>)],
+        schema: &Schema,
+        slot: &mut Value,
+        depth: usize,
+    ) -> Step {
         let Some(element) = &schema.additional else { return Ok(()) };
         let state = as_object(slot);
         let mut seen: HashSet<&str> = HashSet::new();
@@ -197,13 +203,13 @@ impl Decoder {
             // Unlike a struct's field, a map's value is decoded into a new zero value each time.
             let mut value = Value::Null;
             self.value(raw, element, &mut value, depth + 1)?;
-            state.insert(key.clone(), value);
+            state.insert(key.to_string(), value);
             self.path.truncate(before);
         }
         Ok(())
     }
 
-    fn list(&mut self, items: &[Raw], schema: &Schema, slot: &mut Value, depth: usize) -> Step {
+    fn list(&mut self, items: &[Raw<'_>], schema: &Schema, slot: &mut Value, depth: usize) -> Step {
         let Some(element) = &schema.items else { return Ok(()) };
         if !slot.is_array() {
             *slot = Value::Array(Vec::new());
@@ -223,7 +229,7 @@ impl Decoder {
     fn special(
         &mut self,
         special: Special,
-        raw: &Raw,
+        raw: &Raw<'_>,
         schema: &Arc<Schema>,
         slot: &mut Value,
         depth: usize,
@@ -247,7 +253,7 @@ impl Decoder {
         }
     }
 
-    fn time(&self, special: Special, raw: &Raw, slot: &mut Value) -> Step {
+    fn time(&self, special: Special, raw: &Raw<'_>, slot: &mut Value) -> Step {
         let text = match raw {
             Raw::Null => {
                 *slot = Value::Null;
@@ -264,13 +270,13 @@ impl Decoder {
         Ok(())
     }
 
-    fn quantity(raw: &Raw, slot: &mut Value) -> Step {
+    fn quantity(raw: &Raw<'_>, slot: &mut Value) -> Step {
         let text = match raw {
             Raw::Null => {
                 *slot = Value::Null;
                 return Ok(());
             }
-            Raw::String(text) | Raw::Number(text) => Cow::Borrowed(text.as_str()),
+            Raw::String(text) | Raw::Number(text) => Cow::Borrowed(&**text),
             // Go parses the JSON text itself, which for anything else begins with no digit.
             other => Cow::Borrowed(other.type_name()),
         };
@@ -278,14 +284,14 @@ impl Decoder {
         Ok(())
     }
 
-    fn int_or_string(&self, raw: &Raw, slot: &mut Value) -> Step {
+    fn int_or_string(&self, raw: &Raw<'_>, slot: &mut Value) -> Step {
         *slot = match raw {
             Raw::Null => 0.into(),
-            Raw::String(text) => text.as_str().into(),
+            Raw::String(text) => text.to_string().into(),
             Raw::Number(text) => match text.parse::<i32>() {
                 Ok(number) => number.into(),
                 Err(_) => {
-                    return Err(self.mismatch(Found::UnfitNumber(text.clone()), Type::Integer, "int32"));
+                    return Err(self.mismatch(Found::UnfitNumber(text.to_string()), Type::Integer, "int32"));
                 }
             },
             other => return Err(self.mismatch(other.into(), Type::Integer, "int32")),
@@ -294,7 +300,7 @@ impl Decoder {
     }
 
     /// `[]byte`: base64, or (as Go allows) a list of numbers.
-    fn bytes(&mut self, raw: &Raw, schema: &Schema, slot: &mut Value) {
+    fn bytes(&mut self, raw: &Raw<'_>, schema: &Schema, slot: &mut Value) {
         let bytes = match raw {
             Raw::Null => {
                 *slot = Value::Null;
@@ -312,7 +318,7 @@ impl Decoder {
                         Raw::Number(text) => match text.parse::<u8>() {
                             Ok(byte) => bytes.push(byte),
                             Err(_) => {
-                                let found = || Found::UnfitNumber(text.clone());
+                                let found = || Found::UnfitNumber(text.to_string());
                                 self.mismatched(found, Type::Integer, "uint8");
                             }
                         },
@@ -326,14 +332,14 @@ impl Decoder {
         *slot = base64::engine::general_purpose::STANDARD.encode(bytes).into();
     }
 
-    fn any(&self, raw: &Raw, slot: &mut Value, depth: usize) -> Step {
+    fn any(&self, raw: &Raw<'_>, slot: &mut Value, depth: usize) -> Step {
         *slot = raw.to_value_at(Numbers::Verbatim, depth)?;
         Ok(())
     }
 
     /// The three unions of a CRD's schema read themselves with a decoder of their own that is not strict
     /// (`apis/apiextensions/v1/marshal.go`).
-    fn schema_or(&self, special: Special, raw: &Raw, slot: &mut Value, depth: usize) -> Step {
+    fn schema_or(&self, special: Special, raw: &Raw<'_>, slot: &mut Value, depth: usize) -> Step {
         // Its strict errors are dropped with it, as Go's are.
         let mut inner = Decoder::default();
         let props = openapi::builtin(JSON_SCHEMA_PROPS);

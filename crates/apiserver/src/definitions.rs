@@ -182,11 +182,11 @@ impl Definitions {
             self.forget_objects(|waiting| waiting.definition == name);
         }
         let row = now.as_ref().and_then(|now| now.row.clone());
-        let mut state = self.state.lock();
-        let before = state.get(name).and_then(|known| known.row.clone());
-        let due = state.change(name, now);
-        drop(state);
+        let before = self.known(name).and_then(|known| known.row.clone());
+        // First the catalog: whoever sees in the state that a definition is established finds its kind served. Nothing can come
+        // between the two, since events come one after the other.
         self.replace_row(before, row);
+        let due = self.state.lock().change(name, now);
         due.into_iter().for_each(|name| self.due.add(name));
     }
 
@@ -278,8 +278,9 @@ impl Definitions {
             for definition in definitions {
                 match self.reconcile(registry, meta::name(definition)).await {
                     Ok(()) | Err(Pending::Held) => {}
+                    // Somebody else has just written it. The event of that is on its way.
                     Err(Pending::Refused(status)) if status.reason == "Conflict" => {
-                        tokio::task::yield_now().await;
+                        registry.wait_until_fresh().await?;
                     }
                     Err(Pending::Refused(status)) => return Err(status),
                 }

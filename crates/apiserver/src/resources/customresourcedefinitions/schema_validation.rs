@@ -501,6 +501,7 @@ impl Walker {
     fn map_keys(&mut self, path: &Path, items: &Map<String, Value>, keys: &[&str]) {
         let at = path.child("x-kubernetes-list-map-keys");
         let mut seen = BTreeSet::new();
+        let mut said = BTreeSet::new();
         for key in keys {
             match items.get("properties").and_then(|p| p.get(key)) {
                 Some(property) if matches!(property["type"].as_str(), Some("array" | "object")) => {
@@ -511,21 +512,26 @@ impl Walker {
                 }
                 Some(_) => {}
                 None => {
-                    self.wrong_keys(&at, keys, "entries must all be names of item properties");
+                    self.wrong_keys(&at, keys, "entries must all be names of item properties", &mut said);
                 }
             }
             if !seen.insert(key) {
-                self.wrong_keys(&at, keys, "must not contain duplicate entries");
+                self.wrong_keys(&at, keys, "must not contain duplicate entries", &mut said);
             }
         }
     }
 
-    /// An error that shows all keys. What it says is the same for each key that is wrong, so it is said once for so many keys that
-    /// showing all of them each time would be quadratic.
-    fn wrong_keys(&mut self, at: &Path, keys: &[&str], detail: &str) {
-        let error = Error::invalid(at, keys.to_vec(), detail);
-        if keys.len() <= MANY_KEYS || self.schema_errors.last() != Some(&error) {
-            self.push(error);
+    /// An error that shows all keys. What it says is the same for each key that is wrong, so of a list with many keys it is `said`
+    /// once: making and showing all of them each time would be quadratic.
+    fn wrong_keys(
+        &mut self,
+        at: &Path,
+        keys: &[&str],
+        detail: &'static str,
+        said: &mut BTreeSet<&'static str>,
+    ) {
+        if said.insert(detail) || keys.len() <= MANY_KEYS {
+            self.push(Error::invalid(at, keys.to_vec(), detail));
         }
     }
 

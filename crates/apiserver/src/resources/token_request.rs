@@ -47,7 +47,7 @@ struct TokenRequest {
 /// shares the cores between them and the threads of connections.
 pub(crate) fn action(accounts: Arc<ServiceAccounts>) -> Arc<dyn Action> {
     // How many wait is bounded by the limit of requests that write.
-    let limits = PoolLimits { tasks: usize::MAX, tasks_of_flow: usize::MAX, gives_way: false };
+    let limits = PoolLimits { tasks: usize::MAX, tasks_of_flow: usize::MAX, threads: None, gives_way: false };
     Arc::new(TokenRequest { accounts, signing: Pool::new("signing", limits) })
 }
 

@@ -246,7 +246,7 @@ where
                 None => Bytes::new(),
             };
             if bytes.len() > offload::HEAVY_BYTES {
-                offload::step_aside(state, &user).await?;
+                offload::step_aside(state, &user, bytes.len()).await?;
             }
             let path = resource::collection_of_alias(&bytes, &parts.headers)?;
             known_body = Some(bytes);
@@ -290,14 +290,14 @@ where
             (None, None) => Bytes::new(),
         };
         if bytes.len() > offload::HEAVY_BYTES {
-            offload::step_aside(state, &user).await?;
+            offload::step_aside(state, &user, bytes.len()).await?;
         }
         Ok(bytes)
     };
     let served = async {
         // Before the work begins, so that other requests on this connection go on meanwhile.
         if is_expensive(&context.info) {
-            offload::step_aside(state, &context.user).await?;
+            offload::step_aside(state, &context.user, 0).await?;
         }
         let mut reply = serve(state, &context, read).await?;
         compression::compress(&mut reply, &context.headers).await;
@@ -507,7 +507,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_deadline_is_kept_though_the_pool_is_busy() {
-        let pool = Pool::new("test", PoolLimits { tasks: 1_000, tasks_of_flow: 1_000, gives_way: true });
+        let pool = Pool::new(
+            "test",
+            PoolLimits { tasks: 1_000, tasks_of_flow: 1_000, threads: None, gives_way: true },
+        );
         let user = UserInfo { name: "alice".into(), ..UserInfo::default() };
         // More than there are threads, which all wait for the channel's end.
         let (release, held) = std::sync::mpsc::channel::<()>();

@@ -105,8 +105,8 @@ impl Metrics {
         self.refused.get_or_create(&FlowLabels { flow }).inc();
     }
 
-    /// The exposition text, with how many objects each resource has, and what each flow has to do in the pool for heavy work.
-    pub(super) fn text(&self, counts: &[(String, usize)], loads: &[FlowLoad]) -> String {
+    /// The exposition text, with how many objects each resource has, and what each flow has to do in the pools for heavy work.
+    pub(super) fn text(&self, counts: &[(String, usize)], loads: &[(&str, Vec<FlowLoad>)]) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut out, &self.registry);
@@ -133,7 +133,7 @@ impl Metrics {
 
 /// The lines of what flows have to do. Made when they are asked for, so that a flow that has ended leaves nothing behind; at
 /// most as many as the pool has tasks.
-fn flow_loads(loads: &[FlowLoad]) -> String {
+fn flow_loads(loads: &[(&str, Vec<FlowLoad>)]) -> String {
     let mut out = String::new();
     type Value = fn(&FlowLoad) -> usize;
     let families: [(&str, &str, Value); 2] = [
@@ -143,10 +143,11 @@ fn flow_loads(loads: &[FlowLoad]) -> String {
     for (name, help, value) in families {
         let name = format!("apiserver_flow_{name}_requests");
         out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
-        for load in loads {
+        for (pool, load) in loads.iter().flat_map(|(pool, loads)| loads.iter().map(move |load| (pool, load)))
+        {
             // The escapes of label values in the exposition formats; users' names may hold anything.
             let flow = load.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            out.push_str(&format!("{name}{{flow=\"{flow}\"}} {}\n", value(load)));
+            out.push_str(&format!("{name}{{pool=\"{pool}\",flow=\"{flow}\"}} {}\n", value(load)));
         }
     }
     out
@@ -220,10 +221,16 @@ mod tests {
     #[test]
     fn flows_are_shown_with_what_they_do() {
         let load = |name: &str, queued, running| FlowLoad { name: name.into(), queued, running };
-        let text = flow_loads(&[load("alice", 3, 1), load("a\"b\\c\nd", 0, 2)]);
-        assert!(text.contains("apiserver_flow_queued_requests{flow=\"alice\"} 3\n"), "{text}");
-        assert!(text.contains("apiserver_flow_running_requests{flow=\"a\\\"b\\\\c\\nd\"} 2\n"), "{text}");
-        assert!(text.ends_with('\n'));
+        let text = flow_loads(&[
+            ("heavy", vec![load("alice", 3, 1), load("a\"b\\c\nd", 0, 2)]),
+            ("large", vec![load("alice", 1, 0)]),
+        ]);
+        assert!(text.contains("apiserver_flow_queued_requests{pool=\"heavy\",flow=\"alice\"} 3\n"), "{text}");
+        assert!(
+            text.contains("apiserver_flow_running_requests{pool=\"heavy\",flow=\"a\\\"b\\\\c\\nd\"} 2\n"),
+            "{text}"
+        );
+        assert!(text.contains("apiserver_flow_queued_requests{pool=\"large\",flow=\"alice\"} 1\n"), "{text}");
     }
 
     #[test]

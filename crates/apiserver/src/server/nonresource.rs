@@ -31,7 +31,10 @@ pub(super) fn serve(state: &ServerState, context: &RequestContext) -> Result<Rep
         }
         "/metrics" => {
             allow_get(context)?;
-            let text = state.metrics.text(&state.registry.cache().counts(), &state.heavy.loads());
+            let text = state.metrics.text(
+                &state.registry.cache().counts(),
+                &[("heavy", state.pools.heavy.loads()), ("large", state.pools.large.loads())],
+            );
             Ok(Reply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
         }
         "/api" | "/apis" => {

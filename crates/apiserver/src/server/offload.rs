@@ -10,6 +10,7 @@ use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::user::UserInfo;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,16 +18,35 @@ use std::task::{Context, Poll};
 /// take less than a millisecond, and waking another thread is not worth it.
 pub(super) const HEAVY_BYTES: usize = 16 * 1024;
 
-/// What the pool for heavy work lets in. Each task may hold a body of 3 MiB, so these bound memory as well.
-pub(super) const LIMITS: PoolLimits = PoolLimits { tasks: 1_024, tasks_of_flow: 64, gives_way: true };
+/// A body or an object of more bytes is worked on while no other such is: decoded, it may take a hundred times as much memory.
+const LARGE_BYTES: usize = 256 * 1024;
 
-/// Moves the rest of a request of `user` to the pool for heavy work, unless it is there already.
+/// Where requests that may keep a core busy are worked on.
+pub(super) struct Pools {
+    /// As many at once as there are cores.
+    pub(super) heavy: Pool,
+    /// Those with large bodies or objects, one after the other, so that they take the memory of one.
+    pub(super) large: Pool,
+}
+
+impl Pools {
+    pub(super) fn new() -> Self {
+        // Each task may hold a body of 3 MiB, so the numbers bound memory as well.
+        let heavy = PoolLimits { tasks: 1_024, tasks_of_flow: 64, threads: None, gives_way: true };
+        let large = PoolLimits { threads: Some(NonZeroUsize::MIN), ..heavy };
+        Self { heavy: Pool::new("heavy-work", heavy), large: Pool::new("large-work", large) }
+    }
+}
+
+/// Moves the rest of a request of `user` to a pool for heavy work, unless it is in one already. `bytes` is the size of what will be
+/// decoded, as far as it is known: of a body, or of an object.
 ///
 /// # Errors
 /// 429: the pool has enough to do for this user, or in all.
-pub(super) async fn step_aside(state: &ServerState, user: &UserInfo) -> Result<(), Status> {
+pub(super) async fn step_aside(state: &ServerState, user: &UserInfo, bytes: usize) -> Result<(), Status> {
     let flow = Flow::of(user);
-    offload(&state.heavy, flow).await.map_err(|Full| {
+    let pool = if bytes > LARGE_BYTES { &state.pools.large } else { &state.pools.heavy };
+    offload(pool, flow).await.map_err(|Full| {
         state.metrics.refused(flow);
         limits::overloaded()
     })
@@ -129,7 +149,7 @@ mod tests {
     use std::sync::Arc;
 
     fn pool(tasks_of_flow: usize) -> Arc<Pool> {
-        Arc::new(Pool::new("test", PoolLimits { tasks: 100, tasks_of_flow, gives_way: false }))
+        Arc::new(Pool::new("test", PoolLimits { tasks: 100, tasks_of_flow, threads: None, gives_way: false }))
     }
 
     async fn go_aside(pool: &Pool) -> Result<(), Full> {

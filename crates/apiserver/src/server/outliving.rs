@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn world() -> World {
-        let limits = PoolLimits { tasks: 10, tasks_of_flow: 10, gives_way: false };
+        let limits = PoolLimits { tasks: 10, tasks_of_flow: 10, threads: None, gives_way: false };
         World {
             outliving: Outliving::default(),
             pool: Pool::new("test", limits),

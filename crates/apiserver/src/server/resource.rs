@@ -14,7 +14,6 @@ use super::resource_request::{MEDIA_ALIASES, ResourceRequest, write_options};
 use super::state::ServerState;
 use super::streaming;
 use crate::alias;
-use crate::cache::Object;
 use crate::catalog::{Kinds, Row};
 use crate::registry::{Listed, PatchRequest, Scope, Written, patch_status};
 use crate::strategy::{Backing, Handler, Strategy, WriteOptions};
@@ -30,7 +29,7 @@ use fleetpass_codec::options::{self, Write, WriteQuery};
 use fleetpass_codec::patch;
 use fleetpass_schema::{custom_resource, go};
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::future::Future;
@@ -155,8 +154,8 @@ impl<'a> ResourceRequest<'a> {
         let has_body = self.context.headers.get(CONTENT_TYPE).is_some()
             || self.context.headers.get("content-length").is_some_and(|l| l != "0");
         negotiate::route(self.context.accept(), self.endpoint(), self.context.method.as_str(), has_body)?;
-        if self.is_heavy(verb) {
-            offload::step_aside(self.state, &self.context.user).await?;
+        if let Some(bytes) = self.heavy_bytes(verb) {
+            offload::step_aside(self.state, &self.context.user, bytes).await?;
         }
         match (verb, self.subresource.map(|s| &s.handler), &self.row.resource.backing) {
             ("create", Some(Handler::Create(_)), _) | ("create", None, Backing::Virtual(_)) => {
@@ -169,19 +168,24 @@ impl<'a> ResourceRequest<'a> {
         }
     }
 
-    /// Whether a request that writes may keep a core busy, whatever the length of its body: a patch of a few bytes decodes,
-    /// validates and compares all of a large object.
-    fn is_heavy(&self, verb: &str) -> bool {
+    /// Of a request that writes and may keep a core busy whatever the length of its body, how many bytes will be decoded: a patch
+    /// of a few bytes decodes, validates and compares all of a large object.
+    fn heavy_bytes(&self, verb: &str) -> Option<usize> {
         if !matches!(verb, "create" | "update" | "patch" | "delete") {
-            return false;
+            return None;
         }
         // Actions are as heavy as their bodies.
         let acts = matches!(self.subresource.map(|s| &s.handler), Some(Handler::Create(_)));
-        let Some(strategy) = self.row.strategy().filter(|_| !acts) else { return false };
+        let strategy = self.row.strategy().filter(|_| !acts)?;
         let options = WriteOptions::default();
         let key = || self.scope(&**strategy, &options).key(&self.context.info.name);
-        strategy.is_heavy()
-            || (self.is_item() && self.state.registry.cache().get(&key()).is_some_and(is_large))
+        let stored = self.is_item().then(|| self.state.registry.cache().get(&key())).flatten();
+        let stored = stored.map_or(0, |object| object.size());
+        // What the client says of its body, which has not come yet. One that comes in chunks says nothing; it is bounded all the
+        // same, and so are those that come at once.
+        let body = self.context.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let bytes = stored.max(body.unwrap_or_default());
+        (strategy.is_heavy() || stored > offload::HEAVY_BYTES).then_some(bytes)
     }
 
     async fn stored(
@@ -218,8 +222,8 @@ impl<'a> ResourceRequest<'a> {
         let options = WriteOptions::default();
         let object = self.state.registry.get(&self.scope(&**strategy, &options), version).await?;
         // JSON copies the stored bytes; all other forms are made from a tree.
-        if !renderer.is_plain() && is_large(object.clone()) {
-            offload::step_aside(self.state, &self.context.user).await?;
+        if !renderer.is_plain() && object.size() > offload::HEAVY_BYTES {
+            offload::step_aside(self.state, &self.context.user, object.size()).await?;
         }
         Ok(self.reply(200, &renderer, renderer.stored(&object)?, Vec::new()))
     }
@@ -242,7 +246,7 @@ impl<'a> ResourceRequest<'a> {
         let (state, user) = (self.state.clone(), self.context.user.clone());
         // In the flow of the user, as all that is done for them.
         let admit: Admit = Arc::new(move || {
-            let ticket = state.heavy.admit(Flow::of(&user))?;
+            let ticket = state.pools.heavy.admit(Flow::of(&user))?;
             Ok(Box::new(|job| Box::pin(ticket.spawn(job)) as Task) as Place)
         });
         reply.body = Content::List(Streamed::new(list, self.context.deadline, admit));
@@ -392,18 +396,13 @@ impl<'a> ResourceRequest<'a> {
             };
             state.registry.delete_collection(&scope, &list, &request).await
         };
-        let (pool, user, stop) = (&self.state.heavy, &self.context.user, &self.state.stop);
+        let (pool, user, stop) = (&self.state.pools.heavy, &self.context.user, &self.state.stop);
         let listed = self.state.outliving.run(pool, user, stop, work).await.map_err(|Full| {
             self.state.metrics.refused(Flow::of(user));
             limits::overloaded()
         })??;
         self.listed(&renderer, listed).await
     }
-}
-
-/// Whether decoding an object and encoding it anew takes long enough to be done in the pool for heavy work.
-fn is_large(object: Arc<Object>) -> bool {
-    object.size() > offload::HEAVY_BYTES
 }
 
 /// Reads the document of a patch.

@@ -7,7 +7,7 @@ use super::connections::{ConnectionLimits, Connections};
 use super::health::{Check, Health};
 use super::limits::{Limits, RequestLimits};
 use super::metrics::Metrics;
-use super::offload;
+use super::offload::Pools;
 use super::outliving::Outliving;
 use super::state::ServerState;
 use crate::cache::{Cache, Event, EventKind, Subscriber, split_key};
@@ -16,7 +16,6 @@ use crate::definitions::Definitions;
 use crate::registry::{OwnWrite, Registry};
 use crate::resources;
 use crate::strategy::Resource;
-use crate::work::Pool;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_apimachinery::{Lister, meta};
@@ -150,7 +149,7 @@ pub(super) async fn start(options: Options, stop: CancellationToken) -> Result<S
         oidc,
         openapi: crate::openapi::Cache::default(),
         limits: Limits::new(options.limits),
-        heavy: Pool::new("heavy-work", offload::LIMITS),
+        pools: Pools::new(),
         outliving: Outliving::default(),
         metrics: Arc::new(Metrics::new(options.audit.as_ref()).with(&connections)),
         connections,

@@ -4,9 +4,9 @@ use super::connections::Connections;
 use super::health::Health;
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::offload::Pools;
 use super::outliving::Outliving;
 use crate::registry::Registry;
-use crate::work::Pool;
 use crate::{audit, openapi};
 use fleetpass_auth::authn::oidc::Oidc;
 use fleetpass_auth::authn::{Authenticator, ServiceAccounts};
@@ -28,7 +28,7 @@ pub(super) struct ServerState {
     pub(super) limits: Limits,
     pub(super) connections: Arc<Connections>,
     /// Where requests that may keep a core busy are worked on.
-    pub(super) heavy: Pool,
+    pub(super) pools: Pools,
     /// What goes on there although nobody waits for it.
     pub(super) outliving: Outliving,
     pub(super) metrics: Arc<Metrics>,

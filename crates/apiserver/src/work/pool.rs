@@ -5,6 +5,7 @@ use super::queue::{FairQueue, FlowLoad, Full};
 use async_task::{FallibleTask, Runnable};
 use parking_lot::{Condvar, Mutex};
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -21,11 +22,13 @@ pub(crate) struct PoolLimits {
     pub(crate) tasks: usize,
     /// Tasks of one flow.
     pub(crate) tasks_of_flow: usize,
+    /// How many threads; `None`: as many as there are cores.
+    pub(crate) threads: Option<NonZeroUsize>,
     /// Whether the threads give way to those of connections when all cores are busy.
     pub(crate) gives_way: bool,
 }
 
-/// Threads, as many as there are cores, that poll tasks of flows in turn. They start with the first task and end when this
+/// Threads that poll tasks of flows in turn. They start with the first task and end when this
 /// is dropped; what waits then is dropped.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -113,7 +116,8 @@ impl Drop for Pool {
 impl Shared {
     /// Starts the threads.
     fn start(self: &Arc<Self>) {
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = self.limits.threads.map_or_else(cores, NonZeroUsize::get);
         for _ in 0..count {
             let shared = self.clone();
             let started = std::thread::Builder::new().name(self.name.into()).spawn(move || {
@@ -223,7 +227,7 @@ mod tests {
     }
 
     fn pool(tasks_of_flow: usize) -> Pool {
-        Pool::new("test", PoolLimits { tasks: 1_000, tasks_of_flow, gives_way: true })
+        Pool::new("test", PoolLimits { tasks: 1_000, tasks_of_flow, threads: None, gives_way: true })
     }
 
     /// Keeps all threads of a pool busy until the sender is dropped.

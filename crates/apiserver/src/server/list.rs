@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How many bytes a piece has, about. It is what a client that does not read costs, so it is not larger; and what is done
-/// without giving way to others, a millisecond or two in the slowest encoding.
-pub(super) const PIECE: usize = 32 * 1024;
+/// How many bytes a piece has, about: a frame of HTTP/2. Of a list that is not read two pieces are in memory, so larger ones
+/// would not pay; and a piece is what is done without giving way to others, a millisecond in the slowest encoding.
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// How many bytes of objects are decoded before others have their turn, however little is made of them: some milliseconds.
 const TURN: usize = 256 * 1024;

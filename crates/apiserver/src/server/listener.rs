@@ -41,7 +41,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// How many bytes of an answer that is sent in pieces wait for one stream of HTTP/2, beside the piece that came last. Clients
 /// choose the windows of flow control, so those bound nothing; and there are hundreds of streams on a connection.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 16 * 1024;
 /// How long requests under way may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
 

@@ -24,13 +24,13 @@ const LARGE_WORLD: &str = "20,000 objects";
 /// All groups, those that take longest first.
 pub(crate) fn groups() -> Vec<Group> {
     let small = |name, operations| Group { name, world: SMALL_WORLD, size: SMALL, operations };
-    let mut in_large = credentials();
+    let mut in_large = credentials(|number, _| get_by_last_line(number, LARGE));
     in_large.push(call("TokenRequest, RS256", 20, token_request).within(10));
     in_large.extend(writes());
     in_large.extend(pages());
     in_large.push(EVENT_TO_ONE);
     in_large.push(start(1));
-    let mut in_small = credentials();
+    let mut in_small = credentials(|number, _| get_by_last_line(number, SMALL));
     in_small.push(call("TokenRequest, ES256", 50, token_request).within(10));
     in_small.extend(reviews());
     in_small.extend(writes());
@@ -100,15 +100,18 @@ fn review(_: usize, answer: &Bytes) -> Call {
     Call::post("/apis/authentication.k8s.io/v1/tokenreviews", &review)
 }
 
+/// A get by the token in the last line of a token file: a search from its beginning would take the longest.
+fn get_by_last_line(number: usize, size: Size) -> Call {
+    Call::get(one_of(number)).asked_by(Asks::Bearer(static_token(size.tokens - 1)))
+}
+
 /// A get, by each kind of credential.
-fn credentials() -> Vec<Operation> {
+fn credentials(by_static_token: MakeFrom) -> Vec<Operation> {
     let by_account = Work::Call(Before::Once(first_token), get_by_token);
     let by_new = Work::Call(Before::Each(|number| vec![first_token(number)]), get_by_token);
     vec![
         call("get, authenticated before", 200, |number, _| Call::get(one_of(number))),
-        call("get, by a token of the token file", 200, |number, _| {
-            Call::get(one_of(number)).asked_by(Asks::Bearer(static_token(0)))
-        }),
+        call("get, by a token of the token file", 200, by_static_token),
         operation("get, by a service account's token", 200, by_account),
         operation("get, by a service account's token that is new", 20, by_new).within(10),
     ]

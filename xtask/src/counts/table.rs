@@ -163,10 +163,10 @@ pub(crate) fn compare(committed: &[Row], counted: &[Row]) -> Comparison {
             ("allocations", before.allocations, row.allocations),
             ("bytes", before.bytes as f64, row.bytes as f64),
         ] {
-            let percent = (is / was.max(f64::MIN_POSITIVE) - 1.0) * 100.0;
-            if percent.abs() <= f64::from(row.tolerance) {
+            if (is - was).abs() * 100.0 <= was * f64::from(row.tolerance) {
                 continue;
             }
+            let percent = (is - was) / was * 100.0;
             let sentence = format!(
                 "{} ({}): {is:.1} {unit} instead of {was:.1}, {percent:+.1} % (may differ by {} %)",
                 row.operation, row.world, row.tolerance

@@ -4,11 +4,11 @@
 //! slower, how many instructions they take. Both are numbers that no other load on the machine changes.
 
 use crate::Workspace;
+use crate::callgrind::{self, Callgrind};
 use crate::steps::in_steps;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
 /// Which rows.
 #[derive(Debug, clap::Args)]
@@ -50,11 +50,7 @@ const GIVE_UP: &str = "600";
 ///
 /// valgrind is missing (how to get it), a row fails, or the work of one grows too fast.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    let valgrind = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
-    ensure!(
-        valgrind.is_ok_and(|status| status.success()),
-        "instructions are counted by valgrind: apt-get install valgrind"
-    );
+    callgrind::check()?;
     in_steps(|steps| {
         steps.run("build", || {
             let mut cargo = workspace.cargo();
@@ -90,33 +86,13 @@ fn rows(program: &Path, wanted: &[String]) -> Result<Vec<String>> {
     Ok(rows)
 }
 
-/// Runs `work` on a few rows at a time, on two threads, and gives what it gave for each row, in order.
+/// Runs `work` on a few rows at a time, and gives what it gave for each row, in order.
 fn in_parallel<T: Send>(
     rows: &[String],
     work: impl Fn(&[String]) -> Result<Vec<T>> + Sync,
 ) -> Result<Vec<T>> {
     let chunks: Vec<&[String]> = rows.chunks(ROWS).collect();
-    let (next, done) = (Mutex::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let mine = {
-                        let mut next = next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                        *next += 1;
-                        *next - 1
-                    };
-                    let Some(chunk) = chunks.get(mine) else { return };
-                    let result = work(chunk);
-                    done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((mine, result));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    done.sort_by_key(|(index, _)| *index);
-    let all: Vec<Vec<T>> = done.into_iter().map(|(_, result)| result).collect::<Result<_>>()?;
-    Ok(all.into_iter().flatten().collect())
+    Ok(callgrind::in_parallel(&chunks, |chunk| work(chunk))?.into_iter().flatten().collect())
 }
 
 /// What one row cost, in the smaller and the larger size.
@@ -171,21 +147,10 @@ fn numbers(line: &str) -> Vec<u64> {
 /// Runs rows under callgrind, which counts all instructions between the beginning and the end of a request.
 fn count(program: &Path, folder: &Path, rows: &[String]) -> Result<Vec<Pair>> {
     let folder = tempfile::tempdir_in(folder).context("cannot make a temporary folder")?;
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--quiet"]);
-    // The whole name: with a pattern callgrind zeroes and does not dump.
-    valgrind.args([format!("--zero-before={REQUEST}"), format!("--dump-after={REQUEST}")]);
-    valgrind.arg(format!("--callgrind-out-file={}", folder.path().join("out").display()));
-    valgrind.arg(program);
-    let pairs = measure(&mut valgrind, COUNTED, rows)?;
-    let instructions = |number: usize| -> Result<u64> {
-        let file = folder.path().join(format!("out.{number}"));
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("callgrind has not written {}", file.display()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("totals: "));
-        line.and_then(|number| number.trim().parse().ok()).context("callgrind's file has no totals")
-    };
+    let callgrind = Callgrind::new(folder.path().join("callgrind"))?;
+    let pairs = measure(&mut callgrind.command(program, REQUEST), COUNTED, rows)?;
     let counted = pairs.into_iter().enumerate().map(|(index, pair)| {
+        let instructions = |call| callgrind.instructions(call);
         Ok(Pair { cost: [instructions(2 * index + 1)?, instructions(2 * index + 2)?], ..pair })
     });
     counted.collect()

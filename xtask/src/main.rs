@@ -4,13 +4,16 @@
 //! `cargo xtask conformance` builds the real programs that Fleetpass works with and runs the suites against them;
 //! `cargo xtask fuzz` fuzzes the decoders;
 //! `cargo xtask growth` counts how the work of the worst requests grows with their size;
+//! `cargo xtask counts` counts the instructions and allocations of what the server does, beside those that are committed;
 //! `cargo xtask bench` measures Fleetpass beside the real programs.
 #![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
 #![allow(clippy::disallowed_methods)] // It measures how long steps take.
 
 mod bench;
+mod callgrind;
 mod check;
 mod conformance;
+mod counts;
 mod fuzz;
 mod growth;
 mod steps;
@@ -39,6 +42,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Count how the work of the worst requests grows with their size (needs valgrind).
     Growth(growth::Arguments),
+    /// Count the instructions and allocations of operations of the server (needs valgrind).
+    Counts(counts::Arguments),
     /// Measure Fleetpass beside real Kubernetes, real etcd and the upstream addon.
     Bench(bench::Arguments),
 }
@@ -52,6 +57,7 @@ fn main() -> Result<()> {
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Growth(arguments) => growth::run(&workspace, &arguments),
+        Task::Counts(arguments) => counts::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
     }
 }

@@ -101,7 +101,13 @@ impl ApiServer {
 
     /// A service that answers requests of `user` in process, without a socket: what a `kube::Client` runs over.
     pub fn client_service(&self, user: UserInfo) -> ClientService {
-        ClientService { state: self.state.clone(), user: Arc::new(user) }
+        ClientService { state: self.state.clone(), user: Some(Arc::new(user)) }
+    }
+
+    /// A service that answers requests in process as those of a connection without a client certificate are: by the credentials in
+    /// their headers.
+    pub fn service(&self) -> ClientService {
+        ClientService { state: self.state.clone(), user: None }
     }
 
     /// The token machinery of service accounts, for the controller that fills token Secrets.
@@ -117,11 +123,12 @@ impl ApiServer {
     }
 }
 
-/// Requests of one user, answered in process.
+/// Requests answered in process.
 #[derive(Clone)]
 pub struct ClientService {
     state: Arc<ServerState>,
-    user: Arc<UserInfo>,
+    /// Who asks. `None`: whoever the credentials of a request say.
+    user: Option<Arc<UserInfo>>,
 }
 
 impl<B> tower::Service<Request<B>> for ClientService
@@ -141,7 +148,10 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let state = self.state.clone();
         // Overwrites one that is there: a caller cannot choose another user than that of the service.
-        request.extensions_mut().insert(InProcess(self.user.clone()));
+        match &self.user {
+            Some(user) => request.extensions_mut().insert(InProcess(user.clone())),
+            None => request.extensions_mut().remove::<InProcess>(),
+        };
         // Field managers are named after the program that asks.
         let agent = HeaderValue::from_static(concat!("fleetpass/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(USER_AGENT).or_insert(agent);

@@ -268,7 +268,8 @@ impl Disk {
     }
 
     /// Leaves room for so many bytes more; `None`: as many as anybody wants.
-    pub fn leave_room(&self, bytes: Option<usize>) {
+    #[cfg(test)]
+    pub(crate) fn leave_room(&self, bytes: Option<usize>) {
         let mut state = self.0.lock();
         state.blocks = bytes.map(|bytes| state.allocated.len() + bytes / BLOCK);
     }

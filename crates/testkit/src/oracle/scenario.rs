@@ -85,7 +85,7 @@ impl Scenario {
     }
 
     /// Replays all steps, in order.
-    pub async fn replay(&self, target: &Target) -> Vec<Outcome> {
+    pub(crate) async fn replay(&self, target: &Target) -> Vec<Outcome> {
         let suffix: String = uuid_letters();
         let mut run = Run { target, suffix, answers: BTreeMap::new() };
         let mut outcomes = Vec::new();

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Deref;
 
 /// The path of a field (`field.Path`): `spec.versions[0].name`, `metadata.labels[a/b]`. Immutable: extending one gives a new
 /// path.
@@ -82,6 +83,9 @@ impl ErrorType {
             Self::TypeInvalid => "FieldValueTypeInvalid",
         }
     }
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
     /// `ErrorType.String()`.
     fn words(self) -> &'static str {
         match self {
@@ -112,8 +116,94 @@ pub struct Error {
     pub detail: String,
 }
 
-/// The errors of an object, in the order in which they are reported.
-pub type ErrorList = Vec<Error>;
+/// The errors of an object, in the order in which they are reported: the first hundred, or fewer if they are long, and how many
+/// more there are. An object can be wrong in as many places as it has values, each error takes more memory than what it is about,
+/// and a refusal should not be longer than that; kube-apiserver keeps and tells all.
+///
+/// As a slice it is the errors that are told. It is no iterator by value, so that a list is only added to another with what it
+/// does not tell ([`ErrorList::append`]).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ErrorList {
+    told: Vec<Error>,
+    /// The size of those.
+    bytes: usize,
+    untold: usize,
+    /// The kinds of all errors, told or not, as bits.
+    kinds: u16,
+}
+
+impl ErrorList {
+    /// No errors.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Adds an error.
+    pub fn push(&mut self, error: Error) {
+        self.kinds |= error.kind.bit();
+        if self.told.len() < MAX_TOLD && self.bytes <= MAX_TOLD_BYTES {
+            self.bytes += error.size();
+            self.told.push(error);
+        } else {
+            self.untold += 1;
+        }
+    }
+    /// Adds the errors of another list.
+    pub fn append(&mut self, other: Self) {
+        other.told.into_iter().for_each(|error| self.push(error));
+        self.untold += other.untold;
+        self.kinds |= other.kinds;
+    }
+    /// Puts the errors that are told into the order of their texts.
+    pub fn sort_by_text(&mut self) {
+        self.told.sort_by_cached_key(ToString::to_string);
+    }
+    /// The same errors, changed one by one.
+    pub fn map(self, change: impl FnMut(Error) -> Error) -> Self {
+        let mut changed: Self = self.told.into_iter().map(change).collect();
+        changed.untold += self.untold;
+        changed.kinds |= self.kinds;
+        changed
+    }
+    /// Whether one of the errors is of one of these kinds.
+    pub fn has(&self, kinds: &[ErrorType]) -> bool {
+        kinds.iter().any(|kind| self.kinds & kind.bit() != 0)
+    }
+}
+
+impl Deref for ErrorList {
+    type Target = [Error];
+    fn deref(&self) -> &[Error] {
+        &self.told
+    }
+}
+
+impl Extend<Error> for ErrorList {
+    fn extend<I: IntoIterator<Item = Error>>(&mut self, errors: I) {
+        errors.into_iter().for_each(|error| self.push(error));
+    }
+}
+
+impl FromIterator<Self> for ErrorList {
+    fn from_iter<I: IntoIterator<Item = Self>>(lists: I) -> Self {
+        let mut all = Self::new();
+        lists.into_iter().for_each(|list| all.append(list));
+        all
+    }
+}
+
+impl FromIterator<Error> for ErrorList {
+    fn from_iter<I: IntoIterator<Item = Error>>(errors: I) -> Self {
+        let mut list = Self::new();
+        list.extend(errors);
+        list
+    }
+}
+
+impl<const N: usize> From<[Error; N]> for ErrorList {
+    fn from(errors: [Error; N]) -> Self {
+        errors.into_iter().collect()
+    }
+}
 
 impl Error {
     fn new(kind: ErrorType, field: &Path, value: Option<Value>, detail: impl Into<String>) -> Self {
@@ -200,38 +290,25 @@ impl fmt::Display for Error {
     }
 }
 
-/// How many errors of a list are told: an object can be wrong in as many places as it has values, and a refusal should not be
-/// longer than that. kube-apiserver tells all.
+/// How many errors of a list are told.
 const MAX_TOLD: usize = 100;
 /// How many bytes they may have together, since each may quote a long value or path; the first is told however long it is.
 const MAX_TOLD_BYTES: usize = 64 * 1024;
 
-/// Those of the errors that are told.
-pub(crate) fn told(errors: &[Error]) -> impl Iterator<Item = &Error> {
-    let mut bytes = 0;
-    errors.iter().take(MAX_TOLD).take_while(move |error| {
-        let fits = bytes <= MAX_TOLD_BYTES;
-        bytes += error.size();
-        fits
-    })
-}
-
 /// Joins error messages as `utilerrors.NewAggregate` does: duplicates are dropped; more than one
 /// message stands in brackets, separated by commas. After a hundred, or fewer if they are long, it says how many more there are.
-pub fn aggregate(errors: &[Error]) -> String {
+pub fn aggregate(errors: &ErrorList) -> String {
     let mut messages: Vec<String> = Vec::new();
     // A set beside the list: the order is that of first appearance.
     let mut seen = HashSet::new();
-    let mut count = 0;
-    for error in told(errors) {
-        count += 1;
+    for error in errors.iter() {
         let text = error.to_string();
         if seen.insert(text.clone()) {
             messages.push(text);
         }
     }
-    if count < errors.len() {
-        messages.push(format!("and {} more", errors.len() - count));
+    if errors.untold > 0 {
+        messages.push(format!("and {} more", errors.untold));
     }
     if messages.len() == 1 { messages.remove(0) } else { format!("[{}]", messages.join(", ")) }
 }
@@ -278,22 +355,29 @@ mod tests {
     #[test]
     fn a_hundred_errors_are_told() {
         let error = |i: usize| Error::required(&Path::new("list").index(i), "");
-        let errors: Vec<Error> = (0..150).map(error).collect();
+        let errors: ErrorList = (0..150).map(error).collect();
         let text = aggregate(&errors);
         assert!(text.starts_with("[list[0]: Required value, list[1]: "), "{text}");
         assert!(text.ends_with(", list[99]: Required value, and 50 more]"), "{text}");
-        assert!(!aggregate(&errors[..100]).contains("more"));
+        assert!(!aggregate(&(0..100).map(error).collect()).contains("more"));
+        // Nor is the rest forgotten when lists are put together, and no kind of error is.
+        let mut both = errors.clone();
+        both.append(errors);
+        both.push(Error::too_many(&Path::new("list"), 2, 1));
+        assert!(aggregate(&both).ends_with(", and 201 more]"));
+        assert_eq!(both.len(), 100);
+        assert!(both.has(&[ErrorType::TooMany]) && !both.has(&[ErrorType::TooLong]));
         // The same error twice is told once.
-        assert_eq!(aggregate(&[error(1), error(1)]), "list[1]: Required value");
+        assert_eq!(aggregate(&[error(1), error(1)].into()), "list[1]: Required value");
     }
 
     #[test]
     fn long_errors_are_not_told_a_hundred_times() {
         let long = Path::new("k".repeat(1_000_000));
-        let errors: Vec<Error> = (0..50).map(|i| Error::invalid(&long.index(i), "v", "bad")).collect();
+        let errors: ErrorList = (0..50).map(|i| Error::invalid(&long.index(i), "v", "bad")).collect();
         let text = aggregate(&errors);
         assert!(text.len() < 1_001_000 && text.ends_with(", and 49 more]"), "{}", text.len());
         let quoted = Error::invalid(&Path::new("a"), vec!["v".repeat(40_000)], "bad");
-        assert_eq!(told(&vec![quoted; 9]).count(), 2);
+        assert_eq!(ErrorList::from_iter(vec![quoted; 9]).len(), 2);
     }
 }

@@ -121,7 +121,8 @@ impl Status {
         )
         .about(gk, name);
         if let Some(details) = &mut status.details {
-            details.causes = field::told(errors)
+            details.causes = errors
+                .iter()
                 .map(|e| Cause {
                     reason: e.kind.reason().into(),
                     message: e.body(),

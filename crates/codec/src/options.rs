@@ -123,7 +123,7 @@ pub fn write(query: &Pairs, write: Write) -> Result<WriteQuery, Status> {
         }
         _ => {}
     }
-    errors.extend(validate_field_manager(field_manager, &manager_field));
+    errors.append(validate_field_manager(field_manager, &manager_field));
     errors.extend(dry_run_error(&dry_run));
     let field_validation = match validation {
         "" | "Warn" => FieldValidation::Warn,

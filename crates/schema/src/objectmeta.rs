@@ -313,10 +313,8 @@ fn validate_resource(members: &Map<String, Value>, path: &Path, errors: &mut Err
     lent.entry("name").or_insert_with(|| "fakename".into());
     let namespaced = lent.contains_key("namespace");
     let whole = Value::from(Map::from_iter([("metadata".to_string(), lent.into())]));
-    for mut error in metadata::validate(&whole, namespaced, &names::is_path_segment) {
-        error.field = path.child(error.field.as_str());
-        errors.push(error);
-    }
+    let found = metadata::validate(&whole, namespaced, &names::is_path_segment);
+    errors.append(found.map(|error| Error { field: path.child(error.field.as_str()), ..error }));
 }
 
 #[cfg(test)]

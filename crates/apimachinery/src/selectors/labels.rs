@@ -248,7 +248,11 @@ fn go_int(text: &str) -> Option<i64> {
 
 fn label_key_errors(key: &str, field: &Path) -> ErrorList {
     let problems = names::is_qualified_name(key);
-    if problems.is_empty() { Vec::new() } else { vec![Error::invalid(field, key, problems.join("; "))] }
+    if problems.is_empty() {
+        ErrorList::new()
+    } else {
+        [Error::invalid(field, key, problems.join("; "))].into()
+    }
 }
 
 /// What the lexer tells apart (`labels.Token`).

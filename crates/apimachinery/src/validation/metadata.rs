@@ -183,19 +183,19 @@ fn validate_namespace(namespace: &str, namespaced: bool, field: &Path, errors: &
 /// their names.
 fn validate_shared(object: &Value, path: &Path, errors: &mut ErrorList, with_finalizers: bool) {
     if let Some(labels) = meta::map(object, &["metadata", "labels"]) {
-        errors.extend(validate_labels(labels, &path.child("labels")));
+        errors.append(validate_labels(labels, &path.child("labels")));
     }
     if let Some(annotations) = meta::map(object, &["metadata", "annotations"]) {
-        errors.extend(validate_annotations(annotations, &path.child("annotations")));
+        errors.append(validate_annotations(annotations, &path.child("annotations")));
     }
     let owners = meta::list(object, &["metadata", "ownerReferences"]);
-    errors.extend(validate_owner_references(owners, &path.child("ownerReferences")));
+    errors.append(validate_owner_references(owners, &path.child("ownerReferences")));
     if with_finalizers {
         let finalizers = meta::list(object, &["metadata", "finalizers"]);
-        errors.extend(validate_finalizers(finalizers, &path.child("finalizers")));
+        errors.append(validate_finalizers(finalizers, &path.child("finalizers")));
     }
     let managed = meta::list(object, &["metadata", "managedFields"]);
-    errors.extend(validate_managed_fields(managed, &path.child("managedFields")));
+    errors.append(validate_managed_fields(managed, &path.child("managedFields")));
 }
 
 fn validate_owner_references(owners: &[Value], field: &Path) -> ErrorList {
@@ -245,7 +245,7 @@ fn validate_owner_references(owners: &[Value], field: &Path) -> ErrorList {
 
 fn validate_finalizers(finalizers: &[Value], field: &Path) -> ErrorList {
     let mut errors: ErrorList =
-        finalizers.iter().filter_map(Value::as_str).flat_map(|f| validate_finalizer_name(f, field)).collect();
+        finalizers.iter().filter_map(Value::as_str).map(|f| validate_finalizer_name(f, field)).collect();
     let has = |name: &str| finalizers.iter().any(|f| f == name);
     if has("orphan") && has("foregroundDeletion") {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
@@ -281,7 +281,7 @@ fn validate_managed_fields(entries: &[Value], field: &Path) -> ErrorList {
         if !fields_type.is_empty() && fields_type != "FieldsV1" {
             errors.push(Error::invalid(&field.child("fieldsType"), fields_type, "must be `FieldsV1`"));
         }
-        errors.extend(validate_field_manager(meta::text(entry, &["manager"]), &field.child("manager")));
+        errors.append(validate_field_manager(meta::text(entry, &["manager"]), &field.child("manager")));
         if meta::text(entry, &["subresource"]).len() > MAX_SUBRESOURCE {
             errors.push(Error::too_long(&field.child("subresource"), MAX_SUBRESOURCE));
         }
@@ -373,7 +373,7 @@ mod tests {
     fn a_manager_that_is_too_long_is_not_quoted_for_each_of_its_characters() {
         let field = Path::new("fieldManager");
         let errors = |length: usize| validate_field_manager(&"\u{7}".repeat(length), &field);
-        assert_eq!(errors(MAX_MANAGER).len(), MAX_MANAGER);
-        assert_eq!(errors(MAX_MANAGER + 1), [Error::too_long(&field, MAX_MANAGER)]);
+        assert_eq!(errors(100).len(), 100);
+        assert_eq!(errors(MAX_MANAGER + 1), [Error::too_long(&field, MAX_MANAGER)].into());
     }
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 pub fn validate(selector: &Value, field: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(labels) = meta::map(selector, &["matchLabels"]) {
-        errors.extend(metadata::validate_labels(labels, &field.child("matchLabels")));
+        errors.append(metadata::validate_labels(labels, &field.child("matchLabels")));
     }
     let expressions = field.child("matchExpressions");
     for (i, requirement) in meta::list(selector, &["matchExpressions"]).iter().enumerate() {
-        errors.extend(validate_requirement(requirement, false, &expressions.index(i)));
+        errors.append(validate_requirement(requirement, false, &expressions.index(i)));
     }
     errors
 }

@@ -96,7 +96,7 @@ impl Registry {
         let mut errors = metadata::validate(object, scope.row.resource.namespaced, &|name, prefix| {
             strategy.validate_name(name, prefix)
         });
-        errors.extend(strategy.validate(&ctx, object));
+        errors.append(strategy.validate(&ctx, object));
         if !errors.is_empty() {
             return Err(scope.invalid(object, &errors));
         }

@@ -153,5 +153,5 @@ fn check_kind(scope: &Scope<'_>, patched: &Value) -> Result<(), String> {
 fn uid_is_immutable(scope: &Scope<'_>, object: &Value) -> Status {
     let path = Path::new("metadata.uid");
     let error = Error::invalid(&path, meta::uid(object), metadata::IMMUTABLE);
-    scope.invalid(object, &vec![error.clone(), error])
+    scope.invalid(object, &[error.clone(), error].into())
 }

@@ -62,7 +62,7 @@ pub(super) fn undecodable(kind: PatchKind, patch: &Value, patched: &Value, why: 
         PatchKind::Json | PatchKind::Merge | PatchKind::Apply => patched.to_string(),
     };
     let error = field::Error::invalid(&field::Path::new("patch"), value, why);
-    let mut status = Status::invalid("", "", "", &vec![error]);
+    let mut status = Status::invalid("", "", "", &[error].into());
     // There is no kind to name, so the details carry the causes only.
     if let Some(details) = &mut status.details {
         **details = Details { causes: std::mem::take(&mut details.causes), ..Details::default() };

@@ -131,7 +131,7 @@ impl Registry {
                 let path = field::Path::new("metadata.resourceVersion");
                 let error = field::Error::invalid(&path, 0, "must be specified for an update");
                 let resource = &scope.row.resource;
-                return Err(Status::invalid(&resource.group, &resource.plural, scope.name, &vec![error]));
+                return Err(Status::invalid(&resource.group, &resource.plural, scope.name, &[error].into()));
             }
             // From here on it has the version that it replaces, as admission and the rules expect.
             _ => set_resource_version(&mut object, stored.revision),
@@ -154,8 +154,8 @@ impl Registry {
         // The name is immutable and was validated on create, perhaps by rules that have become stricter since. So only what a
         // path cannot contain is refused here (`BeforeUpdate` in `pkg/registry/rest/update.go`).
         let mut errors = metadata::validate(&object, namespaced, &names::is_path_segment);
-        errors.extend(metadata::validate_update(&object, old));
-        errors.extend(strategy.validate_update(&ctx, &object, old));
+        errors.append(metadata::validate_update(&object, old));
+        errors.append(strategy.validate_update(&ctx, &object, old));
         if !errors.is_empty() {
             return Err(scope.invalid(&object, &errors));
         }

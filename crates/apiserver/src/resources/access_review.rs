@@ -69,7 +69,7 @@ pub(super) fn validate_spec(review: &Value, asks_user: bool) -> ErrorList {
     let field = spec.child("resourceAttributes");
     for kind in [SelectorKind::Field, SelectorKind::Label] {
         if let Some(selector) = resource.and_then(|r| r.get(kind.member())).filter(|s| s.is_object()) {
-            errors.extend(validate_selector(kind, selector, &field.child(kind.member())));
+            errors.append(validate_selector(kind, selector, &field.child(kind.member())));
         }
     }
     errors
@@ -224,7 +224,7 @@ fn validate_selector(kind: SelectorKind, selector: &Value, field: &Path) -> Erro
     for (i, requirement) in requirements.iter().enumerate() {
         let field = field.child("requirements").index(i);
         match kind {
-            SelectorKind::Label => errors.extend(selectors::validate_requirement(requirement, true, &field)),
+            SelectorKind::Label => errors.append(selectors::validate_requirement(requirement, true, &field)),
             SelectorKind::Field => {
                 if meta::text(requirement, &["key"]).is_empty() {
                     errors.push(Error::required(&field.child("key"), "must be specified"));

@@ -123,10 +123,10 @@ impl Strategy for Requests {
     fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         // The name is not looked at again, as in `ValidateCertificateSigningRequestUpdate`.
         let mut errors = metadata::validate(new, false, &|_, _| Vec::new());
-        errors.extend(validation::validate(new, Some(old)));
-        errors.extend(validation::validate_decisions(new, old, self.0 == Part::Approval));
+        errors.append(validation::validate(new, Some(old)));
+        errors.append(validation::validate_decisions(new, old, self.0 == Part::Approval));
         errors.extend(validation::validate_certificate_kept(new, old, self.0 == Part::Status));
-        errors.extend(metadata::validate_update(new, old));
+        errors.append(metadata::validate_update(new, old));
         errors
     }
 

@@ -63,9 +63,9 @@ impl Strategy for ConfigMaps {
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate_update(new, old);
-        errors.extend(validate_still_immutable(new, old, &["data", "binaryData"]));
-        errors.extend(metadata::validate(new, true, &names::is_dns1123_subdomain));
-        errors.extend(self.validate(ctx, new));
+        errors.append(validate_still_immutable(new, old, &["data", "binaryData"]));
+        errors.append(metadata::validate(new, true, &names::is_dns1123_subdomain));
+        errors.append(self.validate(ctx, new));
         errors
     }
 

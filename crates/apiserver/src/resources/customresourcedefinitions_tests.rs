@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::resources::testing::{World, texts};
-use fleetpass_apimachinery::field::Error;
 use fleetpass_schema::openapi::builtin;
 use fleetpass_schema::typed;
 
@@ -28,7 +27,7 @@ fn all_errors(object: &Value) -> ErrorList {
         fleetpass_apimachinery::validation::metadata::validate(object, false, &|name, prefix| {
             main().validate_name(name, prefix)
         });
-    errors.extend(main().validate(&World::default().ctx("", ""), object));
+    errors.append(main().validate(&World::default().ctx("", ""), object));
     errors
 }
 
@@ -146,7 +145,7 @@ fn what_is_stored_and_named_may_not_change() {
         let mut new = old.clone();
         *new.pointer_mut(pointer).expect("a field") = value;
         main().prepare_for_update(&ctx, &mut new, &old);
-        let errors: Vec<Error> = main().validate_update(&ctx, &new, &old);
+        let errors = main().validate_update(&ctx, &new, &old);
         assert_eq!(texts(&errors), expected, "{pointer}");
         assert_eq!(meta::generation(&new), 2);
     }

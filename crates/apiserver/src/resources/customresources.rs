@@ -287,8 +287,8 @@ impl Objects {
         // right types and sizes.
         let mut errors = validation::validate(&root, &version.schema, object);
         validate_scale(version, object, false, &mut errors);
-        errors.extend(objectmeta::validate_embedded(object, &version.schema));
-        errors.extend(listtype::validate(&root, &version.schema, object));
+        errors.append(objectmeta::validate_embedded(object, &version.schema));
+        errors.append(listtype::validate(&root, &version.schema, object));
         validate_rules(version, object, None, &mut errors);
         errors
     }
@@ -302,18 +302,18 @@ impl Objects {
             if let (Some(status), Some(schema)) = (new.get("status"), version.schema.properties.get("status"))
             {
                 let before = old.get("status").unwrap_or(&Value::Null);
-                errors.extend(validation::validate_update(&Path::new("status"), schema, status, before));
+                errors.append(validation::validate_update(&Path::new("status"), schema, status, before));
             }
         } else {
-            errors.extend(validation::validate_update(&root, &version.schema, new, old));
+            errors.append(validation::validate_update(&root, &version.schema, new, old));
         }
         validate_scale(version, new, self.status, &mut errors);
         if !self.status {
-            errors.extend(objectmeta::validate_embedded(new, &version.schema));
+            errors.append(objectmeta::validate_embedded(new, &version.schema));
         }
         // Ratcheting: an object that had duplicates before its list became a set can still be changed otherwise.
         if listtype::validate(&root, &version.schema, old).is_empty() {
-            errors.extend(listtype::validate(&root, &version.schema, new));
+            errors.append(listtype::validate(&root, &version.schema, new));
         }
         validate_rules(version, new, Some(old), &mut errors);
         errors
@@ -396,9 +396,9 @@ impl Strategy for Objects {
         let mut errors = self.kind.validate_type(ctx, new);
         if errors.is_empty() {
             // What is wrong with metadata is said once by the registry and once more here, as a real server does.
-            errors.extend(metadata::validate_update(new, old));
+            errors.append(metadata::validate_update(new, old));
             if let Some(version) = self.rules(ctx) {
-                errors.extend(self.validate_changed(version, new, old));
+                errors.append(self.validate_changed(version, new, old));
             }
         }
         errors
@@ -463,7 +463,7 @@ fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, err
                       errors to complete validation";
         errors.push(Error::invalid(&Path::default(), Value::Null, detail));
     } else {
-        errors.extend(rules.validate(new, old));
+        errors.append(rules.validate(new, old));
     }
 }
 

@@ -111,9 +111,9 @@ impl Strategy for Events {
         // follow.
         let mut errors = validate_legacy(object, self.strict);
         if self.strict {
-            errors.extend(metadata::validate(object, true, &names::is_dns1123_subdomain));
-            errors.extend(validate_series(object));
-            errors.extend(validate_new(object));
+            errors.append(metadata::validate(object, true, &names::is_dns1123_subdomain));
+            errors.append(validate_series(object));
+            errors.append(validate_new(object));
         }
         errors
     }
@@ -121,8 +121,8 @@ impl Strategy for Events {
     fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = validate_legacy(new, self.strict);
         if self.strict {
-            errors.extend(metadata::validate_update(new, old));
-            errors.extend(validate_change(new, old));
+            errors.append(metadata::validate_update(new, old));
+            errors.append(validate_change(new, old));
         }
         errors
     }
@@ -314,7 +314,7 @@ fn validate_change(new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     // Only if it changes: core/v1 may have stored a series that is none by these rules.
     if !meta::same(new.get("series"), old.get("series")) {
-        errors.extend(validate_series(new));
+        errors.append(validate_series(new));
     }
     // `reason` is here twice, as in Go: its error is reported twice.
     let fixed = [

@@ -67,7 +67,7 @@ impl Strategy for Leases {
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate_update(new, old);
-        errors.extend(self.validate(ctx, new));
+        errors.append(self.validate(ctx, new));
         errors
     }
 

@@ -125,7 +125,7 @@ impl Strategy for Namespaces {
         let path = Path::new("spec.finalizers");
         // The path has no index here, and has one on `/finalize`: so do `ValidateNamespace` and
         // `ValidateNamespaceFinalizeUpdate`.
-        finalizers(object).flat_map(|name| validate_finalizer(name, &path)).collect()
+        finalizers(object).map(|name| validate_finalizer(name, &path)).collect()
     }
 
     fn prepare_for_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
@@ -145,19 +145,16 @@ impl Strategy for Namespaces {
         let mut errors = ErrorList::new();
         // The subresources judge only what they write.
         if self.0 == Part::Main {
-            errors.extend(metadata::validate(new, false, &names::is_dns1123_label));
-            errors.extend(self.validate(ctx, new));
+            errors.append(metadata::validate(new, false, &names::is_dns1123_label));
+            errors.append(self.validate(ctx, new));
         }
-        errors.extend(metadata::validate_update(new, old));
+        errors.append(metadata::validate_update(new, old));
         match self.0 {
             Part::Main => {}
             Part::Finalize => {
                 let path = Path::new("spec.finalizers");
-                errors.extend(
-                    finalizers(new)
-                        .enumerate()
-                        .flat_map(|(i, name)| validate_finalizer(name, &path.index(i))),
-                );
+                let each = finalizers(new).enumerate();
+                errors.append(each.map(|(i, name)| validate_finalizer(name, &path.index(i))).collect());
             }
             Part::Status => errors.extend(validate_phase(new)),
         }

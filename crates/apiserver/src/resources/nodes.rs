@@ -110,19 +110,19 @@ impl Strategy for Nodes {
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         if !self.status {
-            errors.extend(metadata::validate(new, false, &names::is_dns1123_subdomain));
-            errors.extend(self.validate(ctx, new));
+            errors.append(metadata::validate(new, false, &names::is_dns1123_subdomain));
+            errors.append(self.validate(ctx, new));
         }
-        errors.extend(metadata::validate_update(new, old));
+        errors.append(metadata::validate_update(new, old));
         let mut seen = BTreeSet::new();
         for (index, address) in meta::list(new, &["status", "addresses"]).iter().enumerate() {
             if !seen.insert((meta::text(address, &["type"]), meta::text(address, &["address"]))) {
                 errors.push(Error::duplicate(&Path::new("status.addresses").index(index), address.clone()));
             }
         }
-        errors.extend(validate_set_once(new, old));
+        errors.append(validate_set_once(new, old));
         // Taints once more, as `ValidateNodeUpdate` does after `ValidateNode`: their errors are reported twice.
-        errors.extend(validate_taints(new));
+        errors.append(validate_taints(new));
         if meta::text(new, &["spec", "externalID"]) != meta::text(old, &["spec", "externalID"]) {
             errors.push(Error::forbidden(&Path::new("spec.externalID"), "may not be updated"));
         }

@@ -101,17 +101,17 @@ impl Strategy for Roles {
         let rules = meta::list(object, &["rules"]).iter().enumerate();
         let field = Path::new("rules");
         let mut errors: ErrorList =
-            rules.flat_map(|(i, rule)| validate_rule(rule, self.namespaced, &field.index(i))).collect();
+            rules.map(|(i, rule)| validate_rule(rule, self.namespaced, &field.index(i))).collect();
         if !self.namespaced {
-            errors.extend(validate_aggregation(object));
+            errors.append(validate_aggregation(object));
         }
         errors
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate(new, self.namespaced, &names::is_path_segment);
-        errors.extend(self.validate(ctx, new));
-        errors.extend(metadata::validate_update(new, old));
+        errors.append(self.validate(ctx, new));
+        errors.append(metadata::validate_update(new, old));
         errors
     }
 
@@ -182,7 +182,7 @@ fn validate_aggregation(role: &Value) -> ErrorList {
         let field = field.index(i);
         let found = selectors::validate(selector, &field);
         let invalid = !found.is_empty();
-        errors.extend(found);
+        errors.append(found);
         if invalid {
             // Said once more for the selector as a whole, as Go does.
             errors.push(Error::invalid(&field, Value::Null, "invalid label selector."));
@@ -226,15 +226,15 @@ impl Strategy for Bindings {
         let mut errors = self.validate_role_ref(object);
         let field = Path::new("subjects");
         for (i, subject) in meta::list(object, &["subjects"]).iter().enumerate() {
-            errors.extend(validate_subject(subject, self.namespaced, &field.index(i)));
+            errors.append(validate_subject(subject, self.namespaced, &field.index(i)));
         }
         errors
     }
 
     fn validate_update(&self, ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate(new, self.namespaced, &names::is_path_segment);
-        errors.extend(self.validate(ctx, new));
-        errors.extend(metadata::validate_update(new, old));
+        errors.append(self.validate(ctx, new));
+        errors.append(metadata::validate_update(new, old));
         let role_ref = |object: &Value| {
             let part = |key| meta::text(object, &["roleRef", key]).to_owned();
             // Printed as Go prints its internal type, which has no JSON names.

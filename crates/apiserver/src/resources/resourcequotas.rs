@@ -73,10 +73,10 @@ impl Strategy for ResourceQuotas {
     fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate_update(new, old);
         if self.status {
-            errors.extend(validation::validate_status(new));
+            errors.append(validation::validate_status(new));
         } else {
-            errors.extend(validation::validate_spec(new));
-            errors.extend(validation::validate_scopes_kept(new, old));
+            errors.append(validation::validate_spec(new));
+            errors.append(validation::validate_scopes_kept(new, old));
         }
         errors
     }

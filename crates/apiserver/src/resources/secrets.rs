@@ -78,9 +78,9 @@ impl Strategy for Secrets {
         let mut errors = metadata::validate_update(new, old);
         // Who mounts a Secret relies on its type and so on its keys; another type is another Secret.
         errors.extend(metadata::validate_immutable(new.get("type"), old.get("type"), &Path::new("type")));
-        errors.extend(validate_still_immutable(new, old, &["data"]));
-        errors.extend(metadata::validate(new, true, &names::is_dns1123_subdomain));
-        errors.extend(self.validate(ctx, new));
+        errors.append(validate_still_immutable(new, old, &["data"]));
+        errors.append(metadata::validate(new, true, &names::is_dns1123_subdomain));
+        errors.append(self.validate(ctx, new));
         errors
     }
 

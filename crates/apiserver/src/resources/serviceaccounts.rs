@@ -55,7 +55,7 @@ impl Strategy for ServiceAccounts {
 
     fn validate_update(&self, _ctx: &Context<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = metadata::validate_update(new, old);
-        errors.extend(metadata::validate(new, true, &names::is_dns1123_subdomain));
+        errors.append(metadata::validate(new, true, &names::is_dns1123_subdomain));
         errors
     }
 

@@ -156,7 +156,7 @@ fn account(ctx: &Context<'_>, body: &Value) -> Result<Arc<Value>, Status> {
     if !name.is_empty() && name != ctx.name {
         let path = Path::new("metadata").child("name");
         let error = field::Error::invalid(&path, name, "must match the service account name if specified");
-        return Err(Status::invalid(GROUP, KIND, ctx.name, &vec![error]));
+        return Err(Status::invalid(GROUP, KIND, ctx.name, &[error].into()));
     }
     // Between the two comparisons: the name can be judged without the account, the UID cannot.
     let account = get(ctx.lister, "serviceaccounts", ctx.namespace, ctx.name)?;

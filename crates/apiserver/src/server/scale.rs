@@ -137,7 +137,7 @@ fn set_replicas(object: &mut Value, paths: &ScalePaths, scale: &Value) -> Result
     if replicas < 0 {
         let error =
             Error::invalid(&Path::new("spec.replicas"), replicas, "must be greater than or equal to 0");
-        return Err(Status::invalid("autoscaling", "Scale", meta::name(object), &vec![error]));
+        return Err(Status::invalid("autoscaling", "Scale", meta::name(object), &[error].into()));
     }
     let mut steps: Vec<&str> = paths.spec_replicas.split('.').filter(|step| !step.is_empty()).collect();
     let Some(last) = steps.pop() else { return Ok(()) };

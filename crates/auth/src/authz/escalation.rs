@@ -41,7 +41,7 @@ impl Refusal {
                     "{count} combinations of verb, API group, resource and name are too many to check against the rights of \
                      the user, which can be done for {MAX_COMBINATIONS}: use several roles"
                 );
-                let errors = vec![Error::forbidden(&Path::new(field), detail)];
+                let errors = [Error::forbidden(&Path::new(field), detail)].into();
                 Status::invalid(GROUP, meta::text(object, &["kind"]), meta::name(object), &errors)
             }
         }

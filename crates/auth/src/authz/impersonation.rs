@@ -337,7 +337,7 @@ fn domain_prefixed_path(key: &str) -> field::ErrorList {
     let Some((host, path)) = key.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty())
     else {
         let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-        return vec![Error::invalid(&field, key, detail)];
+        return [Error::invalid(&field, key, detail)].into();
     };
     let bad_host = names::is_dns1123_subdomain(host, false).into_iter();
     let mut errors: field::ErrorList = bad_host.map(|m| Error::invalid(&field, host, m)).collect();

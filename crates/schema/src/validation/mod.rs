@@ -43,8 +43,9 @@ pub fn validate_update(prefix: &Path, schema: &Schema, new: &Value, old: &Value)
 /// Errors so far, and how many checks held: of several alternatives that fail, the one with the most is reported.
 #[derive(Default)]
 struct Report {
-    /// No two are equal.
-    errors: ErrorList,
+    /// No two are equal. All of them, as far as they may be made ([`Run`] bounds that), because a report of one alternative may
+    /// be thrown away.
+    errors: Vec<Error>,
     matches: usize,
     /// Where the errors are in `errors`, once there are many.
     index: Option<Box<ErrorIndex>>,
@@ -124,7 +125,7 @@ const MOST_SHOWN: usize = 4 << 20;
 
 impl Run<'_> {
     fn finish(self, report: Report) -> ErrorList {
-        let mut errors = report.errors;
+        let mut errors: ErrorList = report.errors.into_iter().collect();
         if self.exhausted {
             // Here, and not where it happened: an alternative that holds would hide it there.
             let detail = format!(
@@ -161,7 +162,7 @@ impl Run<'_> {
         let mut report = self.node(schema, value, path, old);
         // Comparing costs as much as the value is large, so only what has errors is compared.
         if !report.is_valid() && old == Some(value) {
-            (report.errors, report.index) = (ErrorList::new(), None);
+            (report.errors, report.index) = (Vec::new(), None);
         }
         report
     }
@@ -639,7 +640,7 @@ fn multiple(number: GoNumber, factor: f64) -> Option<bool> {
 /// Errors after which rules (`x-kubernetes-validations`) are not evaluated: types, enums, required fields, sizes.
 pub fn blocks_rules(errors: &ErrorList) -> bool {
     use ErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
-    errors.iter().any(|e| matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid))
+    errors.has(&[NotSupported, Required, TooLong, TooMany, TypeInvalid])
 }
 
 #[cfg(test)]

@@ -95,15 +95,15 @@ pub(super) fn validate(
             wrong = structural::validate_defaults(&at, schema, effort);
         }
         sound = wrong.is_empty();
-        errors.extend(wrong);
+        errors.append(wrong);
     }
     let parsed = parsed.filter(|_| sound);
     let mut walker = Walker::default();
     let rules = if sound { Cardinality::AtMost(1) } else { Cardinality::NoRules };
     walker.node(&at, schema, parsed.as_ref(), &Setting { root: true, rules, ..Setting::default() });
     walker.total(&at);
-    errors.extend(walker.schema_errors);
-    errors.extend(walker.rule_errors);
+    errors.append(walker.schema_errors);
+    errors.append(walker.rule_errors);
     // The walk reports the same things with better paths; this is for what it does not know.
     if let Some(why) = unsupported.filter(|_| errors.is_empty()) {
         errors.push(Error::invalid(&at, "", why));

@@ -77,7 +77,7 @@ pub(super) fn validate_structural(path: &Path, schema: &Value) -> ErrorList {
         value_completeness(props, Some(props), path, path, &mut errors);
     }
     // Go sorts them by their text because its maps have no order; so the order is part of the answer.
-    errors.sort_by_key(ToString::to_string);
+    errors.sort_by_text();
     errors
 }
 
@@ -400,7 +400,7 @@ impl Defaults<'_> {
         };
         if let Some(default) = props.get("default").filter(|d| !d.is_null()) {
             let wrong = default_errors(&path.child("default"), schema, default, place, self.effort);
-            self.errors.extend(wrong);
+            self.errors.append(wrong);
         }
         if let (Some(items), Some(schema)) = (child(props, "items"), &schema.items) {
             self.node(&path.child("items"), items, schema, &place.below(Around::Element, place.inside_meta));
@@ -426,7 +426,7 @@ fn default_errors(
         // A default for a label is no object by itself; so the smallest resource around it is made and checked.
         let mut whole = place.surround(default);
         let invalid = |why: String| {
-            vec![Error::invalid(at, default.clone(), format!("must result in valid metadata: {why}"))]
+            [Error::invalid(at, default.clone(), format!("must result in valid metadata: {why}"))].into()
         };
         if let Err(error) = objectmeta::coerce_embedded(&mut whole, &place.root) {
             return invalid(error.to_string());
@@ -456,9 +456,9 @@ fn default_errors(
     }
     let wrong = objectmeta::validate_embedded(default, schema);
     if wrong.is_empty() {
-        errors.extend(validation::validate_within(at, schema, default, effort));
+        errors.append(validation::validate_within(at, schema, default, effort));
     } else {
-        errors.extend(wrong.into_iter().map(prefixed));
+        errors.append(wrong.map(prefixed));
     }
     errors
 }

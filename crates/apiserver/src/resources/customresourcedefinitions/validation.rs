@@ -32,8 +32,8 @@ pub(super) fn validate(object: &Value) -> ErrorList {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         errors.push(Error::invalid(&Path::new("metadata.name"), meta::name(object), detail));
     }
-    errors.extend(validate_spec(&object["spec"]));
-    errors.extend(validate_rest(object, None));
+    errors.append(validate_spec(&object["spec"]));
+    errors.append(validate_rest(object, None));
     errors
 }
 
@@ -54,7 +54,7 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> ErrorList {
             errors.push(Error::invalid(&at, now, "field is immutable"));
         }
     }
-    errors.extend(validate_rest(new, Some(old)));
+    errors.append(validate_rest(new, Some(old)));
     errors
 }
 
@@ -68,7 +68,7 @@ pub(super) fn validate_status(object: &Value) -> ErrorList {
 /// What is the same for new and for changed definitions, beside the spec; `old` is there on updates.
 fn validate_rest(object: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = validate_status(object);
-    errors.extend(validate_stored_versions(object));
+    errors.append(validate_stored_versions(object));
     errors.extend(validate_approval(object, old));
     let preserves = |o: &Value| o["spec"]["preserveUnknownFields"] == true;
     // v1 knows the field only to refuse it; definitions that were made through v1beta1 may keep it.
@@ -222,7 +222,7 @@ fn validate_spec(spec: &Value) -> ErrorList {
         // A hoisted schema is that of all versions, so one of them with a status is enough.
         let status = versions.iter().any(has_status);
         let at = at.child("validation");
-        errors.extend(schema_validation::validate(&at, schema, status, &mut effort));
+        errors.append(schema_validation::validate(&at, schema, status, &mut effort));
     }
     if let Some(subresources) = hoisted.subresources {
         validate_subresources(&at.child("subresources"), subresources, &mut errors);
@@ -281,7 +281,7 @@ fn validate_version(
     let own_schema = version.get("schema").filter(|_| hoisted.schema.is_none());
     if let Some(schema) = own_schema {
         let status = has_status(version);
-        errors.extend(schema_validation::validate(&at.child("schema"), schema, status, effort));
+        errors.append(schema_validation::validate(&at.child("schema"), schema, status, effort));
     }
     if let Some(subresources) = version.get("subresources").filter(|_| hoisted.subresources.is_none()) {
         validate_subresources(&at.child("subresources"), subresources, errors);

@@ -29,8 +29,8 @@ pub(super) fn validate_new(object: &Value) -> ErrorList {
 /// The errors of a change of the pod itself.
 pub(super) fn validate_change(new: &Value, old: &Value) -> ErrorList {
     let mut errors = metadata::validate_update(new, old);
-    errors.extend(metadata::validate(new, true, &names::is_dns1123_subdomain));
-    errors.extend(validate_spec(new));
+    errors.append(metadata::validate(new, true, &names::is_dns1123_subdomain));
+    errors.append(validate_spec(new));
     let path = Path::new("spec");
     for list in ["containers", "initContainers"] {
         let field = path.child(list);
@@ -111,7 +111,7 @@ fn validate_spec(object: &Value) -> ErrorList {
         }
     }
     if let Some(selector) = meta::map(object, &["spec", "nodeSelector"]) {
-        errors.extend(metadata::validate_labels(selector, &path.child("nodeSelector")));
+        errors.append(metadata::validate_labels(selector, &path.child("nodeSelector")));
     }
     for name in ["serviceAccountName", "nodeName"].into_iter().filter(|name| !text(name).is_empty()) {
         let wrong = names::is_dns1123_subdomain(text(name), false);

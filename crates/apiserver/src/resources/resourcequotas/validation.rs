@@ -85,7 +85,7 @@ pub(super) fn validate_spec(object: &Value) -> ErrorList {
     .collect();
     // The rules below look at each scope with each limit.
     if !large.is_empty() || hard.is_some_and(|hard| hard.len() > MOST) {
-        errors.extend(large);
+        errors.append(large);
         return errors;
     }
     let limited: BTreeSet<&str> = hard.into_iter().flat_map(Map::keys).map(String::as_str).collect();
@@ -98,7 +98,7 @@ pub(super) fn validate_spec(object: &Value) -> ErrorList {
 pub(super) fn validate_status(object: &Value) -> ErrorList {
     let path = Path::new("status");
     let mut errors = validate_quantities(meta::map(object, &["status", "hard"]), &path.child("hard"));
-    errors.extend(validate_quantities(meta::map(object, &["status", "used"]), &path.child("used")));
+    errors.append(validate_quantities(meta::map(object, &["status", "used"]), &path.child("used")));
     errors
 }
 
@@ -111,7 +111,7 @@ pub(super) fn validate_scopes_kept(new: &Value, old: &Value) -> ErrorList {
         return ErrorList::new();
     }
     let value = meta::at(new, &["spec", "scopes"]).cloned().unwrap_or_default();
-    vec![Error::invalid(&Path::new("spec.scopes"), value, "field is immutable")]
+    [Error::invalid(&Path::new("spec.scopes"), value, "field is immutable")].into()
 }
 
 /// The error of a list of scopes that is longer than any that makes sense.
@@ -135,7 +135,7 @@ fn text_bytes(value: &Value) -> usize {
 
 fn validate_quantities(amounts: Option<&Map<String, Value>>, path: &Path) -> ErrorList {
     if let Some(amounts) = amounts.filter(|amounts| amounts.len() > MOST) {
-        return vec![Error::too_many(path, amounts.len(), MOST)];
+        return [Error::too_many(path, amounts.len(), MOST)].into();
     }
     let mut errors = ErrorList::new();
     for (name, amount) in amounts.into_iter().flatten() {

@@ -251,16 +251,16 @@ async fn large_bodies_wait_for_room_and_get_429_if_there_is_none() -> anyhow::Re
     first.unbounded_send(large.slice(..1_899_000))?;
     let slow = post(pieces);
     let others = async {
-        // It may take a moment until the first one is there.
-        let mut refused = None;
-        Cluster::eventually("429", async || {
-            let answer = post(whole(1_500_000).expect("an open channel")).await;
-            // What is in the way of one of them is the two of them.
-            refused = answer.ok().filter(|answer| answer.status() == 429);
-            refused.is_some()
+        // The first one has to be there, all of it: otherwise this one takes of the room, and it may be the first one that is refused.
+        Cluster::eventually("a body that waits", async || {
+            let request = Request::get("/metrics").body(Vec::new()).expect("a request");
+            let metrics = cluster.admin().request_text(request).await.unwrap_or_default();
+            let buffered = metrics.lines().find_map(|l| l.strip_prefix("apiserver_buffered_request_bytes "));
+            buffered.and_then(|bytes| bytes.parse().ok()).is_some_and(|bytes: usize| bytes >= 1_800_000)
         })
         .await?;
-        let refused = refused.context("429")?;
+        let refused = post(whole(1_500_000)?).await?;
+        assert_eq!(refused.status(), 429);
         assert_eq!(refused.headers()["retry-after"], "1");
         // A small one needs no room.
         assert_eq!(post(whole(1000)?).await?.status(), 201);

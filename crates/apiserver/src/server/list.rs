@@ -40,6 +40,18 @@ struct Form {
 }
 
 impl Form {
+    /// How long a list is at least, as a rule, of so many objects whose stored texts have so many `bytes`: what is long for sure is
+    /// not begun in vain.
+    fn least(&self, splices: bool, objects: usize, bytes: usize) -> usize {
+        match self.accepted {
+            _ if splices => bytes,
+            // A row, or metadata: a name, a UID, times.
+            Output { convert_to: Some(_), .. } => objects * 150,
+            Output { media: MediaType::Json, .. } => bytes,
+            Output { media: MediaType::Protobuf | MediaType::Yaml, .. } => bytes / 2,
+        }
+    }
+
     fn renderer(&self) -> Renderer<'_> {
         let Self { row, version, accepted, include, now } = self;
         Renderer { row, version, accepted: *accepted, include: *include, now: *now }
@@ -144,7 +156,7 @@ impl List {
         let size: usize = found.iter().map(|object| object.size() + 96).sum();
         let renderer = self.form.renderer();
         let splices = found.front().is_some_and(|object| renderer.splices(object));
-        if splices && size > SMALL {
+        if self.form.least(splices, found.len(), size) > SMALL {
             return Ok(None);
         }
         let (mut out, separator, tail) = match &self.frame {
@@ -246,7 +258,7 @@ impl List {
                         out.extend_from_slice(separator);
                     }
                     if object.size() > PIECE && renderer.splices(&object) {
-                        let api_version = renderer.api_version();
+                        let api_version = renderer.item_api_version();
                         object.write_head(renderer.item_head(&api_version), &mut out);
                         self.ready.extend([Bytes::from(std::mem::take(&mut out)), object.rest()]);
                     } else {

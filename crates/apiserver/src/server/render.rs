@@ -225,7 +225,8 @@ impl Renderer<'_> {
         let as_stored = self.row.is_uniform(object.revision);
         match self.accepted.convert_to {
             None if as_stored && self.row.resource.view.is_none() => {
-                object.write(self.item_head(&self.api_version()), out);
+                let api_version = self.item_api_version();
+                object.write(self.item_head(&api_version), out);
             }
             Some((TargetKind::PartialObjectMetadataList, version)) if as_stored => {
                 object.write_metadata(version.api_version(), out);
@@ -236,6 +237,11 @@ impl Renderer<'_> {
             }
             _ => out.extend(cache::encode(&self.list_item(object))),
         }
+    }
+
+    /// The API version for [`Renderer::item_head`]. Empty, and so not made, where items show none: this is asked for each of them.
+    pub(super) fn item_api_version(&self) -> String {
+        if self.row.resource.custom { self.api_version() } else { String::new() }
     }
 
     /// What stands in front of an item of a list in JSON.

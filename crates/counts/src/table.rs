@@ -258,8 +258,8 @@ fn pages() -> Vec<Operation> {
         call("page of 500, metadata", 10, |_, _| page().accepting(METADATA_LIST)),
         call("page of 500, Table", 3, |_, _| page().accepting(TABLE)),
         call("page of 500, protobuf", 3, |_, _| page().accepting(PROTOBUF)),
-        call("page of 500, YAML", 1, |_, _| page().accepting("application/yaml")),
-        call("list of all, JSON", 1, |_, _| Call::get(configmaps())),
+        call("page of 500, YAML", 2, |_, _| page().accepting("application/yaml")),
+        call("list of all, JSON", 5, |_, _| Call::get(configmaps())),
         call("list of one, by metadata.name", 200, |number, _| {
             let name = object_name(number % 10);
             Call::get(format!("{}?fieldSelector=metadata.name%3D{name}", configmaps()))

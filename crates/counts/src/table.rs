@@ -212,7 +212,7 @@ fn other_writes() -> Vec<Operation> {
             }
             Call::post(configmaps(), &object)
         }),
-        operation("deletecollection of 100", 3, collection),
+        operation("deletecollection of 100", 6, collection),
         operation("merge patch of a Lease", 50, leases),
         call("create of a ManagedServiceAccount", 50, |number, _| {
             Call::post(managed(), &managed_account(&format!("account-{number}")))
@@ -258,9 +258,9 @@ fn pages() -> Vec<Operation> {
         call("page of 500, metadata", 10, |_, _| page().accepting(METADATA_LIST)),
         call("page of 500, Table", 3, |_, _| page().accepting(TABLE)),
         call("page of 500, protobuf", 3, |_, _| page().accepting(PROTOBUF)),
-        call("page of 500, YAML", 1, |_, _| page().accepting("application/yaml")),
-        call("list of all, JSON", 1, |_, _| Call::get(configmaps())),
-        call("list of one, by metadata.name", 50, |number, _| {
+        call("page of 500, YAML", 2, |_, _| page().accepting("application/yaml")),
+        call("list of all, JSON", 5, |_, _| Call::get(configmaps())),
+        call("list of one, by metadata.name", 200, |number, _| {
             let name = object_name(number % 10);
             Call::get(format!("{}?fieldSelector=metadata.name%3D{name}", configmaps()))
         }),

@@ -83,7 +83,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
                     committed.compiler, table.compiler
                 );
             }
-            let seen = format!("callgrind_annotate {}/GROUP/out.NUMBER.", folder.display());
+            let seen = format!("callgrind_annotate --inclusive=yes {}/GROUP/out.NUMBER.", folder.display());
             table::compare(&committed.rows, &table.rows).judge(&seen)
         })
     })

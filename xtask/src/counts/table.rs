@@ -53,20 +53,19 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Row { operation, world, tolerance, .. } = self;
-        let allocations = format!("{:.1}", self.allocations);
-        let (whole, fraction) = allocations.split_once('.').unwrap_or((&allocations, "0"));
-        let whole = thousands(whole);
+        let allocations = thousands(&format!("{:.1}", self.allocations));
         let (instructions, bytes) =
             (thousands(&self.instructions.to_string()), thousands(&self.bytes.to_string()));
-        write!(f, "| {operation} | {world} | {instructions} | {whole}.{fraction} | {bytes} | {tolerance} % |")
+        write!(f, "| {operation} | {world} | {instructions} | {allocations} | {bytes} | {tolerance} % |")
     }
 }
 
-/// Digits in groups of three.
-fn thousands(digits: &str) -> String {
+/// A number, with the digits before its point in groups of three.
+fn thousands(number: &str) -> String {
+    let point = number.find('.').unwrap_or(number.len());
     let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+    for (index, digit) in number.char_indices() {
+        if index > 0 && index < point && (point - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -167,8 +166,9 @@ pub(crate) fn compare(committed: &[Row], counted: &[Row]) -> Comparison {
                 continue;
             }
             let percent = (is - was) / was * 100.0;
+            let [is, was] = [is, was].map(|number| thousands(&number.to_string()));
             let sentence = format!(
-                "{} ({}): {is:.1} {unit} instead of {was:.1}, {percent:+.1} % (may differ by {} %)",
+                "{} ({}): {is} {unit} instead of {was}, {percent:+.1} % (may differ by {} %)",
                 row.operation, row.world, row.tolerance
             );
             if percent > 0.0 { comparison.above.push(sentence) } else { comparison.below.push(sentence) }

@@ -165,7 +165,7 @@ pub trait Strategy: Send + Sync + 'static {
         String::new()
     }
     /// Whether a write may keep a core busy for milliseconds though body and object are short: because it multiplies lists,
-    /// compiles, or evaluates rules. Such requests are worked on in the pool for heavy work ([`crate::work`]).
+    /// compiles, or evaluates rules. Such requests are worked on in the pool for heavy work.
     fn is_heavy(&self) -> bool {
         false
     }

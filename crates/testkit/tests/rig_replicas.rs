@@ -176,7 +176,7 @@ async fn refuses_clearly(hubs: &[FleetpassHub]) -> Result<()> {
             }
         });
         let refused = refused.await?;
-        ensure!(refused.code == 503, "{refused:?}");
+        ensure!(refused.code == 500, "{refused:?}");
         ensure!(refused.message.contains("database space exceeded"), "{}", refused.message);
         maps.get(&register(0)).await.context("a read while etcd is full")?;
     }

@@ -270,8 +270,10 @@ async fn large_bodies_wait_for_room_and_get_429_if_there_is_none() -> anyhow::Re
     };
     let (slow, others) = tokio::join!(slow, others);
     others?;
-    // Read to their ends: a ConfigMap has at most 1 MiB.
-    assert_eq!(slow?.status(), 422);
+    // Read to their ends: a ConfigMap has at most 1 MiB. The first one has sent nothing for two seconds while another one waited: on
+    // a busy machine that is slow enough to be refused for it.
+    let slow = slow?.status();
+    assert!(slow == 422 || slow == 429, "{slow}");
     assert_eq!(post(whole(1_500_000)?).await?.status(), 422);
     Ok(())
 }

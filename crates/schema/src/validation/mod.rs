@@ -125,15 +125,17 @@ const MOST_SHOWN: usize = 4 << 20;
 
 impl Run<'_> {
     fn finish(self, report: Report) -> ErrorList {
-        let mut errors: ErrorList = report.errors.into_iter().collect();
+        let mut errors = ErrorList::new();
         if self.exhausted {
-            // Here, and not where it happened: an alternative that holds would hide it there.
+            // Here, and not where it happened: an alternative that holds would hide it there. The first of all, because of many
+            // errors the last ones are not told.
             let detail = format!(
                 "validation takes more than {STEPS} steps; simplify the patterns, enums and alternatives of the schema, or \
                  make the value smaller"
             );
             errors.push(Error::invalid(self.prefix, "", detail));
         }
+        errors.extend(report.errors);
         errors
     }
 

@@ -52,6 +52,9 @@ impl Callgrind {
     /// type parameters that is not inlined, called on one thread only. What all threads do until it returns is counted.
     pub(crate) fn command(&self, program: &Path, function: &str) -> Command {
         let mut valgrind = Command::new("valgrind");
+        // glibc gives threads heaps of their own, as many as there are cores, and what one thread allocates and another frees then
+        // takes now a longer search and now a shorter one: with one heap the count is the same each time.
+        valgrind.env("MALLOC_ARENA_MAX", "1");
         valgrind.args(["--tool=callgrind", "--quiet"]);
         // The whole name: with a pattern callgrind sets its counters to zero and does not write them.
         valgrind.arg(format!("--zero-before={function}")).arg(format!("--dump-after={function}"));

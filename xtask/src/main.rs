@@ -6,7 +6,7 @@
 //! `cargo xtask growth` counts how the work of the worst requests grows with their size;
 //! `cargo xtask counts` counts the instructions and allocations of what the server does, beside those that are committed;
 //! `cargo xtask bench` measures Fleetpass beside the real programs.
-#![allow(clippy::print_stdout)] // It talks to a developer, not to a log.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // It talks to a developer, not to a log.
 #![allow(clippy::disallowed_methods)] // It measures how long steps take.
 
 mod bench;
@@ -22,6 +22,7 @@ mod structure;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "What the repository's developers run")]
@@ -48,7 +49,18 @@ enum Task {
     Bench(bench::Arguments),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    // Without a backtrace, whatever the environment says: what failed is to be the last that is seen.
+    run().map_or_else(
+        |error| {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder above it")?;
     let workspace = Workspace::new(root);
     match Cli::parse().task {

@@ -254,12 +254,12 @@ fn page() -> Call {
 /// Lists, in each encoding.
 fn pages() -> Vec<Operation> {
     vec![
-        call("page of 500, JSON", 10, |_, _| page()),
-        call("page of 500, metadata", 10, |_, _| page().accepting(METADATA_LIST)),
+        call("page of 500, JSON", 40, |_, _| page()),
+        call("page of 500, metadata", 40, |_, _| page().accepting(METADATA_LIST)),
         call("page of 500, Table", 3, |_, _| page().accepting(TABLE)),
         call("page of 500, protobuf", 3, |_, _| page().accepting(PROTOBUF)),
         call("page of 500, YAML", 2, |_, _| page().accepting("application/yaml")),
-        call("list of all, JSON", 5, |_, _| Call::get(configmaps())),
+        call("list of all, JSON", 20, |_, _| Call::get(configmaps())),
         call("list of one, by metadata.name", 200, |number, _| {
             let name = object_name(number % 10);
             Call::get(format!("{}?fieldSelector=metadata.name%3D{name}", configmaps()))

@@ -4,6 +4,7 @@ use crate::files::{self, Access, Fault};
 use crate::pki::Authority;
 use crate::settings::{EtcdServers, Settings, Storage};
 use anyhow::{Context as _, bail};
+use fleetpass_api::clock;
 use fleetpass_store::{
     EmbeddedOptions, EmbeddedStore, Encryption, EtcdOptions, EtcdStore, EtcdTls, KeyRing, OpenError, Store,
 };
@@ -152,6 +153,8 @@ async fn open_embedded(
     let options = |keys: Option<KeyRing>| {
         let mut options = EmbeddedOptions::new(directory);
         options.encryption = keys.map(|keys| Encryption { keys, prefixes: sealed(settings) });
+        let clock = clock::system();
+        options.clock = Some(Arc::new(move || u64::try_from(clock.now().as_second()).unwrap_or(0)));
         options
     };
     let keys = if key_file.exists() {

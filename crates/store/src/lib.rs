@@ -74,7 +74,7 @@ pub mod suite;
 mod transaction;
 
 pub use contract::{Change, Compare, Entry, Event, EventStream, Health, Listing, Op, Revision, Store, Txn};
-pub use embedded::{EmbeddedOptions, EmbeddedStore};
+pub use embedded::{EmbeddedOptions, EmbeddedStore, WallClock};
 pub use error::{Cause, Error, OpenError, Result};
 pub use etcd::{EtcdOptions, EtcdStore, EtcdTls};
 pub use events::Window;

@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 use fleetpass_store::suite::Harness;
 use fleetpass_store::{
-    EmbeddedOptions, EmbeddedStore, Encryption, Error, KeyRing, OpenError, Store, Txn, Window,
+    EmbeddedOptions, EmbeddedStore, Encryption, Error, KeyRing, OpenError, Store, Txn, WallClock, Window,
 };
 use futures::StreamExt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 
 const WINDOW: Window = Window { events: 512, bytes: 1 << 20 };
@@ -92,6 +93,44 @@ async fn the_data_is_private_and_has_one_user() {
     }
     store.close().await;
     open(dir.path(), None).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_put_back_gives_out_no_revision_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
+    let now = Arc::new(AtomicU64::new(1_800_000_000));
+    let open = || {
+        let now = now.clone();
+        let clock: WallClock = Arc::new(move || now.load(Ordering::Relaxed));
+        EmbeddedStore::open(EmbeddedOptions { clock: Some(clock), ..EmbeddedOptions::new(&data) })
+    };
+    let store = open().await.unwrap();
+    assert_eq!(
+        store.commit(Txn::put("/k", "kept")).await.unwrap(),
+        1,
+        "nobody has seen one of an empty store"
+    );
+    store.close().await;
+    fs::create_dir(&backup).unwrap();
+    fs::copy(data.join("store.redb"), backup.join("store.redb")).unwrap();
+
+    // An hour with much to write, all of which is lost.
+    let store = open().await.unwrap();
+    for n in 0..100 {
+        store.commit(Txn::put(format!("/lost/{n}"), "")).await.unwrap();
+    }
+    now.fetch_add(3_600, Ordering::Relaxed);
+    let lost = store.commit(Txn::put("/k", "lost")).await.unwrap() + 3_000_000;
+    store.close().await;
+    fs::copy(backup.join("store.redb"), data.join("store.redb")).unwrap();
+
+    let store = open().await.unwrap();
+    let listing = store.list("/").await.unwrap();
+    assert!(listing.revision > lost, "{} after {lost}", listing.revision);
+    assert_eq!((listing.entries.len(), &listing.entries[0].value[..]), (1, &b"kept"[..]));
+    assert_eq!(store.commit(Txn::put("/k", "new")).await.unwrap(), listing.revision + 1);
+    store.close().await;
 }
 
 #[tokio::test]

@@ -12,9 +12,10 @@ use fleetpass_apimachinery::{FieldSelector, LabelSelector};
 use fleetpass_codec::options::ListOptions;
 use fleetpass_store::Revision;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, Interval};
+use tokio::time::{Instant, Interval, Sleep, sleep_until};
 
 /// How often a watcher that asked for bookmarks gets one; kube-apiserver sends them about as often
 /// (`defaultBookmarkFrequency` in `storage/cacher/cacher.go`).
@@ -59,8 +60,9 @@ pub(crate) struct Watching {
     /// revision that this replica has not reached yet).
     after: Revision,
     bookmarks: Option<Interval>,
-    /// `None`: it has no end of its own.
-    until: Option<Instant>,
+    /// One timer for the whole watch: another for each event would be a large part of what an event costs. `None`: it has no end
+    /// of its own.
+    until: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -106,8 +108,8 @@ impl Initial {
 impl Registry {
     /// Begins a watch.
     ///
-    /// A `resourceVersion` that is too old is no error here: the watch begins and its only event is the 410, since clients
-    /// look for it there. It ends after `default_timeout` if the query names no time of its own.
+    /// A `resourceVersion` that is too old, or that the store does not reach, is no error here: the watch begins and its only
+    /// event is the 410, since clients look for it there. It ends after `default_timeout` if the query names no time of its own.
     pub(crate) async fn watch(
         &self,
         scope: &Scope<'_>,
@@ -142,18 +144,26 @@ impl Registry {
             }
             watching
         } else {
-            match self.cache.watch(prefix, reach.interest(), asked) {
+            let begun = match self.cache.wait_for_fresh(asked).await {
+                Ok(()) => self.cache.watch(prefix, reach.interest(), asked).map_err(cache_error),
+                // Another replica may be a moment ahead of this one. What does not come is not of this store: a backup was put
+                // back, or the objects were moved. kube-apiserver waits for it in silence, for good, and its clients are deaf
+                // so long; this is the answer upon which all of them list anew.
+                Err(error) => Err(Status::expired(error.to_string())),
+            };
+            match begun {
                 Ok(watcher) => Watching::new(Some(watcher), query, asked),
-                Err(error) => {
+                Err(refusal) => {
                     let mut watching = Watching::new(None, query, asked);
-                    watching.refusal = Some(cache_error(error));
+                    watching.refusal = Some(refusal);
                     watching
                 }
             }
         };
         let seconds = query.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
         // An end that lies beyond what the clock can represent is no end.
-        watching.until = Instant::now().checked_add(seconds.map_or(default_timeout, Duration::from_secs));
+        let until = Instant::now().checked_add(seconds.map_or(default_timeout, Duration::from_secs));
+        watching.until = until.map(|until| Box::pin(sleep_until(until)));
         Ok(watching)
     }
 }
@@ -204,7 +214,6 @@ impl Watching {
             return Some(WatchItem::Error(status));
         }
         while !self.ended {
-            let until = self.until;
             let watcher = self.watcher.as_mut()?;
             // In this order: events before bookmarks, since a bookmark is only sent when no event waits; and events before the
             // end, so that a watch whose time is up sends what has already happened.
@@ -224,7 +233,7 @@ impl Watching {
                         return Some(item);
                     }
                 }
-                () = sleep_until(until) => self.ended = true,
+                () = passed(self.until.as_mut()) => self.ended = true,
             }
         }
         None
@@ -290,9 +299,9 @@ async fn tick(interval: Option<&mut Interval>) {
     }
 }
 
-async fn sleep_until(until: Option<Instant>) {
+async fn passed(until: Option<&mut Pin<Box<Sleep>>>) {
     match until {
-        Some(until) => tokio::time::sleep_until(until).await,
+        Some(until) => until.await,
         None => std::future::pending().await,
     }
 }

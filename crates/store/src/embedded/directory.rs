@@ -10,6 +10,7 @@
 //! which a crash leaves a half-made one.
 
 use super::backend::Faults;
+use super::restart::WallClock;
 use super::source::Source;
 use super::tables::{self, Tables};
 use crate::error::OpenError;
@@ -34,13 +35,19 @@ pub(super) struct Directory {
     /// mounted anew; a mutex for that alone, held for a moment by whoever opens the database.
     lock: Mutex<File>,
     codec: Arc<Codec>,
+    clock: Option<WallClock>,
     cache_bytes: usize,
     faults: Arc<Faults>,
 }
 
 impl Directory {
     /// Takes the directory, which is created if it does not exist.
-    pub(super) fn lock(path: &Path, codec: Codec, cache_bytes: usize) -> Result<Self, OpenError> {
+    pub(super) fn lock(
+        path: &Path,
+        codec: Codec,
+        clock: Option<WallClock>,
+        cache_bytes: usize,
+    ) -> Result<Self, OpenError> {
         private_file::create_directory(path)?;
         let file = path.join("LOCK");
         let lock = private_file::open_or_create(&file).map_err(OpenError::io("open", &file))?;
@@ -50,6 +57,7 @@ impl Directory {
             database: path.join(DATABASE),
             lock: Mutex::new(lock),
             codec: Arc::new(codec),
+            clock,
             cache_bytes,
             faults: Arc::default(),
         })
@@ -75,7 +83,8 @@ impl Directory {
         let path = &self.database;
         let file = File::options().read(true).write(true).open(path).map_err(OpenError::io("open", path))?;
         let file = FileBackend::new(file).map_err(|error| tables::open_error(path, error.into()))?;
-        Tables::open(file, path.clone(), self.codec.clone(), self.faults.clone(), self.cache_bytes)
+        let (codec, clock, faults) = (self.codec.clone(), self.clock.clone(), self.faults.clone());
+        Tables::open(file, path.clone(), codec, clock, faults, self.cache_bytes)
     }
 
     fn create(&self, file: &Path) -> Result<(), OpenError> {
@@ -185,7 +194,7 @@ mod tests {
     use crate::embedded::tables::Work;
 
     fn locked(path: &Path) -> Result<Directory, OpenError> {
-        Directory::lock(path, Codec(None), 1 << 20)
+        Directory::lock(path, Codec(None), None, 1 << 20)
     }
 
     fn put(tables: &Tables) {

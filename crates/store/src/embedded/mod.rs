@@ -18,6 +18,7 @@ mod directory;
 mod engine;
 #[cfg(test)]
 mod faults;
+mod restart;
 #[cfg(feature = "suite")]
 mod simulated;
 mod source;
@@ -34,6 +35,7 @@ use crate::transaction;
 use async_trait::async_trait;
 use directory::Directory;
 use parking_lot::Mutex;
+pub use restart::WallClock;
 use source::Source;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -52,6 +54,10 @@ pub struct EmbeddedOptions {
     pub encryption: Option<Encryption>,
     /// How many recent events are kept for the watchers.
     pub window: Window,
+    /// What time it is. With it, the revision is raised each time that the store is opened, by more than can have been written
+    /// since its last write: if what is opened is a backup that was put back, no revision is given out a second time. `None`:
+    /// it goes on where it was.
+    pub clock: Option<WallClock>,
 }
 
 /// Memory for pages of the file, in bytes. Little: what reads need is in the API server's own cache, and the system caches
@@ -59,9 +65,14 @@ pub struct EmbeddedOptions {
 const CACHE_BYTES: usize = 8 << 20;
 
 impl EmbeddedOptions {
-    /// The defaults: no encryption, the default [`Window`].
+    /// The defaults: no encryption, the default [`Window`], no clock.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        EmbeddedOptions { directory: directory.into(), encryption: None, window: Window::default() }
+        EmbeddedOptions {
+            directory: directory.into(),
+            encryption: None,
+            window: Window::default(),
+            clock: None,
+        }
     }
 }
 
@@ -114,8 +125,12 @@ impl EmbeddedStore {
     }
 
     fn open_blocking(options: EmbeddedOptions) -> Result<Self, OpenError> {
-        let directory = Directory::lock(&options.directory, Codec(options.encryption), CACHE_BYTES)?;
-        let tables = directory.open_or_create()?;
+        let (codec, clock) = (Codec(options.encryption), options.clock);
+        let directory = Directory::lock(&options.directory, codec, clock.clone(), CACHE_BYTES)?;
+        let mut tables = directory.open_or_create()?;
+        if let Some(clock) = clock {
+            tables = restart::leave_gap(tables, &directory, clock())?;
+        }
         Self::start(Arc::new(directory), tables, options.window, Pauses::default())
     }
 

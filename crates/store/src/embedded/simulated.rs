@@ -39,7 +39,8 @@ impl Simulated {
 
 impl Source for Simulated {
     fn open(&self) -> Result<Tables, OpenError> {
-        Tables::open(self.disk.clone(), FILE.into(), self.codec.clone(), self.faults.clone(), CACHE_BYTES)
+        let (codec, faults) = (self.codec.clone(), self.faults.clone());
+        Tables::open(self.disk.clone(), FILE.into(), codec, None, faults, CACHE_BYTES)
     }
 
     fn find_room(&self, bytes: usize) -> Result<(), OpenError> {

@@ -4,12 +4,14 @@
 //! | --- | --- | --- |
 //! | `meta` | `format` | version of this layout: 1 |
 //! | `meta` | `revision` | the store's revision |
+//! | `meta` | `written` | when that was last raised, in seconds since 1970; not there where nobody said what time it was |
 //! | `entries` | storage key | create revision, modification revision, value as [`sealing`](crate::sealing) lays it out |
 //!
 //! Whoever changes this layout raises [`FORMAT`]: older versions then refuse the file instead of
 //! misreading it.
 
 use super::backend::{Backend, Faults};
+use super::restart::WallClock;
 use crate::contract::{Change, Entry, Event, Listing, Revision, Txn};
 use crate::error::{Cause, Error, OpenError, Result};
 use crate::sealing::{Codec, SealError};
@@ -33,6 +35,8 @@ type Row = (u64, u64, &'static [u8]);
 const FORMAT: u64 = 1;
 const FORMAT_ROW: &str = "format";
 const REVISION_ROW: &str = "revision";
+/// Older versions neither read nor write it, and need not: what comes of one that is old or missing is a larger gap.
+const WRITTEN_ROW: &str = "written";
 
 const RESTORE: &str = "restore it from a backup, or move it away to start with an empty store";
 
@@ -41,6 +45,7 @@ pub(super) struct Tables {
     database: Database,
     file: PathBuf,
     codec: Arc<Codec>,
+    clock: Option<WallClock>,
     faults: Arc<Faults>,
 }
 
@@ -141,12 +146,13 @@ impl Tables {
         storage: impl StorageBackend,
         file: PathBuf,
         codec: Arc<Codec>,
+        clock: Option<WallClock>,
         faults: Arc<Faults>,
         cache_bytes: usize,
     ) -> Result<Self, OpenError> {
         let backend = Backend::new(storage, faults.clone()).map_err(OpenError::io("write", &file))?;
         let database = open_database(&file, backend, cache_bytes)?;
-        let tables = Tables { database, file, codec, faults };
+        let tables = Tables { database, file, codec, clock, faults };
         tables.check()?;
         Ok(tables)
     }
@@ -193,6 +199,14 @@ impl Tables {
             Ok(self.database.begin_read()?.open_table(META)?.get(REVISION_ROW)?.map(|row| row.value()))
         };
         read().map_err(|e| self.read_error(e))?.ok_or_else(|| self.damaged("it has no revision".into()))
+    }
+
+    /// When the revision was raised last, in seconds since 1970, if that is known.
+    pub(super) fn written(&self) -> Result<Option<u64>> {
+        let read = || -> Result<_, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(META)?.get(WRITTEN_ROW)?.map(|row| row.value()))
+        };
+        read().map_err(|e| self.read_error(e))
     }
 
     pub(super) fn get(&self, key: &str) -> Result<Option<Entry>> {
@@ -291,6 +305,9 @@ impl Tables {
         let changed = done.revision != stored;
         if changed {
             meta.insert(REVISION_ROW, done.revision)?;
+            if let Some(clock) = &self.clock {
+                meta.insert(WRITTEN_ROW, clock())?;
+            }
         }
         Ok((done, changed))
     }

@@ -29,7 +29,9 @@ use fleetpass_codec::protobuf;
 use http::Method;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use std::pin::Pin;
 use std::sync::Arc;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// Begins a watch and answers with its stream.
 pub(super) async fn watch(
@@ -59,6 +61,7 @@ pub(super) async fn watch(
         write: WriteOptions::default(),
         form: Rendering::new(&renderer, request.row),
         watching,
+        stop: Box::pin(request.state.stop.clone().cancelled_owned()),
         first: true,
         ended: false,
     };
@@ -145,6 +148,8 @@ struct Stream {
     write: WriteOptions,
     form: Rendering,
     watching: Watching,
+    /// The end of the server. One for all events: to wait anew for each takes a lock that all watches share.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whether no event has been sent yet: the first one of a Table brings its columns.
     first: bool,
     /// Whether an event was sent after which there can be none, such as `ERROR`.
@@ -177,10 +182,12 @@ impl Stream {
                 user_agent: "",
                 now: state.registry.now(),
             };
+            // In this order: where an event waits, nothing else is asked. Events cease with the server, which takes no writes then.
             tokio::select! {
+                biased;
                 item = self.watching.next(&state.registry, &scope) => item?,
                 // A graceful shutdown must not wait for the end of a watch, which may be an hour away.
-                () = state.stop.cancelled() => return None,
+                () = &mut self.stop => return None,
             }
         };
         let line = self.line(item);
@@ -222,15 +229,17 @@ impl Stream {
     /// An event about an object, where no selector has changed it (`shared`) in the bytes that other watchers of the same form
     /// get.
     fn object(&mut self, kind: EventKind, object: &Object, shared: Option<&Delivery>) -> Bytes {
-        let now = self.now();
         // A view changes what is around the metadata.
         let whole = self.row.resource.view.is_none();
         let splice = self
             .form
             .splice
             .filter(|splice| self.row.is_uniform(object.revision) && (whole || *splice != Splice::Object));
+        let mut told = None;
         if self.form.is_table() {
+            let now = self.now();
             self.form.made.set_variant(now.as_second().unsigned_abs() << 1 | u64::from(self.first));
+            told = Some(now);
         }
         let this = &*self;
         let encode = || match splice {
@@ -238,7 +247,10 @@ impl Stream {
                 event_line(kind.as_str(), object, &this.row.resource.kind, &this.form.api_version)
             }
             Some(Splice::Metadata(version)) => metadata_line(kind.as_str(), object, version.api_version()),
-            None => this.tree(kind.as_str(), this.renderer(now).present(object), now),
+            None => {
+                let now = told.unwrap_or_else(|| this.now());
+                this.tree(kind.as_str(), this.renderer(now).present(object), now)
+            }
         };
         match shared {
             Some(delivery) => {

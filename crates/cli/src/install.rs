@@ -48,7 +48,8 @@ fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {
     let comment = format!(
         "Printed by `{command}`.\n\
          On the hub: the kind ManagedServiceAccount, and the namespace and rights of the manager. It reads Secrets'\n\
-         metadata only, but a right to list is a right to read: RBAC knows no smaller one.{about}"
+         metadata only, but a right to list is a right to read: RBAC knows no smaller one. It approves agents' renewals of\n\
+         their certificates, for which the last ClusterRole lets agents ask.{about}"
     );
     let manager = manifests::Manager {
         namespace: &args.namespace,
@@ -196,7 +197,7 @@ mod tests {
         let with = printed("hub --image x/y:1 --namespace n --feature-gates EphemeralIdentity=true").unwrap();
         assert!(with.remark.is_none() && with.yaml.contains("- --feature-gates=EphemeralIdentity=true\n"));
         let kinds = kinds(&with.yaml);
-        assert_eq!((kinds[0].as_str(), kinds[7].as_str()), ("CustomResourceDefinition", "Deployment"));
+        assert_eq!((kinds[0].as_str(), kinds[9].as_str()), ("CustomResourceDefinition", "Deployment"));
     }
 
     #[test]

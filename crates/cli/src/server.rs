@@ -11,7 +11,7 @@ use fleetpass_auth::authn::ServiceAccounts;
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
-use fleetpass_hub::{Counter, Scope};
+use fleetpass_hub::{Counter, Scope, join};
 use fleetpass_store::Store;
 use fleetpass_token::claims::{LegacyClaims, Lifetimes};
 use fleetpass_token::ring::KeyRing;
@@ -177,24 +177,49 @@ impl Server {
                 tracing::error!(%error, "the controllers have ended");
             }
         });
-        // Secrets whose account is gone are left to the garbage collector, which every server of ours has.
-        if let Role::Hub(FeatureGates { ephemeral_identity: true, .. }) = given.role {
+        if let Role::Hub(features) = given.role {
             let (client, work) = (self.client(), clock.clone());
-            let accounts = move |stop| {
-                fleetpass_hub::ttl::run(client.clone(), Scope::All, work.clone(), Counter::default(), stop)
-            };
+            let term = move |ends| hub_term(client.clone(), work.clone(), features, ends);
             match election("fleetpass-accounts") {
-                None => tasks.spawn(accounts(stop.clone())),
+                None => tasks.spawn(term(stop.clone())),
                 Some(identity) => {
                     let (client, clock, stop) = (self.client(), clock.clone(), stop.clone());
                     let election =
                         Election { field_manager: "fleetpass-hub".into(), ..Election::from(identity) };
                     let standing = watch::Sender::new(Standing::Unknown);
-                    tasks.spawn(leader::run(client, clock, election, standing, stop, accounts))
+                    tasks.spawn(leader::run(client, clock, election, standing, stop, term))
                 }
             };
         }
         tasks
+    }
+}
+
+/// What only a hub does, until `ends`. Secrets whose account is gone are left to the garbage collector, which every server
+/// of ours has.
+async fn hub_term(client: kube::Client, clock: SharedClock, features: FeatureGates, ends: CancellationToken) {
+    let ttl = async {
+        if features.ephemeral_identity {
+            let (client, clock) = (client.clone(), clock.clone());
+            fleetpass_hub::ttl::run(client, Scope::All, clock, Counter::default(), ends.clone()).await;
+        }
+    };
+    let renewals = async {
+        grant_renewals(&client, &ends).await;
+        fleetpass_hub::renewals::run(client.clone(), clock.clone(), Counter::default(), ends.clone()).await;
+    };
+    tokio::join!(ttl, renewals);
+}
+
+/// Gives agents the right to renew their certificates, as a server gives its bootstrap roles: at every start.
+async fn grant_renewals(client: &kube::Client, ends: &CancellationToken) {
+    const RETRY: Duration = Duration::from_secs(5);
+    while let Err(error) = join::ensure(client, &join::renewal_manifests()).await {
+        tracing::warn!(%error, "agents cannot be given the right to renew their certificates; trying again");
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = ends.cancelled() => return,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Joining a cluster: its namespace on the hub, and an agent's rights there.
 
+use crate::renewals;
 use fleetpass_api::{features::FeatureGates, names, workload};
 use kube::{
     Api, Client,
@@ -10,6 +11,8 @@ use serde_json::{Value, json};
 
 /// Name of the role and its binding in a cluster's namespace.
 const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
+/// Name of the ClusterRole, and of its binding, with which agents renew their certificates.
+const RENEWAL_ROLE: &str = "open-cluster-management:managed-serviceaccount:agent-renewal";
 /// The ServiceAccount in a cluster's namespace, with the same rights, for an agent that authenticates with a token.
 pub const AGENT_SERVICE_ACCOUNT: &str = "fleetpass-agent";
 
@@ -79,6 +82,33 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
                 {"apiGroup": rbac, "kind": "Group", "name": names::agent_group(cluster)},
                 {"kind": "ServiceAccount", "name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
             ],
+        }),
+    ]
+}
+
+/// The right of all agents to renew their certificates, once on a hub: to ask ([`crate::renewals`] approves), and to see
+/// what became of it. By the group that is in every agent's certificate; those of other names can be bound beside it.
+///
+/// It is the one right of an agent that does not end at its cluster's namespace: CertificateSigningRequests are in none.
+/// An agent can see others' requests by name. They hold nothing secret.
+pub fn renewal_manifests() -> Vec<Value> {
+    let rbac = "rbac.authorization.k8s.io";
+    let version = "rbac.authorization.k8s.io/v1";
+    let group = "certificates.k8s.io";
+    let resource = "certificatesigningrequests";
+    vec![
+        json!({
+            "apiVersion": version, "kind": "ClusterRole", "metadata": {"name": RENEWAL_ROLE},
+            "rules": [
+                {"apiGroups": [group], "resources": [resource], "verbs": ["create", "get"]},
+                {"apiGroups": [group], "resources": [format!("{resource}/{}", renewals::SUBRESOURCE)],
+                 "verbs": ["create"]},
+            ],
+        }),
+        json!({
+            "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": RENEWAL_ROLE},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": RENEWAL_ROLE},
+            "subjects": [{"apiGroup": rbac, "kind": "Group", "name": names::ADDON_GROUP}],
         }),
     ]
 }

@@ -7,12 +7,14 @@
 //!                     │      ▲
 //!                     │      └──── watch Secrets with our label
 //!                     └─► fleet ──► metrics
+//!   watch CertificateSigningRequests ──► renewals ──► approve, if an agent asks for the name that it has
 //!
 //!   join, manifests ──► the objects that a hub, a cluster's namespace or a manager needs
 //! ```
 //!
 //! - [`ttl`] deletes accounts whose `spec.ttlSecondsAfterCreation` is over.
 //! - `orphans` deletes projected Secrets whose account is gone, where no garbage collector does.
+//! - [`renewals`] approves CertificateSigningRequests in which agents ask for the name that they have.
 //! - `fleet` counts accounts and clusters and tells how their tokens are.
 //! - [`manager`] is all of them in one process, for a hub that is an ordinary Kubernetes.
 //! - [`join`] gives a cluster its namespace, and its agent the rights there; [`manifests`] are those of a manager.
@@ -56,6 +58,7 @@ pub mod join;
 pub mod manager;
 pub mod manifests;
 mod orphans;
+pub mod renewals;
 pub mod ttl;
 
 use kube::{Api, Client, Resource};

@@ -3,7 +3,7 @@
 use crate::{
     Scope,
     fleet::{Fleet, Shared},
-    orphans, ttl,
+    orphans, renewals, ttl,
 };
 use fleetpass_api::{clock::SharedClock, features::FeatureGates};
 use kube::Client;
@@ -29,6 +29,7 @@ pub struct Manager {
     fleet: Arc<Fleet>,
     expired: Counter,
     orphaned: Counter,
+    renewed: Counter,
     leading: Arc<Leading>,
     registry: Registry,
 }
@@ -45,7 +46,7 @@ impl Manager {
         let mut registry = Registry::default();
         let fleet = Arc::new(Fleet::new(clock.clone()));
         let leading = Arc::new(Leading { name: name.to_owned(), leads: AtomicBool::new(false) });
-        let (expired, orphaned) = (Counter::default(), Counter::default());
+        let (expired, orphaned, renewed) = (Counter::default(), Counter::default(), Counter::default());
         registry.register(
             "fleetpass_hub_expired_accounts_deleted",
             "ManagedServiceAccounts that were deleted because their time was over",
@@ -56,9 +57,14 @@ impl Manager {
             "Secrets that were deleted because their account was gone",
             orphaned.clone(),
         );
+        registry.register(
+            "fleetpass_hub_agent_renewals_approved",
+            "CertificateSigningRequests that were approved because an agent renews its certificate",
+            renewed.clone(),
+        );
         registry.register_collector(Box::new(Shared(fleet.clone())));
         registry.register_collector(Box::new(leading.clone()));
-        Self { clock, features, fleet, expired, orphaned, leading, registry }
+        Self { clock, features, fleet, expired, orphaned, renewed, leading, registry }
     }
 
     /// Works until `ends`. Whoever calls it leads: the fleet's metrics are served meanwhile.
@@ -74,7 +80,8 @@ impl Manager {
                 ttl::run(client.clone(), Scope::All, clock, self.expired.clone(), ends.clone()).await;
             }
         };
-        tokio::join!(orphans, ttl, self.fleet.keep(client.clone(), ends.clone()));
+        let renewals = renewals::run(client.clone(), self.clock.clone(), self.renewed.clone(), ends.clone());
+        tokio::join!(orphans, ttl, renewals, self.fleet.keep(client.clone(), ends.clone()));
         self.leading.leads.store(false, Ordering::Relaxed);
     }
 

@@ -1,5 +1,6 @@
 //! The hub-side controllers on a Kubernetes: the kind that they look after, their rights, their Deployment.
 
+use crate::join;
 use fleetpass_api::{
     account::CRD_JSON,
     features::FeatureGates,
@@ -42,15 +43,25 @@ impl Manager<'_> {
     ///   ([`FeatureGates::ephemeral_identity`])
     /// - everywhere, Secrets: list, watch, delete. It reads their metadata only, but a right to list is a right to
     ///   read: RBAC knows no smaller one
+    /// - CertificateSigningRequests of the signer `kubernetes.io/kube-apiserver-client`: get, list, watch, approve; and
+    ///   SubjectAccessReviews: create. It approves renewals only, but a right to approve is one to approve anything of that
+    ///   signer
     /// - in its own namespace, the Lease of its election: list, watch, get, update; Leases: create
     pub fn manifests(&self) -> Vec<Value> {
         let mut account_verbs = vec!["get", "list", "watch"];
         if self.features.ephemeral_identity {
             account_verbs.push("delete");
         }
+        let certificates = "certificates.k8s.io";
         let everywhere = json!([
             {"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": account_verbs},
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch", "delete"]},
+            {"apiGroups": [certificates], "resources": ["certificatesigningrequests"],
+             "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [certificates], "resources": ["certificatesigningrequests/approval"], "verbs": ["patch"]},
+            {"apiGroups": [certificates], "resources": ["signers"],
+             "resourceNames": ["kubernetes.io/kube-apiserver-client"], "verbs": ["approve"]},
+            {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
         ]);
         // RBAC cannot limit `create` to a name: an object that does not exist yet has none to compare.
         let here = json!([
@@ -74,6 +85,7 @@ impl Manager<'_> {
             json!({"apiVersion": version, "kind": "RoleBinding", "metadata": local,
                 "roleRef": reference("Role"), "subjects": subjects}),
         ];
+        manifests.extend(join::renewal_manifests());
         manifests.extend(self.image.map(|image| self.deployment(image)));
         manifests
     }
@@ -116,7 +128,7 @@ mod tests {
         manager.image = Some("example.com/fleetpass:1");
         let manifests = manager.manifests();
         assert_eq!(accounts(&manifests), json!(["get", "list", "watch", "delete"]));
-        let pod = &manifests[6]["spec"]["template"]["spec"];
+        let pod = &manifests[8]["spec"]["template"]["spec"];
         assert_eq!(pod["serviceAccountName"], manifests[1]["metadata"]["name"]);
         assert_eq!(
             pod["containers"][0]["args"].as_array().unwrap()[..2],

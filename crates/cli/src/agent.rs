@@ -4,7 +4,6 @@ use crate::args::{AgentArgs, EndpointAddress};
 use crate::clients::{Loaded, RELOAD_INTERVAL, Source};
 use crate::endpoints::listen;
 use crate::signals::stop_on_signal;
-use crate::transport;
 use anyhow::Context as _;
 use fleetpass_agent::{Agent, Endpoint, Options, serve};
 use fleetpass_api::{clock, names};
@@ -108,9 +107,8 @@ impl AgentJob {
         listeners: Vec<(Endpoint, TcpListener)>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<(Loaded, Loaded)>> {
-        let client = |side: &Loaded| transport::connect(side.config.clone());
-        let hub_client = client(&hub).context("the kubeconfig of the hub cannot be used")?;
-        let spoke_client = client(&spoke).context("the kubeconfig of the cluster cannot be used")?;
+        let hub_client = hub.client().context("the kubeconfig of the hub cannot be used")?;
+        let spoke_client = spoke.client().context("the kubeconfig of the cluster cannot be used")?;
         let options = Options { ca: spoke.ca.clone(), ..self.options.clone() };
         let (agent, handle) =
             Agent::new(hub_client.clone(), spoke_client, options).context("the agent cannot start")?;

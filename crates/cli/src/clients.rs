@@ -1,6 +1,7 @@
 //! Clients: from kubeconfigs as kubectl reads them, or from the service account of a pod.
 
-use crate::files;
+use crate::proxy::{self, Proxy};
+use crate::{files, transport};
 use anyhow::Context as _;
 use base64::Engine as _;
 use fleetpass_agent::CaSource;
@@ -29,6 +30,8 @@ pub(crate) enum Source {
 pub(crate) struct Loaded {
     /// How to reach the server, and as whom.
     pub(crate) config: kube::Config,
+    /// Through what the server is reached.
+    proxy: Option<Proxy>,
     /// Where the certificates that the client trusts come from.
     pub(crate) ca: CaSource,
     /// The files that were read.
@@ -97,14 +100,24 @@ impl Source {
                 let mut config = kube::Config::incluster().context("this is no pod of a cluster")?;
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
                 name_program(&mut config, program);
+                let proxy = proxy::Environment::of_process().proxy_for(&config.cluster_url)?;
                 // Token and CA are read again by the client itself.
-                Ok(Loaded { config, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
+                Ok(Loaded { config, proxy, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
             }
         }
     }
 }
 
 impl Loaded {
+    /// A client that has sent nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Certificates or keys are none.
+    pub(crate) fn client(&self) -> anyhow::Result<kube::Client> {
+        transport::connect_through(self.config.clone(), self.proxy.clone())
+    }
+
     /// Whether one of the files has another content now.
     pub(crate) fn is_outdated(&self) -> bool {
         fingerprint(&self.files) != self.fingerprint
@@ -147,12 +160,26 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
     }
     // Before it is read, so that a change in between is seen later.
     let fingerprint = fingerprint(&read);
+    let named_proxy =
+        cluster.as_ref().and_then(|cluster| cluster.proxy_url.clone()).filter(|url| !url.is_empty());
     let ca = cluster.map_or(Ok(CaSource::ConfigMap), ca_source)?;
+    // kube would ask the environment by rules of its own, and refuse what these do not need. It does not where a kubeconfig
+    // names a proxy, which is taken out again below.
+    for cluster in merged.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        cluster.proxy_url = Some("http://decided.below.invalid".to_owned());
+    }
     let mut config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
     name_program(&mut config, program);
-    Ok(Loaded { config, ca, files: read, fingerprint })
+    config.proxy_url = None;
+    let proxy = match named_proxy {
+        Some(url) => Some(
+            Proxy::of_kubeconfig(&url).with_context(|| format!("the kubeconfig {shown} cannot be used"))?,
+        ),
+        None => proxy::Environment::of_process().proxy_for(&config.cluster_url)?,
+    };
+    Ok(Loaded { config, proxy, ca, files: read, fingerprint })
 }
 
 /// Cluster and user of the current context.

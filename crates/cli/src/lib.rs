@@ -10,7 +10,7 @@
 //!    │   ╲      │             │         │           │
 //!    │    control_plane       └────┬────┘           │
 //!    │     ├─ operator_files    transport           │
-//!    │     ├─ storage ──────────── │ ───────────────┤
+//!    │     ├─ storage ────────── proxy ─────────────┤
 //!    │     ├─ credentials, pki     │                │
 //!    │     └─ server               │                │
 //!    │         │                   │                │
@@ -52,6 +52,7 @@ mod open_files;
 mod operator_files;
 mod pki;
 mod proof;
+mod proxy;
 mod report;
 mod server;
 mod settings;

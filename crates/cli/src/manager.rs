@@ -5,7 +5,6 @@ use crate::clients::{Loaded, RELOAD_INTERVAL, Source};
 use crate::endpoints::listen;
 use crate::net;
 use crate::signals::stop_on_signal;
-use crate::transport;
 use anyhow::Context as _;
 use fleetpass_agent::{Endpoint, Observed, serve};
 use fleetpass_api::clock::{self, SharedClock};
@@ -98,8 +97,7 @@ impl Service {
     /// be used, it goes on with what it has.
     async fn work(&self, source: &Source, mut hub: Loaded, stop: &CancellationToken) -> anyhow::Result<()> {
         loop {
-            let client =
-                transport::connect(hub.config.clone()).context("the kubeconfig of the hub cannot be used")?;
+            let client = hub.client().context("the kubeconfig of the hub cannot be used")?;
             let end = stop.child_token();
             let mut life = std::pin::pin!(self.live(client, end.clone()));
             let next = tokio::select! {

@@ -2,8 +2,10 @@
 //!
 //! kube's own client speaks HTTP/1.1 and opens a connection, with a TLS handshake, for every watch and every request that is
 //! under way. A hub with thousands of agents would hold several times as many connections, and an agent with many accounts
-//! would spend most of its time on handshakes. A server that knows no HTTP/2 is spoken to as before (ALPN decides).
+//! would spend most of its time on handshakes. A server that knows no HTTP/2 is spoken to as before (ALPN decides). All that
+//! holds through a proxy, too: it carries the connection, and sees nothing of what is in it.
 
+use crate::proxy::{Proxy, Route, Via};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,27 +22,44 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// How long it may take to answer (client-go: `HTTP2_PING_TIMEOUT_SECONDS`).
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A client for a configuration.
+/// How long a proxy may take if the configuration sets no limit for connecting.
+const PROXY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A client for a configuration; its `proxy_url` is what a kubeconfig says.
 ///
 /// # Errors
 ///
-/// The configuration cannot be used: certificates or keys that are none, a proxy.
+/// The configuration cannot be used: certificates or keys that are none, a proxy that is none.
 pub fn connect(config: Config) -> anyhow::Result<Client> {
-    if config.proxy_url.is_some() {
-        // It knows which proxies it supports, and says so.
-        return Ok(Client::try_from(config)?);
-    }
-    // From here on as kube builds its own client (`kube-client/src/client/builder.rs`): its layers, in its order, without
-    // the one that traces requests. What differs is HTTP/2 with its pings, and that small writes are not held back.
+    let proxy = config.proxy_url.as_ref().map(|url| Proxy::of_kubeconfig(&url.to_string())).transpose()?;
+    connect_through(config, proxy)
+}
+
+/// A client for a configuration, through this proxy or none, whatever the configuration says.
+///
+/// # Errors
+///
+/// Certificates or keys are none.
+pub(crate) fn connect_through(config: Config, proxy: Option<Proxy>) -> anyhow::Result<Client> {
+    // As kube builds its own client (`kube-client/src/client/builder.rs`): its layers, in its order, without the one that
+    // traces requests. What differs is HTTP/2 with its pings, that small writes are not held back, and the proxies.
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    let mut tls =
-        HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
+    let trust = config.rustls_client_config()?;
+    let route = match proxy {
+        // The proxy has half of the time, so that it is named when it does not answer.
+        Some(proxy) => {
+            let patience = config.connect_timeout.map_or(PROXY_PATIENCE, |limit| limit / 2);
+            Route::Via(Via::new(proxy, tcp, trust.clone(), patience))
+        }
+        None => Route::Direct(tcp),
+    };
+    let mut tls = HttpsConnectorBuilder::new().with_tls_config(trust).https_or_http();
     if let Some(name) = &config.tls_server_name {
         tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone().try_into()?));
     }
-    let mut connector = TimeoutConnector::new(tls.enable_all_versions().wrap_connector(tcp));
+    let mut connector = TimeoutConnector::new(tls.enable_all_versions().wrap_connector(route));
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);

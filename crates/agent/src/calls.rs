@@ -6,7 +6,7 @@
 use crate::{
     decide::TokenRequestSpec,
     health::Health,
-    observe::{self, Account, Secret, ServiceAccount},
+    observe::{self, Account, Mark, Secret, ServiceAccount},
     side::Side,
     token::Token,
 };
@@ -144,20 +144,59 @@ impl Calls {
         })
     }
 
-    /// Creates the ServiceAccount with our label; a conflict if there is one, which then is somebody else's or was not
+    /// Creates the ServiceAccount with our label and mark; a conflict if there is one, which then is somebody else's or was not
     /// seen yet.
-    pub(crate) async fn create_service_account(&self, name: &str) -> Result<ServiceAccount, CallError> {
+    pub(crate) async fn create_service_account(
+        &self,
+        name: &str,
+        mark: &Mark,
+    ) -> Result<ServiceAccount, CallError> {
         let body = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {
                 "name": name, "namespace": self.agent_namespace,
                 "labels": {names::LABEL_IS_MANAGED: names::LABEL_IS_MANAGED_VALUE},
+                "annotations": mark.annotations(),
             },
         });
         let request =
             path::<v1::ServiceAccount>(&self.agent_namespace).create(&PostParams::default(), bytes(&body));
         let call = "POST ServiceAccount";
         Ok(self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
+    }
+
+    /// Puts the mark on the ServiceAccount as it was read; a conflict if it has changed.
+    pub(crate) async fn mark_service_account(
+        &self,
+        name: &str,
+        found: &ServiceAccount,
+        mark: &Mark,
+    ) -> Result<ServiceAccount, CallError> {
+        // With the precondition: another agent may be adopting it in the same moment, and one of the two has to see
+        // that it came second.
+        let patch = json!({
+            "metadata": {"resourceVersion": found.resource_version, "annotations": mark.annotations()},
+        });
+        let request = path::<v1::ServiceAccount>(&self.agent_namespace).patch(
+            name,
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        );
+        let call = "PATCH ServiceAccount";
+        Ok(self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
+    }
+
+    /// Which control plane the side is; `None` if it does not say: it has no such namespace, or does not let the agent
+    /// read it.
+    pub(crate) async fn identity(&self, side: Side) -> Result<Option<String>, CallError> {
+        let name = names::NAMESPACE_OF_IDENTITY;
+        let request = Builder::new(v1::Namespace::url_path(&(), None)).get(name, &GetParams::default());
+        match self.send::<v1::Namespace>(side, "GET Namespace", request, Sensitive::No, Some(name)).await {
+            Ok(namespace) => Ok(namespace.metadata.uid.filter(|uid| !uid.is_empty())),
+            Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
+            Err(CallError { kind: CallErrorKind::Refused { code, .. }, .. }) if code != 401 => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A token for the ServiceAccount with this UID. The UID is no part of the request (the API has no such

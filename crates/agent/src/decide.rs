@@ -8,8 +8,10 @@
 //!
 //! An account that exists:
 //!
-//! 1. *Create the ServiceAccount.* It is created with our label, so the next start knows it as ours, even if the
-//!    ManagedServiceAccount was deleted meanwhile: the watch of labelled ServiceAccounts shows it, and it is deleted.
+//! 1. *Create the ServiceAccount.* It is created with our label and mark, so the next start knows it as ours, even if
+//!    the ManagedServiceAccount was deleted meanwhile: the watch of labelled ServiceAccounts shows it, and it is
+//!    deleted. One that is there without a mark, as the upstream addon's agent makes them, is *marked*; where the
+//!    cluster does not let the agent do that, it is used without.
 //! 2. *Request a token.* It is in memory only until it is projected. Lost in a crash it does no harm: nobody else has
 //!    it, it expires, and the token in the Secret stays good, because a cluster does not revoke a token when it issues
 //!    another. The next start requests one more.
@@ -25,12 +27,12 @@
 //! # Guarantees
 //!
 //! Checked as properties in the tests:
-//! - an object without our label is never minted for, overwritten or deleted;
+//! - an object without our label, or with the mark of another agent, is never minted for, overwritten or deleted;
 //! - a good token is not replaced before 80 % of its lifetime and is replaced before it ends;
 //! - taking the steps ends in a state that asks for no further step.
 
 use crate::{
-    observe::{Account, Minted, Observed, Secret, ServiceAccount},
+    observe::{Account, Mark, Minted, Observed, Secret, ServiceAccount},
     report::{self, Held, Verdict},
     token::{Claims, Token},
 };
@@ -66,8 +68,10 @@ pub(crate) struct Plan {
 /// One change to the world.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    /// Create the ServiceAccount, with our label.
-    CreateServiceAccount,
+    /// Create the ServiceAccount, with our label and this mark.
+    CreateServiceAccount(Mark),
+    /// Put this mark on the ServiceAccount that was seen.
+    MarkServiceAccount(Mark),
     /// Ask the cluster for a token.
     RequestToken(TokenRequestSpec, Cause),
     /// Ask the cluster whether the token in the Secret is still good.
@@ -211,13 +215,20 @@ impl<'a> Context<'a> {
         if let Some(message) = self.conflict() {
             return report(Verdict::conflict(self.held(), message), Some(later));
         }
+        // Before anything that may hold the account up: until it is marked, the agent of another name of this cluster
+        // takes it for its own, without an account.
+        if let Some(found) = &self.seen.service_account
+            && !(found.terminating || self.seen.may_not_mark || found.mark.covers(&self.mark()))
+        {
+            return Plan { step: Some(Step::MarkServiceAccount(self.mark())), next: None };
+        }
         let wanted = match wanted_request(account, self.policy) {
             Ok(wanted) => wanted,
             // Only an edit of the account can help, and the watch shows that.
             Err(message) => return report(Verdict::invalid_validity(self.held(), message), None),
         };
         let service_account = match &self.seen.service_account {
-            None => return Plan { step: Some(Step::CreateServiceAccount), next: None },
+            None => return Plan { step: Some(Step::CreateServiceAccount(self.mark())), next: None },
             Some(service_account) if service_account.terminating => {
                 return report(Verdict::service_account_terminating(self.held()), Some(later));
             }
@@ -237,7 +248,7 @@ impl<'a> Context<'a> {
     fn clean_up(self) -> Plan {
         // What is terminating already is left to its finalizers: a second deletion would change nothing.
         let service_account = self.seen.service_account.as_ref();
-        let service_account = service_account.filter(|found| found.managed && !found.terminating);
+        let service_account = service_account.filter(|found| self.is_ours(found) && !found.terminating);
         // Owned by the name, whatever the UID: a Secret of an earlier account of this name has to go too.
         let secret = self.our_secret().filter(|found| found.owned_by_name(self.name) && !found.terminating());
         let step = match (service_account, secret) {
@@ -252,11 +263,15 @@ impl<'a> Context<'a> {
     /// whoever may create a ManagedServiceAccount owns every account in the agent's namespace; not so here.
     fn conflict(self) -> Option<String> {
         let (name, label) = (self.name, names::LABEL_IS_MANAGED);
-        if self.seen.service_account.as_ref().is_some_and(|found| !found.managed) {
-            let namespace = &self.policy.agent_namespace;
-            return Some(format!(
-                "ServiceAccount {namespace}/{name} of the cluster is not labelled {label}=true"
-            ));
+        let namespace = &self.policy.agent_namespace;
+        match &self.seen.service_account {
+            Some(found) if !found.managed => {
+                return Some(format!(
+                    "ServiceAccount {namespace}/{name} of the cluster is not labelled {label}=true"
+                ));
+            }
+            Some(found) if !self.is_ours(found) => return Some(self.whose(&found.mark)),
+            _ => {}
         }
         if self.seen.secret.as_ref().is_some_and(|secret| !secret.managed) {
             let namespace = &self.policy.cluster;
@@ -265,6 +280,29 @@ impl<'a> Context<'a> {
             ));
         }
         None
+    }
+
+    /// The mark of the ServiceAccounts of this agent.
+    fn mark(self) -> Mark {
+        Mark { cluster: Some(self.policy.cluster.clone()), hub: self.seen.hub.clone() }
+    }
+
+    /// Whether the ServiceAccount is this agent's: labelled, and not marked as another agent's.
+    fn is_ours(self, found: &ServiceAccount) -> bool {
+        found.managed && found.mark.agrees_with(&self.mark())
+    }
+
+    /// Whose a ServiceAccount with that mark is, which is not ours, and what to do about it.
+    fn whose(self, mark: &Mark) -> String {
+        let (name, namespace) = (self.name, &self.policy.agent_namespace);
+        let (cluster_key, hub_key) = (names::ANNOTATION_CLUSTER_NAME, names::ANNOTATION_HUB);
+        let cluster = mark.cluster.as_deref().unwrap_or("(not said)");
+        let hub = mark.hub.as_deref().unwrap_or("(not said)");
+        format!(
+            "ServiceAccount {namespace}/{name} of the cluster belongs to another agent: {cluster_key} is {cluster}, \
+             {hub_key} is {hub}. Name this account otherwise, or run each agent in a namespace of its own; if that \
+             agent is gone for good, take the two annotations off the ServiceAccount, and it is adopted"
+        )
     }
 
     /// The Secret, if it is ours.

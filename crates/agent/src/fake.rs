@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) reads: usize,
     /// Answers 503 to everything.
     pub(crate) away: bool,
+    /// Answers 403 to requests whose method and path begin with one of these.
+    pub(crate) forbidden: Vec<&'static str>,
     version: u64,
 }
 
@@ -80,6 +82,10 @@ impl Server {
         if state.away {
             return status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "");
         }
+        let request = format!("{method} {path}");
+        if state.forbidden.iter().any(|forbidden| request.starts_with(forbidden)) {
+            return status(StatusCode::FORBIDDEN, "Forbidden", "");
+        }
         if query.contains("watch=") {
             // Open, and silent for ever.
             let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
@@ -105,7 +111,7 @@ impl Server {
                 .collect();
             return ok(&json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}));
         }
-        state.writes.push(format!("{method} {path}"));
+        state.writes.push(request);
         match (method, path) {
             (&Method::POST, "/apis/authentication.k8s.io/v1/tokenreviews") => {
                 ok(&json!({"spec": {}, "status": self.review(&state, &sent)}))
@@ -136,7 +142,12 @@ impl Server {
                 if present["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] {
                     return status(StatusCode::CONFLICT, "Conflict", &name);
                 }
-                present["status"] = sent["status"].clone();
+                if sent["status"].is_object() {
+                    present["status"] = sent["status"].clone();
+                }
+                for (key, value) in sent["metadata"]["annotations"].as_object().into_iter().flatten() {
+                    present["metadata"]["annotations"][key] = value.clone();
+                }
                 ok(&state.store(path, present))
             }
             (_, path) => match state.objects.remove(path) {

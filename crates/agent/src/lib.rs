@@ -19,6 +19,7 @@
 //! | `reconcile` | reads one account on both sides, asks `decide`, takes the step, asks again |
 //! | `decide`, `report` | pure functions: the next step; the account's status |
 //! | `calls` | the requests, and what their answers mean |
+//! | `identity`, `marking` | which hub this is; whether ServiceAccounts can be marked as this agent's |
 //! | `health`, `metrics`, `serve`, `lease` | what others can see of the agent |
 //!
 //! # Example
@@ -132,7 +133,7 @@
 //! # Guarantees
 //!
 //! - One reconcile per account at a time, different accounts side by side; a failing account delays no other.
-//! - An object without our label is never minted for, overwritten or deleted.
+//! - An object without our label, or with the mark of another agent, is never minted for, overwritten or deleted.
 //! - A side that is away costs nothing that was there: "gone" is only what a server says is gone.
 //! - It may be killed at any moment. What it remembers saves requests and is never needed; the order of its steps is
 //!   chosen so that what a crash leaves is harmless (`decide`).
@@ -158,8 +159,10 @@ mod decide;
 #[cfg(test)]
 mod fake;
 mod health;
+mod identity;
 mod lease;
 mod manifests;
+mod marking;
 mod metrics;
 mod news;
 mod observe;

@@ -15,10 +15,11 @@ const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
 /// `{"kind": "User", "name": …}` or `{"kind": "ServiceAccount", "name": …, "namespace": …}`), to be created in this
 /// order:
 ///
-/// - ServiceAccounts: get, list, watch, create, delete; `serviceaccounts/token`: create
+/// - ServiceAccounts: get, list, watch, create, patch (to mark those that it adopts), delete; `serviceaccounts/token`:
+///   create
 /// - the Lease `managed-serviceaccount`: get, update, patch; Leases: create
 /// - the ConfigMap `kube-root-ca.crt`: get
-/// - cluster-wide, TokenReviews: create
+/// - cluster-wide, TokenReviews: create; the namespace `kube-system`, whose UID says which cluster this is: get
 pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
     let mut subject = subject.clone();
     // RBAC's validation wants the group for users and groups, and none for ServiceAccounts.
@@ -33,7 +34,7 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
             "apiVersion": rbac, "kind": "Role", "metadata": {"name": ROLE, "namespace": namespace},
             "rules": [
                 {"apiGroups": [""], "resources": ["serviceaccounts"],
-                 "verbs": ["get", "list", "watch", "create", "delete"]},
+                 "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
                 {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
@@ -50,6 +51,8 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
             "apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": ROLE},
             "rules": [
                 {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+                {"apiGroups": [""], "resources": ["namespaces"],
+                 "resourceNames": [names::NAMESPACE_OF_IDENTITY], "verbs": ["get"]},
             ],
         }),
         json!({

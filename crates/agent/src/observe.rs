@@ -20,6 +20,10 @@ pub(crate) struct Observed {
     pub(crate) secret: Option<Secret>,
     /// The cluster's CA bundle, PEM.
     pub(crate) ca: Vec<u8>,
+    /// Which hub this is; `None` when the agent may not know.
+    pub(crate) hub: Option<String>,
+    /// The cluster does not let the agent change ServiceAccounts: those that carry no mark stay without.
+    pub(crate) may_not_mark: bool,
     /// What the agent remembers.
     pub(crate) memory: Memory,
 }
@@ -84,6 +88,52 @@ pub(crate) struct ServiceAccount {
     pub(crate) managed: bool,
     /// Whether it is being deleted.
     pub(crate) terminating: bool,
+    /// Whose it is, as far as it says so.
+    pub(crate) mark: Mark,
+}
+
+/// Whose a ServiceAccount is: which agent made it, or adopted it. Several agents may share a namespace of a cluster,
+/// because the cluster has two names on its hub, or two hubs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The cluster's name on the hub. Without: made by the upstream addon's agent, or by a Fleetpass before there were
+    /// marks.
+    pub(crate) cluster: Option<String>,
+    /// The hub. Without: its agent could not tell.
+    pub(crate) hub: Option<String>,
+}
+
+impl Mark {
+    fn of(metadata: &ObjectMeta) -> Self {
+        let read = |key| metadata.annotations.as_ref()?.get(key).filter(|value| !value.is_empty()).cloned();
+        Self { cluster: read(names::ANNOTATION_CLUSTER_NAME), hub: read(names::ANNOTATION_HUB) }
+    }
+
+    /// The annotations that say this.
+    pub(crate) fn annotations(&self) -> serde_json::Value {
+        let mut annotations = serde_json::Map::new();
+        for (key, value) in
+            [(names::ANNOTATION_CLUSTER_NAME, &self.cluster), (names::ANNOTATION_HUB, &self.hub)]
+        {
+            if let Some(value) = value {
+                annotations.insert(key.to_owned(), value.clone().into());
+            }
+        }
+        annotations.into()
+    }
+
+    /// Whether both can be of one agent: they differ in nothing that both say.
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        let agree =
+            |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
+        agree(&self.cluster, &other.cluster) && agree(&self.hub, &other.hub)
+    }
+
+    /// Whether this says all that the other does, and nothing against it.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let cover = |one: &Option<String>, other: &Option<String>| other.is_none() || one == other;
+        cover(&self.cluster, &other.cluster) && cover(&self.hub, &other.hub)
+    }
 }
 
 /// A Secret on the hub.
@@ -131,6 +181,7 @@ impl From<v1::ServiceAccount> for ServiceAccount {
     fn from(account: v1::ServiceAccount) -> Self {
         Self {
             managed: has_our_label(&account.metadata),
+            mark: Mark::of(&account.metadata),
             terminating: account.metadata.deletion_timestamp.is_some(),
             uid: account.metadata.uid.unwrap_or_default(),
             resource_version: account.metadata.resource_version.unwrap_or_default(),

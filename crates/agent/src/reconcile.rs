@@ -4,6 +4,8 @@ use crate::{
     ca::CaBundle,
     calls::{CallError, CallErrorKind, Calls, Content},
     decide::{Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
+    identity::Identity,
+    marking::Marking,
     metrics::Metrics,
     news::{Outcome, Versions},
     observe::{Memory, Minted, Observed, Review},
@@ -18,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) calls: Calls,
     pub(crate) policy: Policy,
     pub(crate) ca: CaBundle,
+    pub(crate) hub: Identity,
+    pub(crate) marking: Marking,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -63,9 +67,10 @@ impl Context {
         // Together, for the sake of time; so they are not of one moment. That is safe, because no write trusts them: a
         // Secret is replaced, and a status patched, at the version that was read, deletions name the UID, creations
         // fail on what exists, and a token that was issued is checked for the UID.
-        let (account, secret, service_account, ca) = tokio::join!(
+        let (account, secret, hub, service_account, ca) = tokio::join!(
             self.calls.account(name),
             self.calls.secret(name),
+            self.hub.read(&self.calls),
             self.calls.service_account(name),
             self.ca.read(&self.calls),
         );
@@ -74,6 +79,8 @@ impl Context {
         let mut seen = Observed {
             account: account.map_err(|error| (error, None))?,
             secret: secret.map_err(|error| (error, None))?,
+            hub: hub.map_err(|error| (error, None))?,
+            may_not_mark: self.marking.is_refused(),
             memory: std::mem::take(memory),
             ..Observed::default()
         };
@@ -125,9 +132,25 @@ impl Context {
     async fn take(&self, name: &str, seen: &mut Observed, step: Step) -> Result<(), CallError> {
         let now = self.clock.now();
         match step {
-            Step::CreateServiceAccount => {
-                seen.service_account = Some(self.calls.create_service_account(name).await?);
+            Step::CreateServiceAccount(mark) => {
+                seen.service_account = Some(self.calls.create_service_account(name, &mark).await?);
                 tracing::info!(account = name, "created the ServiceAccount");
+            }
+            Step::MarkServiceAccount(mark) => {
+                let Some(found) = &seen.service_account else { return Ok(()) };
+                match self.calls.mark_service_account(name, found, &mark).await {
+                    Ok(marked) => {
+                        seen.service_account = Some(marked);
+                        tracing::info!(account = name, "adopted the ServiceAccount");
+                    }
+                    Err(CallError { kind: CallErrorKind::Refused { code, message, .. }, .. })
+                        if code != 401 =>
+                    {
+                        self.marking.refused(&message);
+                        seen.may_not_mark = true;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Step::RequestToken(wanted, _) => {
                 let token = self.calls.request_token(name, &wanted).await?;

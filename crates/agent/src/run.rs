@@ -5,7 +5,9 @@ use crate::{
     calls::Calls,
     decide::Policy,
     health::Health,
+    identity::Identity,
     lease,
+    marking::Marking,
     metrics::Metrics,
     news::{self, End, Failed, Name, News, Outcome},
     observe::Memory,
@@ -151,6 +153,8 @@ impl Agent {
                 obstacle_seconds: 30,
             },
             ca: CaBundle::new(options.ca.clone()),
+            hub: Identity::of(Side::Hub),
+            marking: Marking::default(),
             clock: options.clock.clone(),
             metrics: metrics.clone(),
         });

@@ -35,6 +35,18 @@ pub const LABEL_IS_MANAGED_VALUE: &str = "true";
 /// Annotation of a projected Secret: the request (lifetime, audiences) that its token answers, so that a
 /// changed request is seen even where the cluster shortens lifetimes. Written by Fleetpass only.
 pub const ANNOTATION_TOKEN_REQUEST: &str = "fleetpass.io/token-request";
+/// Annotation of a ServiceAccount that an agent keeps: the name (`--cluster-name`) under which its cluster is known on
+/// the hub of that agent. Two agents may share a namespace; each leaves the other's alone.
+pub const ANNOTATION_CLUSTER_NAME: &str = "fleetpass.io/cluster-name";
+/// Annotation of such a ServiceAccount: the hub, by the UID of its namespace [`NAMESPACE_OF_IDENTITY`]. Absent where
+/// the agent may not read that.
+pub const ANNOTATION_HUB: &str = "fleetpass.io/hub";
+/// The namespace whose UID says which control plane this is: no user can delete it, so it lives as long as the
+/// control plane.
+pub const NAMESPACE_OF_IDENTITY: &str = "kube-system";
+/// Name of the Lease in a cluster's namespace on the hub that the agent of that cluster renews while it works. Its
+/// holder (`spec.holderIdentity`) names the cluster, its `spec.renewTime` is when the agent was last seen.
+pub const AGENT_LEASE: &str = "fleetpass-agent";
 
 /// Key of the cluster's CA bundle (PEM) in a projected Secret; core/v1 `ServiceAccountRootCAKey`.
 pub const SECRET_KEY_CA: &str = "ca.crt";

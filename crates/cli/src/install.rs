@@ -69,7 +69,8 @@ fn cluster(args: &ClusterArgs) -> anyhow::Result<Printed> {
             anyhow::ensure!(args.image.is_none(), "--image: on the hub side of a cluster nothing runs");
             let comment = format!(
                 "Printed by `{command}`.\n\
-                 On the hub: the namespace of {} and the rights of its agent in it; it has none elsewhere.\n\
+                 On the hub: the namespace of {} and the rights of its agent in it; elsewhere it may only see\n\
+                 whether that namespace and kube-system are there.\n\
                  An agent with a client certificate has them by its organization, the Group of the RoleBinding; one\n\
                  with a token, by the ServiceAccount.",
                 args.cluster
@@ -91,7 +92,8 @@ fn on_cluster(args: &ClusterArgs, command: &str) -> Printed {
     };
     let comment = format!(
         "Printed by `{command}`.\n\
-         On the cluster: the agent's namespace and its rights, which end there but for asking whether a token is good.\n\
+         On the cluster: the agent's namespace and its rights, which end there but for asking whether a token is good\n\
+         and which cluster this is.\n\
          {about}"
     );
     let agent = InCluster {

@@ -41,16 +41,25 @@ pub struct Joined {
     pub groups: Vec<String>,
 }
 
-/// What the hub needs for a cluster, to be created in this order. In the cluster's namespace, and nowhere else, its
-/// agent may:
+/// The same outside of that namespace, for one cluster: rights that it keeps when the namespace is deleted.
+fn cluster_role(cluster: &str) -> String {
+    format!("{ROLE}:{cluster}")
+}
+
+/// What the hub needs for a cluster, to be created in this order. In the cluster's namespace its agent may:
 ///
 /// - ManagedServiceAccounts: get, list, watch; their status: update, patch
 /// - Secrets: get, list, watch, create, update, delete
 /// - ManagedServiceAccounts: delete, if it is the one to delete those whose time is over
 ///   ([`FeatureGates::ephemeral_identity`])
+/// - the Lease `fleetpass-agent`: get, update; Leases: create
 ///
-/// These are the upstream addon's rights (`deploy/bases/hub-clusterrole.yaml`) without those that no agent uses: of
-/// its agent and ours, the one updates a status and the other patches it.
+/// And outside of it, Namespaces: get that of the cluster, to see that it was deleted, and `kube-system`, whose UID says
+/// which hub this is.
+///
+/// The first three are the upstream addon's rights (`deploy/bases/hub-clusterrole.yaml`) without those that no agent uses: of
+/// its agent and ours, the one updates a status and the other patches it. Without the others, as under upstream's
+/// roles, the agent works and says what it cannot guard against.
 pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
     let mut account_verbs = vec!["get", "list", "watch"];
     if features.ephemeral_identity {
@@ -58,6 +67,12 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
     }
     let rbac = "rbac.authorization.k8s.io";
     let version = "rbac.authorization.k8s.io/v1";
+    // Two ways to authenticate: a client certificate with that group, or a token of the ServiceAccount.
+    let subjects = json!([
+        {"apiGroup": rbac, "kind": "Group", "name": names::agent_group(cluster)},
+        {"kind": "ServiceAccount", "name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
+    ]);
+    let outside = cluster_role(cluster);
     vec![
         workload::namespace(cluster),
         json!({
@@ -72,16 +87,28 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
                  "verbs": ["update", "patch"]},
                 {"apiGroups": [""], "resources": ["secrets"],
                  "verbs": ["get", "list", "watch", "create", "update", "delete"]},
+                // RBAC cannot limit `create` to a name: an object that does not exist yet has none to compare.
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+                 "resourceNames": [names::AGENT_LEASE], "verbs": ["get", "update"]},
             ],
         }),
         json!({
             "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": ROLE, "namespace": cluster},
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ROLE},
-            // Two ways to authenticate: a client certificate with that group, or a token of the ServiceAccount.
-            "subjects": [
-                {"apiGroup": rbac, "kind": "Group", "name": names::agent_group(cluster)},
-                {"kind": "ServiceAccount", "name": AGENT_SERVICE_ACCOUNT, "namespace": cluster},
+            "subjects": subjects,
+        }),
+        json!({
+            "apiVersion": version, "kind": "ClusterRole", "metadata": {"name": outside},
+            "rules": [
+                {"apiGroups": [""], "resources": ["namespaces"],
+                 "resourceNames": [cluster, names::NAMESPACE_OF_IDENTITY], "verbs": ["get"]},
             ],
+        }),
+        json!({
+            "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": outside},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": outside},
+            "subjects": subjects,
         }),
     ]
 }
@@ -167,10 +194,15 @@ mod tests {
     fn the_rights_end_at_the_clusters_namespace() {
         let manifests = hub_manifests("cluster1", FeatureGates::default());
         assert_eq!(manifests[0]["metadata"]["name"], "cluster1");
-        for manifest in &manifests[1..] {
+        for manifest in &manifests[1..4] {
             assert_eq!(manifest["metadata"]["namespace"], "cluster1");
             assert!(!manifest["kind"].as_str().unwrap().starts_with("Cluster"));
         }
+        // Beyond it, the agent may see that two namespaces are there.
+        let outside = json!([{"apiGroups": [""], "resources": ["namespaces"],
+            "resourceNames": ["cluster1", "kube-system"], "verbs": ["get"]}]);
+        assert_eq!((manifests.len(), &manifests[4]["rules"]), (6, &outside));
+        assert_ne!(manifests[4]["metadata"], hub_manifests("c2", FeatureGates::default())[4]["metadata"]);
         let rules = manifests[2]["rules"].as_array().unwrap();
         assert!(rules.iter().all(|rule| !rule.to_string().contains('*')));
         let accounts = &rules[0];

@@ -2,6 +2,7 @@
 //! a cluster that know nothing of it.
 
 use anyhow::{Context as _, Result, ensure};
+use fleetpass_api::names;
 use fleetpass_testkit::rig::{AgentProgram, ControlPlane, Fleet, HubOptions, RealClusterOptions, total};
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
@@ -68,6 +69,10 @@ async fn adopts(fleet: &mut Fleet, name: &str, next: AgentProgram) -> Result<()>
     fleet.unchanged(&kept, &before.0).await?;
     fleet.unchanged(&short, &before.1).await?;
     let now = fleet.service_accounts().get(&kept).await?;
-    ensure!(now.resource_version() == made.resource_version(), "the ServiceAccount was changed");
+    // Ours marks what it adopts; upstream's knows no marks.
+    let marked = now.annotations().contains_key(names::ANNOTATION_CLUSTER_NAME);
+    ensure!(now.uid() == made.uid() && marked, "the ServiceAccount was made anew, or not adopted");
+    let changed = now.resource_version() != made.resource_version();
+    ensure!(changed == (next == AgentProgram::Fleetpass), "changed: {changed}, by {next:?}");
     Ok(())
 }

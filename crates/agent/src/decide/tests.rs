@@ -72,8 +72,11 @@ fn settled() -> Observed {
         service_account: Some(ServiceAccount {
             uid: "service".into(),
             managed: true,
+            mark: mark(Some("cluster1"), Some("hub1")),
             ..ServiceAccount::default()
         }),
+        hub: Some("hub1".into()),
+        may_not_mark: false,
         secret: Some(secret(Some(token), Some(&record(HOUR)))),
         ca: CA.to_vec(),
         memory: Memory { review: Some(review), ..Memory::default() },
@@ -231,6 +234,60 @@ fn somebody_elses_objects_stand_in_the_way() {
 }
 
 #[test]
+fn a_service_account_is_ours_if_its_mark_does_not_name_another_agent() {
+    enum Then {
+        Keep,
+        Mark,
+        Leave,
+    }
+    let (own, other) = (Some("hub1"), Some("hub2"));
+    let table = [
+        (mark(Some("cluster1"), own), own, Then::Keep),
+        (mark(Some("cluster1"), None), None, Then::Keep),
+        // The agent lost the right to see which hub this is: what is known stays.
+        (mark(Some("cluster1"), own), None, Then::Keep),
+        (mark(None, None), own, Then::Mark),
+        (mark(None, None), None, Then::Mark),
+        (mark(Some("cluster1"), None), own, Then::Mark),
+        (mark(None, own), own, Then::Mark),
+        (mark(Some("cluster2"), own), own, Then::Leave),
+        (mark(Some("cluster2"), None), None, Then::Leave),
+        (mark(Some("cluster1"), other), own, Then::Leave),
+        (mark(None, other), own, Then::Leave),
+    ];
+    for (mark, hub, then) in table {
+        let mut seen = settled();
+        seen.service_account.as_mut().unwrap().mark = mark.clone();
+        seen.hub = hub.map(str::to_owned);
+        let step = decide(NAME, &seen, &policy(), at(START)).step;
+        match then {
+            Then::Keep => assert_eq!(step, None, "{mark:?} {hub:?}"),
+            Then::Mark => {
+                let own = super::tests::mark(Some("cluster1"), hub);
+                assert_eq!(step, Some(Step::MarkServiceAccount(own)), "{mark:?} {hub:?}");
+                seen.may_not_mark = true;
+                let step = decide(NAME, &seen, &policy(), at(START)).step;
+                assert_eq!(step, None, "used without, where it must be: {mark:?} {hub:?}");
+            }
+            Then::Leave => {
+                assert_eq!(reported(&seen, START), ("False".into(), names::REASON_NAME_CONFLICT.into()));
+                let Some(Step::PatchStatus(status)) = step else { panic!("{step:?}") };
+                let message = &status.condition(names::CONDITION_TOKEN_REPORTED).unwrap().message;
+                for named in mark.cluster.iter().chain(&mark.hub) {
+                    assert!(message.contains(named), "{message}");
+                }
+            }
+        }
+        // Without an account: what is ours, or nobody's, goes; what is another agent's stays.
+        seen.account = None;
+        seen.secret = None;
+        let step = decide(NAME, &seen, &policy(), at(START)).step;
+        let expected = Step::DeleteServiceAccount { uid: "service".into() };
+        assert_eq!(step, (!matches!(then, Then::Leave)).then_some(expected), "{mark:?} {hub:?}");
+    }
+}
+
+#[test]
 fn nonsense_in_the_spec_is_said_and_not_requested() {
     for validity in ["", "for ever", "9m59s", "-1h", "1193047h"] {
         let mut seen = settled();
@@ -312,24 +369,45 @@ struct World {
     longest: i64,
     now: i64,
     accepts: bool,
+    /// Whether the agent may change ServiceAccounts.
+    marks: bool,
     tokens: u64,
+}
+
+fn mark(cluster: Option<&str>, hub: Option<&str>) -> Mark {
+    Mark { cluster: cluster.map(str::to_owned), hub: hub.map(str::to_owned) }
+}
+
+/// Whether the mark names another agent than the one of these tests, in words of its own.
+fn foreign(service: &ServiceAccount) -> bool {
+    [Some("cluster2"), Some("")].contains(&service.mark.cluster.as_deref())
+        || service.mark.hub.as_deref() == Some("hub2")
 }
 
 impl World {
     fn take(&mut self, step: Step) {
         let now = self.now;
         match step {
-            Step::CreateServiceAccount => {
+            Step::CreateServiceAccount(mark) => {
                 assert!(self.seen.service_account.is_none());
                 self.seen.service_account = Some(ServiceAccount {
                     uid: format!("service-{now}"),
                     managed: true,
+                    mark,
                     ..ServiceAccount::default()
                 });
             }
+            Step::MarkServiceAccount(mark) => {
+                let service = self.seen.service_account.as_mut().unwrap();
+                assert!(service.managed && !service.terminating && !foreign(service));
+                match self.marks {
+                    true => service.mark = mark,
+                    false => self.seen.may_not_mark = true,
+                }
+            }
             Step::RequestToken(wanted, _) => {
                 let service = self.seen.service_account.as_ref().unwrap();
-                assert!(service.managed && !service.terminating);
+                assert!(service.managed && !service.terminating && !foreign(service));
                 assert!(self.seen.secret.as_ref().is_none_or(|secret| secret.managed));
                 self.tokens += 1;
                 let lifetime = wanted.expiration_seconds.min(self.longest);
@@ -344,7 +422,7 @@ impl World {
             Step::WriteSecret(source) => self.write(source),
             Step::DeleteServiceAccount { uid } => {
                 let service = self.seen.service_account.take().unwrap();
-                assert!(service.managed && service.uid == uid);
+                assert!(service.managed && service.uid == uid && !foreign(&service));
             }
             Step::DeleteSecret { uid } => {
                 let secret = self.seen.secret.take().unwrap();
@@ -404,14 +482,24 @@ fn any_account() -> impl Strategy<Value = Option<Account>> {
 }
 
 fn any_service() -> impl Strategy<Value = Option<ServiceAccount>> {
-    let service =
-        (prop::bool::weighted(0.8), prop::bool::weighted(0.1), prop::sample::select(vec!["service", "old"]))
-            .prop_map(|(managed, terminating, uid)| ServiceAccount {
-                uid: uid.into(),
-                managed,
-                terminating,
-                ..ServiceAccount::default()
-            });
+    let marks = vec![
+        mark(None, None),
+        mark(Some("cluster1"), None),
+        mark(Some("cluster1"), Some("hub1")),
+        mark(None, Some("hub1")),
+        mark(Some("cluster2"), Some("hub1")),
+        mark(Some("cluster1"), Some("hub2")),
+        mark(Some("cluster2"), None),
+    ];
+    let uid = prop::sample::select(vec!["service", "old"]);
+    let service = (prop::bool::weighted(0.8), prop::bool::weighted(0.1), uid, prop::sample::select(marks))
+        .prop_map(|(managed, terminating, uid, mark)| ServiceAccount {
+            uid: uid.into(),
+            resource_version: "1".into(),
+            managed,
+            terminating,
+            mark,
+        });
     prop::option::weighted(0.8, service)
 }
 
@@ -469,12 +557,22 @@ fn any_memory() -> impl Strategy<Value = Memory> {
 
 fn any_world() -> impl Strategy<Value = World> {
     let longest = prop::sample::select(vec![600, HOUR, 1 << 32]);
-    (any_account(), any_service(), any_secret(), any_memory(), longest, any::<bool>()).prop_map(
-        |(account, service_account, secret, memory, longest, accepts)| World {
-            seen: Observed { account, service_account, secret, ca: CA.to_vec(), memory },
+    let objects = (any_account(), any_service(), any_secret());
+    (objects, any_memory(), longest, any::<[bool; 2]>()).prop_map(
+        |((account, service_account, secret), memory, longest, [accepts, marks])| World {
+            seen: Observed {
+                account,
+                service_account,
+                secret,
+                ca: CA.to_vec(),
+                hub: Some("hub1".into()),
+                may_not_mark: false,
+                memory,
+            },
             longest,
             now: START,
             accepts,
+            marks,
             tokens: 0,
         },
     )
@@ -507,7 +605,7 @@ proptest! {
     /// often or seldom the agent looks.
     #[test]
     fn renewal_comes_in_time(lifetime in 600..(1_i64 << 32), steps in prop::collection::vec(1..20_i64, 1..60)) {
-        let mut world = World { seen: settled(), longest: lifetime, now: START, accepts: true, tokens: 0 };
+        let mut world = World { seen: settled(), longest: lifetime, now: START, accepts: true, marks: true, tokens: 0 };
         world.seen.account.as_mut().unwrap().validity = format!("{}s", 1_i64 << 32);
         world.settle();
         let issued = world.now;

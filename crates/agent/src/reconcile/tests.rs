@@ -129,6 +129,62 @@ async fn a_foreign_service_account_is_never_minted_for() {
 }
 
 #[tokio::test]
+async fn a_service_account_says_whose_it_is_and_one_of_another_agent_is_left_alone() {
+    let kube_system = "/api/v1/namespaces/kube-system";
+    let mut scene = Scene::new();
+    scene.hub.put(kube_system, json!({"metadata": {"name": "kube-system", "uid": "hub1"}}));
+    scene.reconcile().await;
+    let marks = |cluster: &str, hub: &str| json!({names::ANNOTATION_CLUSTER_NAME: cluster, names::ANNOTATION_HUB: hub});
+    assert_eq!(scene.spoke.get(SERVICE).unwrap()["metadata"]["annotations"], marks("cluster1", "hub1"));
+
+    for (cluster, hub) in [("cluster2", "hub1"), ("cluster1", "hub2")] {
+        let mut service = scene.spoke.get(SERVICE).unwrap();
+        service["metadata"]["annotations"] = marks(cluster, hub);
+        scene.spoke.put(SERVICE, service);
+        let secret = scene.hub.get(SECRET);
+        scene.spoke.take_writes();
+        scene.reconcile().await;
+        assert!(scene.spoke.take_writes().is_empty());
+        let condition = scene.condition("TokenReported");
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("NameConflict")));
+        assert_eq!(scene.hub.get(SECRET), secret);
+    }
+    scene.hub.state.lock().unwrap().objects.remove(ACCOUNT);
+    scene.reconcile().await;
+    assert!(scene.spoke.take_writes().is_empty() && scene.spoke.get(SERVICE).is_some());
+}
+
+#[tokio::test]
+async fn a_service_account_without_a_mark_is_adopted_with_its_token() {
+    let mut scene = Scene::new();
+    scene.reconcile().await;
+    let secret = scene.hub.get(SECRET);
+    // As the upstream addon's agent makes it.
+    let unmarked = {
+        let mut service = scene.spoke.get(SERVICE).unwrap();
+        service["metadata"]["annotations"] = json!({"somebody/else": "x"});
+        service
+    };
+    let marked = json!({"somebody/else": "x", names::ANNOTATION_CLUSTER_NAME: "cluster1"});
+    for (may, annotations) in [(false, &unmarked["metadata"]["annotations"]), (true, &marked)] {
+        scene.spoke.put(SERVICE, unmarked.clone());
+        scene.spoke.state.lock().unwrap().forbidden =
+            if may { Vec::new() } else { vec!["PATCH /api/v1/namespaces"] };
+        scene.spoke.take_writes();
+        assert!(matches!(scene.reconcile().await, super::Outcome::Settled { wait: Some(_), .. }));
+        assert_eq!(&scene.spoke.get(SERVICE).unwrap()["metadata"]["annotations"], annotations);
+        assert_eq!(scene.hub.get(SECRET), secret, "no new token");
+        assert_eq!(scene.condition("TokenReported")["status"], "True");
+        // The refusal is remembered for a while, not for ever.
+        scene.reconcile().await;
+        assert!(scene.spoke.take_writes().iter().all(|write| !write.contains("/token")));
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
 async fn a_foreign_secret_is_never_overwritten() {
     let mut scene = Scene::new();
     scene

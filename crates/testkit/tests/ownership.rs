@@ -1,0 +1,218 @@
+//! Whose an account's objects are: agents that share a cluster, a namespace, or a name, with the rights that our
+//! manifests grant and no others, between API servers in this process.
+
+use anyhow::{Context as _, Result, ensure};
+use fleetpass_agent::{Agent, CaSource, Handle, InCluster, Options};
+use fleetpass_api::features::FeatureGates;
+use fleetpass_api::{ManagedServiceAccount, clock, names};
+use fleetpass_apimachinery::user::UserInfo;
+use fleetpass_hub::join;
+use fleetpass_testkit::cluster::Cluster;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A bound on waiting, not a promise.
+const SOON: Duration = Duration::from_secs(60);
+const AGENTS: &str = names::DEFAULT_AGENT_NAMESPACE;
+
+/// Waits until there is something.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    let found = tokio::time::timeout(SOON, async {
+        loop {
+            if let Some(found) = look().await? {
+                return anyhow::Ok(found);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    found.await.with_context(|| format!("not within {SOON:?}: {what}"))?
+}
+
+/// An agent in this process, between a hub and a cluster that know it under a name.
+struct Running {
+    cluster: String,
+    namespace: String,
+    hub: Client,
+    spoke: Client,
+    handle: Handle,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Grants the rights of our manifests on both sides, and starts an agent that has them.
+    async fn start(hub: &Cluster, spoke: &Cluster, cluster: &str, namespace: &str) -> Result<Self> {
+        let joined = join::join(&hub.admin(), cluster).await?;
+        let manifests = InCluster {
+            cluster,
+            namespace,
+            image: None,
+            hub_kubeconfig_secret: "unused",
+            features: FeatureGates::default(),
+        };
+        join::ensure(&spoke.admin(), &manifests.manifests()).await?;
+        let mut groups = joined.groups.clone();
+        groups.push("system:authenticated".into());
+        let on_hub = hub.client(UserInfo { name: joined.user, groups, ..UserInfo::default() });
+        let account = names::service_account_user(namespace, names::ADDON_NAME);
+        let groups = vec!["system:serviceaccounts".into(), "system:authenticated".into()];
+        let on_spoke = spoke.client(UserInfo { name: account, groups, ..UserInfo::default() });
+        let options = Options {
+            agent_namespace: namespace.into(),
+            ca: CaSource::Pem(spoke.ca_pem.clone().into_bytes()),
+            ..Options::new(cluster, clock::system())
+        };
+        let (agent, handle) = Agent::new(on_hub, on_spoke, options)?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(agent.run(stop.clone()));
+        let (hub, spoke) = (hub.admin(), spoke.admin());
+        Ok(Self { cluster: cluster.into(), namespace: namespace.into(), hub, spoke, handle, stop, task })
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.task.await?)
+    }
+
+    fn accounts(&self) -> Api<ManagedServiceAccount> {
+        Api::namespaced(self.hub.clone(), &self.cluster)
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.hub.clone(), &self.cluster)
+    }
+
+    fn services(&self) -> Api<ServiceAccount> {
+        Api::namespaced(self.spoke.clone(), &self.namespace)
+    }
+
+    async fn create(&self, name: &str) -> Result<()> {
+        let account = serde_json::from_value(json!({
+            "apiVersion": format!("{}/{}", names::GROUP, names::V1BETA1), "kind": names::KIND,
+            "metadata": {"name": name}, "spec": {"rotation": {"validity": "1h"}},
+        }))?;
+        self.accounts().create(&PostParams::default(), &account).await?;
+        Ok(())
+    }
+
+    /// The token of the account, once it is reported.
+    async fn served(&self, name: &str) -> Result<Secret> {
+        self.says(name, "True", names::REASON_TOKEN_REPORTED).await?;
+        Ok(self.secrets().get(name).await?)
+    }
+
+    /// What `TokenReported` says, once it says this.
+    async fn says(&self, name: &str, status: &str, reason: &str) -> Result<String> {
+        until(&format!("{}/{name} is {status}, {reason}", self.cluster), async || {
+            let account = self.accounts().get(name).await?;
+            let condition =
+                account.status.as_ref().and_then(|s| s.condition(names::CONDITION_TOKEN_REPORTED));
+            let found = condition.filter(|found| found.status == status && found.reason == reason);
+            Ok(found.map(|found| found.message.clone()))
+        })
+        .await
+    }
+
+    async fn gone(&self, name: &str) -> Result<()> {
+        until(&format!("ServiceAccount {name} is gone"), async || {
+            Ok(self.services().get_opt(name).await?.is_none().then_some(()))
+        })
+        .await
+    }
+
+    /// How many tokens this agent has projected.
+    fn tokens(&self) -> u64 {
+        let metrics = self.handle.metrics();
+        let lines = metrics.lines().filter(|line| line.starts_with("fleetpass_agent_token_refreshes_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+/// Two agents that share a namespace of a cluster serve their accounts side by side, and neither takes the other's.
+async fn share(one: &Running, two: &Running) -> Result<()> {
+    one.create("a").await?;
+    let token = one.served("a").await?;
+    let made = one.services().get("a").await?;
+    two.create("b").await?;
+    two.served("b").await?;
+    // The same name for both: the first has it, and the second is told whose it is.
+    two.create("a").await?;
+    let message = two.says("a", "False", names::REASON_NAME_CONFLICT).await?;
+    ensure!(message.contains("belongs to another agent"), "{message}");
+    one.create("b").await?;
+    one.says("b", "False", names::REASON_NAME_CONFLICT).await?;
+    ensure!(one.secrets().get("a").await?.data == token.data && two.secrets().get_opt("a").await?.is_none());
+    ensure!(one.services().get("a").await?.uid() == made.uid(), "the ServiceAccount was made anew");
+    ensure!((one.tokens(), two.tokens()) == (1, 1), "{} and {} tokens", one.tokens(), two.tokens());
+
+    // An account that goes takes what is its own with it: then the name is free, and the other account gets it.
+    one.accounts().delete("a", &DeleteParams::default()).await?;
+    two.served("a").await?;
+    ensure!(one.services().get("a").await?.uid() != made.uid());
+    two.accounts().delete("a", &DeleteParams::default()).await?;
+    two.gone("a").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_cluster_share_a_namespace() -> Result<()> {
+    let (hub, spoke) = (Cluster::start().await?, Cluster::start().await?);
+    let one = Running::start(&hub, &spoke, "one", AGENTS).await?;
+    let two = Running::start(&hub, &spoke, "two", AGENTS).await?;
+    share(&one, &two).await?;
+    one.stop().await?;
+    two.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hubs_share_a_cluster_under_one_name() -> Result<()> {
+    let (first, second, spoke) = (Cluster::start().await?, Cluster::start().await?, Cluster::start().await?);
+    let one = Running::start(&first, &spoke, "cluster1", AGENTS).await?;
+    let two = Running::start(&second, &spoke, "cluster1", AGENTS).await?;
+    share(&one, &two).await?;
+    one.stop().await?;
+    two.stop().await
+}
+
+/// What the upstream addon's agent made, or a Fleetpass without marks: adopted where there is an account, with its
+/// token, and cleared away where there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_mark_is_adopted_by_the_account_of_its_name() -> Result<()> {
+    let (hub, spoke) = (Cluster::start().await?, Cluster::start().await?);
+    let before = Running::start(&hub, &spoke, "cluster1", AGENTS).await?;
+    for name in ["kept", "dropped"] {
+        before.create(name).await?;
+        before.served(name).await?;
+    }
+    let token = before.served("kept").await?;
+    before.stop().await?;
+
+    let services = Api::<ServiceAccount>::namespaced(spoke.admin(), AGENTS);
+    for name in ["kept", "dropped"] {
+        let mut service = services.get(name).await?;
+        let keys = [names::ANNOTATION_CLUSTER_NAME, names::ANNOTATION_HUB];
+        ensure!(keys.iter().all(|key| service.annotations().contains_key(*key)), "made without a mark");
+        keys.iter().for_each(|key| drop(service.annotations_mut().remove(*key)));
+        services.replace(name, &PostParams::default(), &service).await?;
+    }
+    let made = services.get("kept").await?;
+    let accounts = Api::<ManagedServiceAccount>::namespaced(hub.admin(), "cluster1");
+    accounts.delete("dropped", &DeleteParams::default()).await?;
+
+    let after = Running::start(&hub, &spoke, "cluster1", AGENTS).await?;
+    after.gone("dropped").await?;
+    let adopted = until("the ServiceAccount is marked", async || {
+        let service = services.get("kept").await?;
+        Ok(service.annotations().contains_key(names::ANNOTATION_HUB).then_some(service))
+    });
+    let adopted = adopted.await?;
+    ensure!(
+        adopted.uid() == made.uid() && adopted.annotations()[names::ANNOTATION_CLUSTER_NAME] == "cluster1"
+    );
+    ensure!(after.served("kept").await?.data == token.data && after.tokens() == 0, "the token was replaced");
+    after.stop().await
+}

@@ -8,7 +8,7 @@ use crate::{
     health::Health,
     observe::{self, Account, Mark, Secret, ServiceAccount},
     side::Side,
-    token::Token,
+    token::{Claims, Token},
 };
 use fleetpass_api::{ManagedServiceAccount, names};
 use http::Request;
@@ -404,6 +404,10 @@ impl Content<'_> {
         labels.insert(names::LABEL_IS_MANAGED.to_owned(), names::LABEL_IS_MANAGED_VALUE.to_owned());
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(names::ANNOTATION_TOKEN_REQUEST.to_owned(), self.record.to_owned());
+        // In the write of the token itself, so that they never tell of another.
+        for (key, value) in self.token.claims().map(Claims::annotations).into_iter().flatten() {
+            annotations.insert(key.to_owned(), value);
+        }
         // References to earlier accounts of this name go: the garbage collector would see an owner that is gone.
         let owners = metadata.owner_references.get_or_insert_default();
         owners.retain(|owner| !observe::refers_to(owner, name));

@@ -28,11 +28,12 @@
 //!
 //! Checked as properties in the tests:
 //! - an object without our label, or with the mark of another agent, is never minted for, overwritten or deleted;
-//! - a good token is not replaced before 80 % of its lifetime and is replaced before it ends;
+//! - a good token is not replaced before 78 % of its lifetime, and is replaced before 80 % of it (`promise`);
 //! - taking the steps ends in a state that asks for no further step.
 
 use crate::{
     observe::{Account, Mark, Minted, Observed, Secret, ServiceAccount},
+    promise::{self, SPREAD_PER_MYRIAD, after},
     report::{self, Held, Verdict},
     token::{Claims, Token},
 };
@@ -160,12 +161,8 @@ impl TokenRequestSpec {
 }
 
 /// Bounds of `spec.expirationSeconds` (k8s.io/kubernetes, `pkg/apis/authentication/validation/validation.go`).
-const SHORTEST: i64 = 10 * 60;
+pub(crate) const SHORTEST: i64 = 10 * 60;
 const LONGEST: i64 = 1 << 32;
-
-/// A token is due at 80 % of its lifetime, and up to 2 % later: accounts that were created together drift apart.
-const DUE_PER_MYRIAD: i64 = 8_000;
-const SPREAD_PER_MYRIAD: u64 = 200;
 
 /// The next step for the account `name`, as it was `seen`, at `now`.
 pub(crate) fn decide(name: &str, seen: &Observed, policy: &Policy, now: Timestamp) -> Plan {
@@ -224,8 +221,11 @@ impl<'a> Context<'a> {
         }
         let wanted = match wanted_request(account, self.policy) {
             Ok(wanted) => wanted,
-            // Only an edit of the account can help, and the watch shows that.
-            Err(message) => return report(Verdict::invalid_validity(self.held(), message), None),
+            // Only an edit of the account can help, and the watch shows that; but its token ends meanwhile.
+            Err(message) => {
+                let next = self.held_claims().and_then(|claims| promise::next_turn(claims, self.now));
+                return report(Verdict::invalid_validity(self.held(), message), next);
+            }
         };
         let service_account = match &self.seen.service_account {
             None => return Plan { step: Some(Step::CreateServiceAccount(self.mark())), next: None },
@@ -310,12 +310,20 @@ impl<'a> Context<'a> {
         self.seen.secret.as_ref().filter(|secret| secret.managed)
     }
 
+    /// The claims of the token in our Secret.
+    fn held_claims(self) -> Option<&'a Claims> {
+        self.our_secret()?.token.as_ref()?.claims()
+    }
+
     /// What the hub holds of ours.
     fn held(self) -> Held {
-        let secret = self.our_secret();
-        let claims = secret.and_then(|secret| secret.token.as_ref()?.claims());
-        let good_until = claims.map(|claims| claims.expires_at).filter(|expires_at| *expires_at > self.now);
-        Held { exists: secret.is_some(), good_until }
+        let claims = self.held_claims();
+        let expires_at = claims.map(|claims| claims.expires_at);
+        Held {
+            exists: self.our_secret().is_some(),
+            good_until: expires_at.filter(|expires_at| *expires_at > self.now),
+            expiring: expires_at.filter(|_| claims.map(promise::expiring_from) <= Some(self.now)),
+        }
     }
 }
 
@@ -437,7 +445,12 @@ impl<'a> TokenContext<'a> {
             return Err(Cause::RequestChanged);
         }
         let projected_at = projected_at(token, seen);
-        let due = due(claims, projected_at, now, spread(&[name, &self.account.uid], SPREAD_PER_MYRIAD + 1));
+        let due = promise::due(
+            claims,
+            projected_at,
+            now,
+            spread(&[name, &self.account.uid], SPREAD_PER_MYRIAD + 1),
+        );
         if now >= due {
             return Err(Cause::Due);
         }
@@ -469,6 +482,7 @@ impl<'a> TokenContext<'a> {
             && !secret.extra_keys
             && secret.owned_by(self.context.name, &self.account.uid)
             && secret.record() == Some(self.wanted.record().as_str())
+            && !secret.tells_other_times()
     }
 }
 
@@ -508,38 +522,6 @@ pub(crate) fn refuse_issued(
 /// When this agent projected this very token, if it did and remembers.
 fn projected_at(token: &Token, seen: &Observed) -> Option<Timestamp> {
     seen.memory.projected.filter(|(projected, _)| *projected == token.fingerprint()).map(|(_, at)| at)
-}
-
-/// When a token is to be replaced.
-///
-/// At 80 % of its real lifetime, plus the account's share of the spread. But never within a tenth of its lifetime
-/// after this agent projected it: where the clocks of cluster and agent disagree, the agent must not ask again and
-/// again.
-fn due(
-    claims: &Claims,
-    projected_at: Option<Timestamp>,
-    now: Timestamp,
-    spread_per_myriad: u64,
-) -> Timestamp {
-    let lifetime = claims.lifetime_seconds();
-    let share = DUE_PER_MYRIAD + spread_per_myriad as i64;
-    // In 128 bits, because a forged token may claim any lifetime.
-    let regular = after(claims.issued_at, (i128::from(lifetime) * i128::from(share) / 10_000) as i64);
-    match projected_at {
-        // Only of the past: a projection from the future was made before the clock was set back, and would put off the
-        // renewal for as long as it was set back.
-        Some(at) if at <= now => regular.max(after(at, lifetime / 10)),
-        _ => regular,
-    }
-}
-
-/// `seconds` after `time`; as late, or as early, as a timestamp can be where that overflows.
-fn after(time: Timestamp, seconds: i64) -> Timestamp {
-    Timestamp::from_second(time.as_second().saturating_add(seconds)).unwrap_or(if seconds < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    })
 }
 
 /// A number below `bound` that is always the same for the same parts (FNV-1a, so that it is the same in every

@@ -17,7 +17,7 @@
 //! | `news` | drops what a reconcile has already taken into account, such as the echo of its own writes |
 //! | `run` | the options, the loop, and the handle on a running agent |
 //! | `reconcile` | reads one account on both sides, asks `decide`, takes the step, asks again |
-//! | `decide`, `report` | pure functions: the next step; the account's status |
+//! | `decide`, `promise`, `report` | pure functions: the next step; when a token is due; the account's status |
 //! | `calls` | the requests, and what their answers mean |
 //! | `identity`, `marking` | which hub this is; whether ServiceAccounts can be marked as this agent's |
 //! | `health`, `metrics`, `serve`, `lease` | what others can see of the agent |
@@ -166,6 +166,7 @@ mod marking;
 mod metrics;
 mod news;
 mod observe;
+mod promise;
 mod reconcile;
 mod report;
 mod run;

@@ -224,6 +224,15 @@ impl Secret {
         self.metadata.annotations.as_ref()?.get(names::ANNOTATION_TOKEN_REQUEST).map(String::as_str)
     }
 
+    /// Whether its annotations tell of another token than the one in it, as where the upstream addon's agent replaced only
+    /// the data. Annotations that are not there tell nothing wrong: a Secret of upstream's agent, or of one of ours before
+    /// these annotations, gets them with the next write, so that an upgrade of many agents writes nothing.
+    pub(crate) fn tells_other_times(&self) -> bool {
+        let claims = self.token.as_ref().and_then(Token::claims);
+        let (Some(claims), Some(present)) = (claims, &self.metadata.annotations) else { return false };
+        claims.annotations().iter().any(|(key, value)| present.get(*key).is_some_and(|told| told != value))
+    }
+
     fn owners(&self) -> &[OwnerReference] {
         self.metadata.owner_references.as_deref().unwrap_or_default()
     }

@@ -13,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub(crate) struct Verdict {
     secret_created: Finding,
     token_reported: Finding,
+    /// That the token comes to its end, and why it was not replaced; `None` as long as there is time.
+    expiring: Option<Finding>,
     token: TokenFact,
 }
 
@@ -23,6 +25,18 @@ pub(crate) struct Held {
     pub(crate) exists: bool,
     /// When the token in it expires, if that is still to come.
     pub(crate) good_until: Option<Timestamp>,
+    /// When the token in it expires or expired, if half of the time is gone in which it should have been replaced.
+    pub(crate) expiring: Option<Timestamp>,
+}
+
+impl Held {
+    /// What there is to say about a token that nears its end, and cannot be replaced because of that.
+    fn expiring_because(self, reason: &'static str, cause: &str) -> Option<Finding> {
+        let end = whole_seconds(self.expiring?);
+        let verb = if self.good_until.is_some() { "expires" } else { "expired" };
+        let message = format!("the token {verb} at {end} and could not be renewed: {cause}");
+        Some(Finding { status: true, reason, message })
+    }
 }
 
 struct Finding {
@@ -50,6 +64,7 @@ impl Verdict {
                 reason: names::REASON_TOKEN_REPORTED,
                 message: String::new(),
             },
+            expiring: None,
             token: TokenFact::Reported { expires_at, refreshed_at },
         }
     }
@@ -73,6 +88,7 @@ impl Verdict {
     fn blocked(held: Held, reason: &'static str, message: String) -> Self {
         Self {
             secret_created: Finding::secret(held.exists),
+            expiring: held.expiring_because(reason, &message),
             token_reported: Finding { status: false, reason, message },
             // The token in our Secret goes on working until it expires, whatever is in the way of the next one. Without
             // a Secret of ours there is nothing to point at, least of all somebody else's.
@@ -83,6 +99,7 @@ impl Verdict {
     /// A step failed and will be tried again. As long as the token is good, it is reported; the reason says what
     /// is wrong.
     pub(crate) fn failing(held: Held, reason: &'static str, message: &str) -> Self {
+        let expiring = held.expiring_because(reason, message);
         let message = match held.good_until {
             Some(until) => format!("{message}; the token is good until {}", whole_seconds(until)),
             None => message.to_owned(),
@@ -90,6 +107,7 @@ impl Verdict {
         Self {
             secret_created: Finding::secret(held.exists),
             token_reported: Finding { status: held.good_until.is_some(), reason, message },
+            expiring,
             token: TokenFact::Unchanged,
         }
     }
@@ -100,6 +118,10 @@ impl Finding {
         let reason = if exists { names::REASON_SECRET_CREATED } else { names::REASON_SECRET_MISSING };
         Self { status: exists, reason, message: String::new() }
     }
+
+    fn not_expiring() -> Self {
+        Self { status: false, reason: names::REASON_TOKEN_NOT_EXPIRING, message: String::new() }
+    }
 }
 
 /// The account's status as it should be; `None` if that is what it is.
@@ -108,6 +130,16 @@ pub(crate) fn status(name: &str, account: &Account, verdict: &Verdict, now: Time
     let mut status = account.status.clone();
     set(&mut status.conditions, names::CONDITION_SECRET_CREATED, &verdict.secret_created, now);
     set(&mut status.conditions, names::CONDITION_TOKEN_REPORTED, &verdict.token_reported, now);
+    let expiring = names::CONDITION_TOKEN_EXPIRING;
+    match &verdict.expiring {
+        Some(finding) => set(&mut status.conditions, expiring, finding, now),
+        // Not taken away: that it was so, and until when, is worth knowing. Not added either, so that an account that is
+        // well looks as the upstream addon's agent leaves it.
+        None if status.condition(expiring).is_some() => {
+            set(&mut status.conditions, expiring, &Finding::not_expiring(), now);
+        }
+        None => {}
+    }
     match verdict.token {
         TokenFact::Unchanged => {}
         TokenFact::None => {

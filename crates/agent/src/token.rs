@@ -4,6 +4,7 @@
 //! next one and for whom this one was made.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use fleetpass_api::names;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -66,6 +67,14 @@ impl Claims {
     /// Seconds between `iat` and `exp`; at least 1.
     pub(crate) fn lifetime_seconds(&self) -> i64 {
         self.expires_at.as_second() - self.issued_at.as_second()
+    }
+
+    /// What the Secret says about the token, for readers that do not want to take it apart.
+    pub(crate) fn annotations(&self) -> [(&'static str, String); 2] {
+        [
+            (names::ANNOTATION_TOKEN_ISSUED_AT, self.issued_at.to_string()),
+            (names::ANNOTATION_TOKEN_EXPIRES_AT, self.expires_at.to_string()),
+        ]
     }
 }
 

@@ -48,6 +48,13 @@ pub const NAMESPACE_OF_IDENTITY: &str = "kube-system";
 /// holder (`spec.holderIdentity`) names the cluster, its `spec.renewTime` is when the agent was last seen.
 pub const AGENT_LEASE: &str = "fleetpass-agent";
 
+/// Annotation of a projected Secret: when its token was issued, RFC 3339 in UTC, by the cluster's clock (`iat`). Written
+/// together with the token. Secrets of the upstream addon's agent, and of agents before this annotation, lack it until
+/// their token is renewed.
+pub const ANNOTATION_TOKEN_ISSUED_AT: &str = "fleetpass.io/token-issued-at";
+/// Annotation of a projected Secret: when its token expires (`exp`), like [`ANNOTATION_TOKEN_ISSUED_AT`].
+pub const ANNOTATION_TOKEN_EXPIRES_AT: &str = "fleetpass.io/token-expires-at";
+
 /// Key of the cluster's CA bundle (PEM) in a projected Secret; core/v1 `ServiceAccountRootCAKey`.
 pub const SECRET_KEY_CA: &str = "ca.crt";
 /// Key of the token in a projected Secret; core/v1 `ServiceAccountTokenKey`.
@@ -61,6 +68,9 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 pub const CONDITION_SECRET_CREATED: &str = "SecretCreated";
 /// Condition: the Secret holds a token that the cluster accepts.
 pub const CONDITION_TOKEN_REPORTED: &str = "TokenReported";
+/// Condition: the token in the Secret is in the last tenth of its lifetime and could not be renewed yet, or has expired.
+/// Absent from accounts to which that never happened. Set by Fleetpass only.
+pub const CONDITION_TOKEN_EXPIRING: &str = "TokenExpiring";
 
 // Reasons are part of what users see and scripts compare: they are added to, and not renamed.
 
@@ -82,6 +92,9 @@ pub const REASON_CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
 pub const REASON_CLUSTER_REFUSED: &str = "ClusterRefused";
 /// Reason: the hub did not take the Secret.
 pub const REASON_HUB_REFUSED: &str = "HubRefused";
+
+/// Reason of `TokenExpiring` when it is False; when it is True, it has the reason of the failure.
+pub const REASON_TOKEN_NOT_EXPIRING: &str = "TokenNotExpiring";
 
 /// Group of all agents of the addon for one cluster, the organisation of their client certificates
 /// (`agent.DefaultGroups` in open-cluster-management-io/addon-framework, `pkg/agent/inteface.go`).

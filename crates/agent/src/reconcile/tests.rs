@@ -74,6 +74,9 @@ async fn a_fresh_account_gets_its_token_and_then_peace() {
     let secret = scene.hub.get(SECRET).unwrap();
     assert_eq!(secret["type"], "Opaque");
     assert_eq!(secret["metadata"]["labels"], json!({names::LABEL_IS_MANAGED: "true"}));
+    let annotations = &secret["metadata"]["annotations"];
+    assert_eq!(annotations[names::ANNOTATION_TOKEN_ISSUED_AT], "2027-01-15T08:00:00Z");
+    assert_eq!(annotations[names::ANNOTATION_TOKEN_EXPIRES_AT], "2027-01-15T09:00:00Z");
     assert_eq!(secret["data"].as_object().unwrap().keys().collect::<Vec<_>>(), ["ca.crt", "token"]);
     assert_eq!(
         secret["metadata"]["ownerReferences"],

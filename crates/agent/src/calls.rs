@@ -5,9 +5,13 @@
 
 use crate::{
     decide::TokenRequestSpec,
-    health::Health,
     observe::{self, Account, Mark, Secret, ServiceAccount},
-    side::Side,
+    side::{
+        Side,
+        call::Call,
+        cause::{Cause, Verdict},
+        peer::{Failure, OBJECT_BYTES, Peer, TOKEN_BYTES},
+    },
     token::{Claims, Token},
 };
 use fleetpass_api::{ManagedServiceAccount, names};
@@ -21,13 +25,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{
-    Client, Resource,
+    Resource,
     api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions},
     core::{Request as Builder, Status},
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// A request that did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,9 +49,12 @@ pub(crate) struct CallError {
 /// messages of the server are kept for requests without either only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallErrorKind {
-    /// No answer, or one that says that the server is not able to give one now (429, 5xx).
-    #[error("no answer ({0})")]
+    /// No answer, or one that says that the server is not able to give one now (429, 5xx): why.
+    #[error("{0}")]
     Unavailable(String),
+    /// The side refuses the agent as a whole, or answers with what is no answer: why.
+    #[error("{0}")]
+    Turned(String),
     /// The object is not what it was when it was read, or exists already: look again.
     #[error("the object has changed")]
     Conflict,
@@ -69,23 +76,25 @@ pub(crate) enum CallErrorKind {
     Unusable(&'static str),
 }
 
-/// How much of an error's text may be kept. A server may quote what it was sent: a Secret that it refuses, or the token
-/// of a TokenReview.
-#[derive(Clone, Copy, PartialEq)]
-enum Sensitive {
-    Yes,
-    No,
+impl CallError {
+    /// Whether it says nothing about the account, so that there is no point in saying it of each: it has been said of the
+    /// side.
+    pub(crate) fn is_of_side(&self) -> bool {
+        match self.kind {
+            CallErrorKind::Unavailable(_) | CallErrorKind::Turned(_) => true,
+            CallErrorKind::Refused { code, .. } => matches!(code, 401 | 403 | 404 | 405),
+            _ => false,
+        }
+    }
 }
 
 /// The requests to both sides. None is tried again here: a reconcile that failed is repeated as a whole, after a new
 /// look.
 pub(crate) struct Calls {
-    pub(crate) hub: Client,
-    pub(crate) spoke: Client,
+    pub(crate) hub: Arc<Peer>,
+    pub(crate) spoke: Arc<Peer>,
     pub(crate) cluster: String,
     pub(crate) agent_namespace: String,
-    pub(crate) timeout: Duration,
-    pub(crate) health: Arc<Health>,
 }
 
 /// Builds requests for a kind in a namespace.
@@ -101,7 +110,7 @@ impl Calls {
     pub(crate) async fn account(&self, name: &str) -> Result<Option<Account>, CallError> {
         let request = path::<ManagedServiceAccount>(&self.cluster).get(name, &GetParams::default());
         let call = "GET ManagedServiceAccount";
-        match self.send::<ManagedServiceAccount>(Side::Hub, call, request, Sensitive::No, Some(name)).await {
+        match self.send::<ManagedServiceAccount>(Side::Hub, call, request, name).await {
             Ok(account) => Ok(Some(account.into())),
             // Only this is "gone", on which deletions follow; every other failure is "not known".
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
@@ -113,7 +122,7 @@ impl Calls {
     pub(crate) async fn service_account(&self, name: &str) -> Result<Option<ServiceAccount>, CallError> {
         let request = path::<v1::ServiceAccount>(&self.agent_namespace).get(name, &GetParams::default());
         let call = "GET ServiceAccount";
-        match self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, Some(name)).await {
+        match self.send::<v1::ServiceAccount>(Side::Cluster, call, request, name).await {
             Ok(account) => Ok(Some(account.into())),
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(error) => Err(error),
@@ -123,7 +132,7 @@ impl Calls {
     /// Reads the Secret; `None` only if the hub does not know the object.
     pub(crate) async fn secret(&self, name: &str) -> Result<Option<Secret>, CallError> {
         let request = path::<v1::Secret>(&self.cluster).get(name, &GetParams::default());
-        match self.send::<v1::Secret>(Side::Hub, "GET Secret", request, Sensitive::Yes, Some(name)).await {
+        match self.send::<v1::Secret>(Side::Hub, "GET Secret", request, name).await {
             Ok(secret) => Ok(Some(secret.into())),
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(error) => Err(error),
@@ -135,7 +144,7 @@ impl Calls {
         let name = names::ROOT_CA_CONFIG_MAP;
         let request = path::<v1::ConfigMap>(&self.agent_namespace).get(name, &GetParams::default());
         let call = "GET ConfigMap kube-root-ca.crt";
-        let map: v1::ConfigMap = self.send(Side::Cluster, call, request, Sensitive::No, Some(name)).await?;
+        let map: v1::ConfigMap = self.send(Side::Cluster, call, request, name).await?;
         let bundle = map.data.and_then(|mut data| data.remove(names::SECRET_KEY_CA));
         bundle.filter(|bundle| !bundle.is_empty()).map(String::into_bytes).ok_or(CallError {
             side: Side::Cluster,
@@ -162,7 +171,7 @@ impl Calls {
         let request =
             path::<v1::ServiceAccount>(&self.agent_namespace).create(&PostParams::default(), bytes(&body));
         let call = "POST ServiceAccount";
-        Ok(self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
+        Ok(self.send::<v1::ServiceAccount>(Side::Cluster, call, request, name).await?.into())
     }
 
     /// Puts the mark on the ServiceAccount as it was read; a conflict if it has changed.
@@ -183,7 +192,7 @@ impl Calls {
             &Patch::Merge(&patch),
         );
         let call = "PATCH ServiceAccount";
-        Ok(self.send::<v1::ServiceAccount>(Side::Cluster, call, request, Sensitive::No, None).await?.into())
+        Ok(self.try_to::<v1::ServiceAccount>(Side::Cluster, call, request, name).await?.into())
     }
 
     /// Which control plane the side is; `None` if it does not say: it has no such namespace, or does not let the agent
@@ -191,7 +200,7 @@ impl Calls {
     pub(crate) async fn identity(&self, side: Side) -> Result<Option<String>, CallError> {
         let name = names::NAMESPACE_OF_IDENTITY;
         let request = Builder::new(v1::Namespace::url_path(&(), None)).get(name, &GetParams::default());
-        match self.send::<v1::Namespace>(side, "GET Namespace", request, Sensitive::No, Some(name)).await {
+        match self.try_to::<v1::Namespace>(side, "GET Namespace", request, name).await {
             Ok(namespace) => Ok(namespace.metadata.uid.filter(|uid| !uid.is_empty())),
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(CallError { kind: CallErrorKind::Refused { code, .. }, .. }) if code != 401 => Ok(None),
@@ -217,7 +226,7 @@ impl Calls {
             bytes(&body),
         );
         let call = "POST ServiceAccount/token";
-        let answer: TokenRequest = self.send(Side::Cluster, call, request, Sensitive::No, None).await?;
+        let answer: TokenRequest = self.send(Side::Cluster, call, request, name).await?;
         // Not `status.expirationTimestamp`: the token's own claims say when it ends, also after a restart.
         let token = answer.status.and_then(|status| status.token).filter(|token| !token.is_empty());
         token.map(Token::new).ok_or(CallError {
@@ -242,7 +251,7 @@ impl Calls {
         let request =
             Builder::new(TokenReview::url_path(&(), None)).create(&PostParams::default(), bytes(&body));
         let call = "POST TokenReview";
-        let answer: TokenReview = self.send(Side::Cluster, call, request, Sensitive::Yes, None).await?;
+        let answer: TokenReview = self.send(Side::Cluster, call, request, name).await?;
         let status = answer.status.unwrap_or_default();
         // `authenticated` says that the token is good; whose it is has to be compared.
         let user = status.user.and_then(|user| user.username);
@@ -263,19 +272,19 @@ impl Calls {
             None => ("POST Secret", request.create(&PostParams::default(), bytes(&secret))),
             Some(_) => ("PUT Secret", request.replace(name, &PostParams::default(), bytes(&secret))),
         };
-        Ok(self.send::<v1::Secret>(Side::Hub, call, request, Sensitive::Yes, None).await?.into())
+        Ok(self.send::<v1::Secret>(Side::Hub, call, request, name).await?.into())
     }
 
     /// Deletes the Secret with this UID; a conflict if another has its name by now.
     pub(crate) async fn delete_secret(&self, name: &str, uid: &str) -> Result<(), CallError> {
         let request = path::<v1::Secret>(&self.cluster).delete(name, &only(uid));
-        self.gone(Side::Hub, "DELETE Secret", request, Sensitive::Yes).await
+        self.gone(Side::Hub, "DELETE Secret", request, name).await
     }
 
     /// Deletes the ServiceAccount with this UID; a conflict if another has its name by now.
     pub(crate) async fn delete_service_account(&self, name: &str, uid: &str) -> Result<(), CallError> {
         let request = path::<v1::ServiceAccount>(&self.agent_namespace).delete(name, &only(uid));
-        self.gone(Side::Cluster, "DELETE ServiceAccount", request, Sensitive::No).await
+        self.gone(Side::Cluster, "DELETE ServiceAccount", request, name).await
     }
 
     /// Applies a merge patch to the account's status; gives the account as it is then.
@@ -291,7 +300,7 @@ impl Calls {
             &Patch::Merge(patch),
         );
         let call = "PATCH ManagedServiceAccount/status";
-        Ok(self.send::<ManagedServiceAccount>(Side::Hub, call, request, Sensitive::No, None).await?.into())
+        Ok(self.send::<ManagedServiceAccount>(Side::Hub, call, request, name).await?.into())
     }
 
     /// Deletes; what does not exist is gone, as it should be.
@@ -300,75 +309,83 @@ impl Calls {
         side: Side,
         call: &'static str,
         request: Built,
-        sensitive: Sensitive,
+        name: &str,
     ) -> Result<(), CallError> {
-        match self.send::<IgnoredAny>(side, call, request, sensitive, None).await {
+        match self.send::<IgnoredAny>(side, call, request, name).await {
             Ok(_) | Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends and reads. With `object`, a 404 counts as [`CallErrorKind::NotFound`] only if it is about the object
-    /// of that name; without, any 404 does.
+    /// Sends and reads, about the object of that name. A 404 counts as [`CallErrorKind::NotFound`] only if it is about that
+    /// object, and not about its kind or namespace.
     async fn send<T: DeserializeOwned>(
         &self,
         side: Side,
         call: &'static str,
         request: Built,
-        sensitive: Sensitive,
-        object: Option<&str>,
+        name: &str,
+    ) -> Result<T, CallError> {
+        self.exchange(side, call, request, |call| call.about(name)).await
+    }
+
+    /// [`send`](Self::send) for what the agent can do without: a refusal says nothing about the side.
+    async fn try_to<T: DeserializeOwned>(
+        &self,
+        side: Side,
+        call: &'static str,
+        request: Built,
+        name: &str,
+    ) -> Result<T, CallError> {
+        self.exchange(side, call, request, |call| call.about(name).optional()).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        side: Side,
+        call: &'static str,
+        request: Built,
+        what: impl FnOnce(Call) -> Call,
     ) -> Result<T, CallError> {
         let fail = |kind| CallError { side, call, kind };
         let request = request.map_err(|_| fail(CallErrorKind::Unusable("the request could not be built")))?;
-        let client = match side {
+        let peer = match side {
             Side::Hub => &self.hub,
             Side::Cluster => &self.spoke,
         };
-        let answer = match tokio::time::timeout(self.timeout, client.request_text(request)).await {
-            Ok(answer) => answer.map_err(|error| classify(error, sensitive, object)),
-            Err(_) => Err(CallErrorKind::Unavailable("timed out".to_owned())),
-        };
-        // A refusal is an answer too: the side is there.
-        match &answer {
-            Err(CallErrorKind::Unavailable(_)) => self.health.failed(side),
-            _ => self.health.answered(side),
-        }
-        // Wiped when it is dropped: it may hold a token.
-        let text = secrecy::SecretString::from(answer.map_err(fail)?);
-        serde_json::from_str(secrecy::ExposeSecret::expose_secret(&text))
-            .map_err(|_| fail(CallErrorKind::Unusable("it cannot be parsed")))
+        let what = what(Call::of(request.method(), request.uri().path(), request.uri().query()));
+        peer.health().may_ask(side).map_err(|cause| fail(cause.into()))?;
+        let limit = if what.resource == "serviceaccounts/token" { TOKEN_BYTES } else { OBJECT_BYTES };
+        let read = |answer: &[u8]| serde_json::from_slice(answer).map_err(|_| "it cannot be parsed");
+        peer.call(&what, request, limit, read).await.map_err(|failure| fail(of_failure(&what, failure)))
     }
 }
 
-fn classify(error: kube::Error, sensitive: Sensitive, object: Option<&str>) -> CallErrorKind {
-    let status = match error {
-        kube::Error::Api(status) => status,
-        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
-            return CallErrorKind::Unusable("it is not text");
-        }
-        error => return CallErrorKind::Unavailable(root_cause(&error)),
+fn of_failure(call: &Call, failure: Failure) -> CallErrorKind {
+    let status = match failure {
+        Failure::Cause(cause) => return cause.into(),
+        Failure::Status(status) => status,
     };
-    // A path that the server does not know is a 404 without details: the kind is missing, not the object.
-    let named = status.details.as_ref().map(|details| details.name.as_str());
-    let missing = status.code == 404 && (object.is_none() || object == named);
     let Status { code, message, reason, .. } = *status;
-    let message = if sensitive == Sensitive::No { message } else { String::new() };
+    let message = if call.is_sensitive() { String::new() } else { message };
     match code {
-        _ if missing => CallErrorKind::NotFound(message),
+        404 => CallErrorKind::NotFound(message),
         // AlreadyExists is a 409 too, and means the same here: look again.
         409 => CallErrorKind::Conflict,
-        429 | 500..=599 => CallErrorKind::Unavailable(format!("HTTP {code}")),
         code => CallErrorKind::Refused { code, reason, message },
     }
 }
 
-/// The innermost cause of an error: "connection refused" says more than "service error".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+impl From<Cause> for CallErrorKind {
+    fn from(cause: Cause) -> Self {
+        match (cause.verdict(), cause) {
+            (Verdict::Unreachable, cause) => Self::Unavailable(cause.to_string()),
+            (Verdict::Refused, Cause::Answer { code, reason, message, .. }) => {
+                Self::Refused { code, reason, message }
+            }
+            (Verdict::Refused, cause) => Self::Turned(cause.to_string()),
+        }
     }
-    cause.to_string()
 }
 
 /// A deletion of the object with this UID, and of no other that took its name meanwhile.

@@ -1,72 +1,116 @@
-//! Which side answers, for probes, metrics and for knowing when to hurry.
+//! How both sides are: what has been noted of them, and the one place that logs it. The rules are in `side::state`.
 
-use crate::side::{Kind, Side};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use tokio::sync::Notify;
+use crate::side::{
+    Kind, Side,
+    call::Call,
+    cause::Cause,
+    state::{Followed, Line, Phase, State},
+};
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// The agent's view of its two sides.
-///
-/// The flags are independent of each other and guard no other memory, so relaxed ordering is enough: a reader may see
-/// one a moment later, and nothing else.
 #[derive(Debug, Default)]
 pub struct Health {
-    hub_away: AtomicBool,
-    cluster_away: AtomicBool,
-    hub_refuses: AtomicBool,
-    cluster_refuses: AtomicBool,
+    hub: Noted,
+    cluster: Noted,
     /// One bit per kind whose objects have been listed once.
     listed: AtomicU8,
-    /// Woken when a side answers again. It keeps one wake-up for a loop that is not listening just then.
+    /// Woken when a side is as it should be again. It keeps one wake-up for a loop that is not listening just then.
     pub(crate) recovered: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Noted {
+    /// A std mutex: it is held for one operation, never across an `await`.
+    state: Mutex<State>,
+    /// How often the side came back.
+    returns: watch::Sender<u64>,
+}
+
+/// One side, for metrics.
+pub(crate) struct Standing {
+    pub(crate) phase: Phase,
+    /// Why, as a label.
+    pub(crate) cause: &'static str,
+    /// How long ago it answered; `None` if it never did.
+    pub(crate) silent_for: Option<Duration>,
+}
+
 impl Health {
-    fn away(&self, side: Side) -> &AtomicBool {
+    fn noted(&self, side: Side) -> &Noted {
         match side {
-            Side::Hub => &self.hub_away,
-            Side::Cluster => &self.cluster_away,
+            Side::Hub => &self.hub,
+            Side::Cluster => &self.cluster,
         }
     }
 
-    /// The side gave no answer: said once, until it does again.
-    pub(crate) fn failed(&self, side: Side) {
-        if !self.away(side).swap(true, Ordering::Relaxed) {
-            tracing::warn!(side = side.as_str(), "no answer; what there is stays, trying again");
-        }
+    /// An operation of the state leaves it whole even if it panics: at worst a line is said twice.
+    fn state(&self, side: Side) -> MutexGuard<'_, State> {
+        self.noted(side).state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refuses(&self, side: Side) -> &AtomicBool {
-        match side {
-            Side::Hub => &self.hub_refuses,
-            Side::Cluster => &self.cluster_refuses,
-        }
+    /// The side answered the call, whatever it said of the object.
+    pub(crate) fn answered(&self, side: Side, call: &Call) {
+        let followed = self.state(side).answered(call, Instant::now());
+        self.follow(side, followed);
     }
 
-    /// The side is there, and does not let the agent do what it must: said once, until it does again.
-    pub(crate) fn refused(&self, side: Side, why: &str) {
-        if !self.refuses(side).swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                side = side.as_str(),
-                why,
-                "refuses the agent: look at its credentials and rights there; trying again"
-            );
-        }
+    /// The call failed, of a cause that is about the side or such calls.
+    pub(crate) fn failed(&self, side: Side, call: &Call, cause: &Cause) {
+        let followed = self.state(side).failed(call, cause, Instant::now());
+        self.follow(side, followed);
     }
 
-    /// The side does again what the agent asks for.
-    pub(crate) fn admitted(&self, side: Side) {
-        if self.refuses(side).load(Ordering::Relaxed) && self.refuses(side).swap(false, Ordering::Relaxed) {
-            tracing::info!(side = side.as_str(), "lets the agent in again");
+    fn follow(&self, side: Side, followed: Followed) {
+        let Followed { line, recovered } = followed;
+        let name = side.as_str();
+        match line {
+            Some(Line::Trouble(Phase::Refused, why)) => {
+                tracing::warn!(
+                    side = name,
+                    why,
+                    "refuses the agent: look at its credential and rights there; trying again"
+                );
+            }
+            Some(Line::Trouble(_, why)) => {
+                tracing::warn!(side = name, why, "cannot be reached; what there is stays, trying again");
+            }
+            Some(Line::Admitted) => tracing::info!(side = name, "answers"),
+            Some(Line::Again) => {
+                tracing::info!(side = name, "answers again, and grants what it is asked for")
+            }
+            None => (),
         }
-    }
-
-    /// The side answered, whatever it said. If it was away, accounts that failed need not wait for their backoff.
-    pub(crate) fn answered(&self, side: Side) {
-        // Read before the swap: this is called for every request, and a flag that is only read stays in all caches.
-        if self.away(side).load(Ordering::Relaxed) && self.away(side).swap(false, Ordering::Relaxed) {
-            tracing::info!(side = side.as_str(), "answers again");
+        if recovered {
+            let returns = self.state(side).returns();
+            self.noted(side).returns.send_if_modified(|known| std::mem::replace(known, returns) != returns);
             self.recovered.notify_one();
         }
+    }
+
+    /// Whether to ask the side at all, see [`State::may_ask`].
+    pub(crate) fn may_ask(&self, side: Side) -> Result<(), Cause> {
+        self.state(side).may_ask(Instant::now())
+    }
+
+    /// How long the side asked to be left alone.
+    pub(crate) fn quiet_for(&self, side: Side) -> Duration {
+        self.state(side).quiet_for(Instant::now())
+    }
+
+    /// How often the side came back after it had not been reachable.
+    pub(crate) fn returns(&self, side: Side) -> watch::Receiver<u64> {
+        self.noted(side).returns.subscribe()
     }
 
     /// All objects of the kind have been seen once.
@@ -74,15 +118,38 @@ impl Health {
         self.listed.fetch_or(1 << kind as u8, Ordering::Relaxed);
     }
 
-    /// Whether the side answered last time it was asked. True before it was asked at all.
-    pub(crate) fn answers(&self, side: Side) -> bool {
-        !self.away(side).load(Ordering::Relaxed)
+    /// How the side is.
+    pub(crate) fn standing(&self, side: Side) -> Standing {
+        let now = Instant::now();
+        let state = self.state(side);
+        Standing { phase: state.phase(now), cause: state.label(now), silent_for: state.silent_for(now) }
     }
 
-    /// Whether the agent has seen all of its objects once: what `/readyz` says.
+    /// Whether the agent does its work: it has seen all of its objects once, and neither side refuses it. A side that is
+    /// away does not make it unready: a restart would not help, and the tokens that there are stay good.
     pub fn is_ready(&self) -> bool {
-        // Never false again: while a side is away the agent is still as ready as it can be, and a restart would not
-        // help.
-        Kind::ALL.iter().all(|kind| self.listed.load(Ordering::Relaxed) & (1 << *kind as u8) != 0)
+        self.awaits().is_none()
+    }
+
+    /// What keeps the agent from its work; `None` if nothing does. This is what `/readyz` says.
+    pub(crate) fn awaits(&self) -> Option<String> {
+        let now = Instant::now();
+        let seen = |side| {
+            let listed = self.listed.load(Ordering::Relaxed);
+            Kind::ALL.iter().filter(|kind| kind.side() == side).all(|kind| listed & (1 << *kind as u8) != 0)
+        };
+        let awaited = Side::ALL.into_iter().filter_map(|side| {
+            let state = self.state(side);
+            let why = state.why(now);
+            let name = side.as_str();
+            match (state.phase(now), why) {
+                (Phase::Refused, Some(why)) => Some(format!("the {name} refuses the agent: {why}")),
+                (_, Some(why)) if !seen(side) => Some(format!("the {name} was not reached yet: {why}")),
+                _ if !seen(side) => Some(format!("not all objects of the {name} seen yet")),
+                _ => None,
+            }
+        });
+        let awaited: Vec<String> = awaited.collect();
+        (!awaited.is_empty()).then(|| awaited.join("; "))
     }
 }

@@ -20,6 +20,7 @@
 //! | `decide`, `promise`, `report` | pure functions: the next step; when a token is due; the account's status |
 //! | `calls` | the requests, and what their answers mean |
 //! | `identity`, `marking` | which hub this is; whether ServiceAccounts can be marked as this agent's |
+//! | `side` | what the agent knows of each server (`state`, pure), and the one way to ask it (`peer`) |
 //! | `health`, `metrics`, `serve`, `lease` | what others can see of the agent |
 //!
 //! # Example
@@ -135,6 +136,8 @@
 //! - One reconcile per account at a time, different accounts side by side; a failing account delays no other.
 //! - An object without our label, or with the mark of another agent, is never minted for, overwritten or deleted.
 //! - A side that is away costs nothing that was there: "gone" is only what a server says is gone.
+//! - It is never deaf: watches begin anew with a list after whatever did not go by plan, and every nine minutes.
+//! - Whatever a server sends, it takes bounded memory, and no more than a few requests a minute once it fails.
 //! - It may be killed at any moment. What it remembers saves requests and is never needed; the order of its steps is
 //!   chosen so that what a crash leaves is harmless (`decide`).
 //! - No token is logged. One is in memory while its account is worked on, and while the hub does not take it.

@@ -3,8 +3,8 @@
 use crate::{
     calls::{CallError, CallErrorKind},
     decide::Cause,
-    health::Health,
-    side::Side,
+    health::{Health, Standing},
+    side::{Side, state::Phase},
 };
 use fleetpass_api::clock::SharedClock;
 use jiff::Timestamp;
@@ -96,8 +96,30 @@ impl Collector for Scraped {
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?;
-        for side in [Side::Hub, Side::Cluster] {
-            let gauge = ConstGauge::new(i64::from(self.health.answers(side)));
+        for side in Side::ALL {
+            let up = self.health.standing(side).phase != Phase::Unreachable;
+            ConstGauge::new(i64::from(up)).encode(family.encode_family(&[("side", side.as_str())])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "fleetpass_agent_side_state",
+            "How the side is and why, as labels of a series that is 1",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for side in Side::ALL {
+            let Standing { phase, cause, .. } = self.health.standing(side);
+            let labels = [("side", side.as_str()), ("state", phase.label()), ("cause", cause)];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "fleetpass_agent_side_seconds_since_answer",
+            "Seconds since the hub or the cluster answered anything; absent until it does",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for side in Side::ALL {
+            let Some(silent_for) = self.health.standing(side).silent_for else { continue };
+            let gauge = ConstGauge::new(silent_for.as_secs() as i64);
             gauge.encode(family.encode_family(&[("side", side.as_str())])?)?;
         }
         Ok(())
@@ -141,6 +163,7 @@ impl Metrics {
     pub(crate) fn failed(&self, error: &CallError) {
         let kind = match error.kind {
             CallErrorKind::Unavailable(_) => "unavailable",
+            CallErrorKind::Turned(_) => "refused",
             CallErrorKind::Conflict => "conflict",
             CallErrorKind::NotFound(_) => "not_found",
             CallErrorKind::Refused { .. } => "refused",

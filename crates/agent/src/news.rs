@@ -22,8 +22,10 @@ pub(crate) type Name = Arc<str>;
 /// What happened to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It is there, at this resourceVersion.
+    /// It came to be as it is at this resourceVersion.
     At(String),
+    /// It is as it is at this resourceVersion, by a list.
+    Is(String),
     /// It went, at this resourceVersion if that is known.
     Gone(Option<String>),
 }
@@ -66,6 +68,9 @@ impl Versions {
             _ => false,
         };
         match (change, self.of(kind)) {
+            // Not an earlier one either: revisions go back when an older backup is put in place. A list that is older than
+            // what the reconcile wrote costs a look.
+            (Change::Is(version), known) => known == Some(version.as_str()),
             (Change::At(version) | Change::Gone(Some(version)), Some(known)) => at_most(version, known),
             // The reconcile found it gone, or deleted it.
             (Change::Gone(_), None) => true,
@@ -107,6 +112,8 @@ struct Entry {
     settled: Option<Versions>,
     /// What happened since the last reconcile began: of each kind the latest change, which stands for those before it.
     news: HashMap<Kind, Change>,
+    /// During the reconcile that runs, the revisions of a side went back: what it saw may be of before.
+    rewound: bool,
     /// Between [`News::begin`] and [`News::end`]. What happens meanwhile is weighed at the end, when it is known what
     /// the reconcile wrote itself.
     running: bool,
@@ -145,10 +152,26 @@ impl News {
         missing.into_iter().filter(|name| self.notify(name, kind, Change::Gone(None))).collect()
     }
 
+    /// The revisions of a side went back: no version says any more what has been taken into account. Gives the accounts whose
+    /// turn it is, all of them.
+    #[must_use]
+    pub(crate) fn rewound(&mut self) -> Vec<Name> {
+        let mut turns = Vec::new();
+        for (name, entry) in &mut self.0 {
+            entry.settled = None;
+            entry.rewound = entry.running;
+            if !entry.running {
+                turns.push(name.clone());
+            }
+        }
+        turns
+    }
+
     /// A reconcile of the account begins, with this memory.
     pub(crate) fn begin(&mut self, name: &Name) -> Box<Memory> {
         let entry = self.0.entry(name.clone()).or_default();
         entry.running = true;
+        entry.rewound = false;
         // The reconcile reads everything live, after this: it takes all that happened so far into account.
         entry.news.clear();
         entry.memory.take().unwrap_or_default()
@@ -164,8 +187,9 @@ impl News {
         let entry = self.0.entry(name.clone()).or_default();
         entry.running = false;
         entry.memory = Some(memory);
-        entry.settled = settled;
-        let again = entry.has_news();
+        let rewound = std::mem::take(&mut entry.rewound);
+        entry.settled = settled.filter(|_| !rewound);
+        let again = rewound || entry.has_news();
         if !again {
             entry.news.clear();
             // Or every account that ever was would be kept. One that waits for its time is not gone.

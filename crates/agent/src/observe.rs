@@ -1,6 +1,9 @@
 //! What the agent sees of one account: the facts that [`crate::decide`] decides on.
 
-use crate::token::{Fingerprint, Token};
+use crate::{
+    calls::CallError,
+    token::{Fingerprint, Token},
+};
 use fleetpass_api::{ManagedServiceAccount, account::Status, names};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -38,6 +41,8 @@ pub(crate) struct Memory {
     pub(crate) projected: Option<(Fingerprint, Timestamp)>,
     /// What the cluster said about a token last.
     pub(crate) review: Option<Review>,
+    /// Why the last attempt failed, if it did.
+    pub(crate) failed: Option<CallError>,
 }
 
 /// A token fresh from the cluster.

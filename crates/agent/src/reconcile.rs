@@ -49,11 +49,23 @@ impl Context {
             }
         };
         self.metrics.reconciled(started.elapsed(), result.is_ok());
-        result.unwrap_or_else(|(error, versions)| {
-            self.metrics.failed(&error);
-            tracing::warn!(account = name, %error, "trying again later");
-            Outcome::Failed { versions }
-        })
+        match result {
+            Ok(outcome) => {
+                memory.failed = None;
+                outcome
+            }
+            Err((error, versions)) => {
+                self.metrics.failed(&error);
+                // Once, not every time; and what is about a side has been said of the side.
+                if error.is_of_side() || memory.failed.as_ref() == Some(&error) {
+                    tracing::debug!(account = name, %error, "trying again later");
+                } else {
+                    tracing::warn!(account = name, %error, "trying again later");
+                }
+                memory.failed = Some(error);
+                Outcome::Failed { versions }
+            }
+        }
     }
 
     /// One look and what follows from it; on failure, also what was seen, if the hub answered. A change under the
@@ -233,7 +245,7 @@ impl Context {
         let (reason, message) = match (error.side, &error.kind) {
             (Side::Hub, CallErrorKind::Unavailable(_)) => return,
             (Side::Cluster, CallErrorKind::Unavailable(_)) => {
-                (names::REASON_CLUSTER_UNREACHABLE, format!("{cluster} does not answer"))
+                (names::REASON_CLUSTER_UNREACHABLE, format!("{cluster}: {}", error.kind))
             }
             (Side::Cluster, kind) => {
                 (names::REASON_CLUSTER_REFUSED, format!("{cluster}: {}: {kind}", error.call))

@@ -12,13 +12,13 @@ use crate::{
     news::{self, End, Failed, Name, News, Outcome},
     observe::Memory,
     reconcile::Context,
-    side::{Kind, Side},
-    watch::{Signal, probe, watch},
+    side::{Kind, Side, peer::Peer},
+    watch::{Signal, watch},
 };
 use fleetpass_api::{ManagedServiceAccount, clock::SharedClock, names};
 use fleetpass_workqueue::{Next, Queue, queue};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::{Api, Client};
+use kube::{Client, Resource};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -135,14 +135,13 @@ impl Agent {
         }
         let health = Arc::new(Health::default());
         let metrics = Arc::new(Metrics::new(options.clock.clone(), health.clone()));
+        let peer = |side, client| Arc::new(Peer::new(side, client, options.request_timeout, health.clone()));
         let context = Arc::new(Context {
             calls: Calls {
-                hub,
-                spoke,
+                hub: peer(Side::Hub, hub),
+                spoke: peer(Side::Cluster, spoke),
                 cluster: options.cluster.clone(),
                 agent_namespace: options.agent_namespace.clone(),
-                timeout: options.request_timeout,
-                health: health.clone(),
             },
             policy: Policy {
                 cluster: options.cluster.clone(),
@@ -206,21 +205,17 @@ impl Agent {
     /// Starts everything that runs beside the work, as tasks of `helpers`; gives what the watches tell.
     fn start_watches(&self, helpers: &mut JoinSet<()>) -> mpsc::Receiver<Signal> {
         let (send, receive) = mpsc::channel(SIGNALS);
-        let Calls { hub, spoke, cluster, agent_namespace, .. } = &self.context.calls;
-        let health = || self.health.clone();
-        let accounts =
-            Api::<kube::core::PartialObjectMeta<ManagedServiceAccount>>::namespaced(hub.clone(), cluster);
-        helpers.spawn(watch(accounts, Kind::Account, send.clone(), health()));
-        let secrets = Api::<kube::core::PartialObjectMeta<Secret>>::namespaced(hub.clone(), cluster);
-        helpers.spawn(watch(secrets, Kind::Secret, send.clone(), health()));
-        let services =
-            Api::<kube::core::PartialObjectMeta<ServiceAccount>>::namespaced(spoke.clone(), agent_namespace);
-        helpers.spawn(watch(services, Kind::ServiceAccount, send, health()));
-        helpers.spawn(probe(hub.clone(), Side::Hub, health()));
-        helpers.spawn(probe(spoke.clone(), Side::Cluster, health()));
+        let Calls { hub, spoke, cluster, agent_namespace } = &self.context.calls;
+        let accounts = ManagedServiceAccount::url_path(&(), Some(cluster));
+        helpers.spawn(watch(hub.clone(), accounts, Kind::Account, send.clone()));
+        let secrets = Secret::url_path(&(), Some(cluster));
+        helpers.spawn(watch(hub.clone(), secrets, Kind::Secret, send.clone()));
+        let services = ServiceAccount::url_path(&(), Some(agent_namespace));
+        helpers.spawn(watch(spoke.clone(), services, Kind::ServiceAccount, send));
         if self.options.lease {
             let clock = self.options.clock.clone();
-            helpers.spawn(lease::keep(spoke.clone(), agent_namespace.clone(), clock, health()));
+            let health = self.health.clone();
+            helpers.spawn(lease::keep(spoke.client(), agent_namespace.clone(), clock, health));
         }
         receive
     }
@@ -253,6 +248,13 @@ impl Dispatcher {
             // The objects of the list came before it, one by one: this is about those that it lacks.
             Signal::Listed(kind, names) => {
                 self.news().listed(kind, &names).into_iter().for_each(|name| self.queue.add(name));
+            }
+            Signal::Rewound(side) => {
+                tracing::warn!(
+                    side = side.as_str(),
+                    "its revisions went back, as when an older backup is put in place: looking at all accounts anew"
+                );
+                self.news().rewound().into_iter().for_each(|name| self.queue.add(name));
             }
         }
     }

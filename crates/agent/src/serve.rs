@@ -30,7 +30,7 @@ pub trait Observed: Clone + Send + Sync + 'static {
     fn metrics(&self) -> String;
 
     /// What it still waits for; `None` once it is ready.
-    fn awaits(&self) -> Option<&'static str>;
+    fn awaits(&self) -> Option<String>;
 }
 
 impl Observed for Handle {
@@ -38,8 +38,8 @@ impl Observed for Handle {
         Handle::metrics(self)
     }
 
-    fn awaits(&self) -> Option<&'static str> {
-        (!self.health().is_ready()).then_some("not all objects seen yet")
+    fn awaits(&self) -> Option<String> {
+        self.health().awaits()
     }
 }
 
@@ -115,7 +115,7 @@ fn answer(
         }
         (&Method::GET | &Method::HEAD, Endpoint::Probes, "/readyz") => match observed.awaits() {
             None => (StatusCode::OK, PLAIN, "ok".to_owned()),
-            Some(what) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, what.to_owned()),
+            Some(what) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, what),
         },
         (&Method::GET | &Method::HEAD, ..) => {
             (StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".to_owned())

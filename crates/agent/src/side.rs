@@ -1,5 +1,10 @@
 //! The two API servers between which the agent stands, and what it watches on each.
 
+pub(crate) mod call;
+pub(crate) mod cause;
+pub(crate) mod peer;
+pub(crate) mod state;
+
 /// One of the two API servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
@@ -10,6 +15,8 @@ pub(crate) enum Side {
 }
 
 impl Side {
+    pub(crate) const ALL: [Self; 2] = [Self::Hub, Self::Cluster];
+
     /// The side as a metric label.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -1,183 +1,390 @@
 //! What happens on both sides, as news. Metadata only: no token passes through a watch.
+//!
+//! kube has a watcher, which this does not use: it says that it begins before any server has answered, reads lines of any
+//! length, and resumes at a revision that an older backup of the server does not have yet, where it waits for ever.
 
 use crate::{
-    health::Health,
     news::{Change, Name},
-    side::{Kind, Side},
-};
-use fleetpass_api::names;
-use futures::StreamExt as _;
-use kube::{
-    Api,
-    core::{ObjectMeta, PartialObjectMeta},
-    runtime::{
-        WatchStreamExt as _,
-        utils::Backoff,
-        watcher::{self, watcher},
+    side::{
+        Kind, Side,
+        call::Call,
+        cause::{Cause, is_expired},
+        peer::{Failure, OBJECT_BYTES, PAGE_BYTES, Peer},
+        state::WAITS,
     },
 };
-use serde::de::DeserializeOwned;
-use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+use fleetpass_api::names;
+use http::Method;
+use kube::{
+    api::{ListParams, WatchParams},
+    core::{Request as Builder, Status},
+};
+use lines::Lines;
+use serde::Deserialize;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
+mod lines;
+
 /// What a watch tells.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// One object changed.
     Changed(Name, Kind, Change),
     /// These are all objects of the kind.
     Listed(Kind, HashSet<Name>),
+    /// The revisions of the side went back: it is an older backup, or another store.
+    Rewound(Side),
 }
 
-/// Watches until nobody listens. A watch that breaks is taken up where it ended; if the server no longer has what
-/// happened since (410 Gone), it begins anew with a list.
+/// Objects on a page of a list, as client-go has it.
+const PAGE: u32 = 500;
+/// More objects than a cluster's namespace ever has: they are remembered by name, and each is worked on.
+const MOST_OBJECTS: usize = 50_000;
+/// Pages that all those come on, however small.
+const MOST_PAGES: usize = 20_000;
+/// Names and versions are shorter in Kubernetes (253 characters, a number).
+const MOST_TEXT: usize = 253;
+/// How long a watch is asked for, and up to a fifth more, so that those of a fleet do not end together.
+const WATCH_SECONDS: u32 = 250;
+/// How much longer it may take: for a server, or what is in between, that does not end it.
+const OVERTIME: Duration = Duration::from_secs(30);
+/// A watch that ends sooner was none.
+const BRIEF: Duration = Duration::from_secs(10);
+/// A watch that is open for so long was let in.
+const LET_IN: Duration = Duration::from_secs(5);
+
+/// Watches until nobody listens: lists, watches from there on, and lists anew after whatever did not go by plan, so that it
+/// never waits for a revision that a server does not know or will not come to. When all goes by plan it lists anew after
+/// the second watch, which is about every nine minutes: no mistake, here or there, lasts longer.
 ///
 /// Cancel safety: it may be dropped at any `await`. Nothing is lost for good: whoever watches anew begins with a list.
-pub(crate) async fn watch<K>(
-    api: Api<PartialObjectMeta<K>>,
-    kind: Kind,
-    signals: mpsc::Sender<Signal>,
-    health: Arc<Health>,
-) where
-    PartialObjectMeta<K>: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    K: Clone + Debug + Send + 'static,
-{
+pub(crate) async fn watch(peer: Arc<Peer>, path: String, kind: Kind, signals: mpsc::Sender<Signal>) {
+    let call = |query| Call::of(&Method::GET, &path, query);
     // The objects that the agent may change carry its label; all accounts are its business, and no user labels them.
-    let config = match kind {
-        Kind::Account => watcher::Config::default(),
-        Kind::Secret | Kind::ServiceAccount => watcher::Config::default().labels(&format!(
-            "{}={}",
-            names::LABEL_IS_MANAGED,
-            names::LABEL_IS_MANAGED_VALUE
-        )),
+    let selector = match kind {
+        Kind::Account => None,
+        Kind::Secret | Kind::ServiceAccount => {
+            Some(format!("{}={}", names::LABEL_IS_MANAGED, names::LABEL_IS_MANAGED_VALUE))
+        }
     };
-    let mut events = std::pin::pin!(watcher(api, config).backoff(Reconnect::default()));
-    let mut listed = HashSet::new();
-    while let Some(event) = events.next().await {
-        let signal = match event {
-            Err(error) => {
-                tracing::debug!(?kind, error = %brief(&error), "watch interrupted");
-                if is_silence(&error) {
-                    health.failed(kind.side());
-                } else if let Some(why) = refusal(&error) {
-                    health.refused(kind.side(), why);
-                }
-                continue;
-            }
-            Ok(event) => {
-                health.answered(kind.side());
-                health.admitted(kind.side());
-                read(event, kind, &mut listed)
-            }
-        };
-        // Before it is worked off: ready means that the agent knows its objects, not that all of them are in order.
-        if let Some(Signal::Listed(..)) = signal {
-            health.listed(kind);
-        }
-        if let Some(signal) = signal
-            && signals.send(signal).await.is_err()
-        {
-            return;
-        }
-    }
-}
-
-fn read<K>(
-    event: watcher::Event<PartialObjectMeta<K>>,
-    kind: Kind,
-    listed: &mut HashSet<Name>,
-) -> Option<Signal> {
-    let changed = |metadata: ObjectMeta, gone: bool| {
-        let name: Name = metadata.name?.into();
-        let version = metadata.resource_version;
-        let change = match gone {
-            true => Change::Gone(version),
-            false => Change::At(version.unwrap_or_default()),
-        };
-        Some((name, change))
+    let mut watch = Watch {
+        list: call(None),
+        watch: call(Some("watch=true")),
+        builder: Builder::new(path.clone()),
+        returns: peer.health().returns(kind.side()),
+        peer,
+        kind,
+        selector,
+        signals,
+        reconnect: Reconnect::default(),
+        newest: None,
     };
-    match event {
-        watcher::Event::Init => {
-            // A list that broke off halfway says nothing about what is gone.
-            listed.clear();
-            None
-        }
-        watcher::Event::InitApply(object) => {
-            let (name, change) = changed(object.metadata, false)?;
-            listed.insert(name.clone());
-            Some(Signal::Changed(name, kind, change))
-        }
-        watcher::Event::InitDone => Some(Signal::Listed(kind, std::mem::take(listed))),
-        watcher::Event::Apply(object) => {
-            changed(object.metadata, false).map(|(name, change)| Signal::Changed(name, kind, change))
-        }
-        watcher::Event::Delete(object) => {
-            changed(object.metadata, true).map(|(name, change)| Signal::Changed(name, kind, change))
-        }
-    }
-}
-
-/// How soon a side that is away is asked whether it is back; later ones come with the waits of [`reconnect_wait`]. Also how long
-/// the answer may take.
-const PROBE: Duration = Duration::from_secs(5);
-
-/// Asks a side that is away whether it is back: a watch that is taken up again says nothing before something happens.
-pub(crate) async fn probe(client: kube::Client, side: Side, health: Arc<Health>) {
-    let mut silent = 0_u32;
     loop {
-        let more = if silent == 0 { Duration::ZERO } else { reconnect_wait(silent, random()) };
-        tokio::time::sleep(PROBE + more).await;
-        if health.answers(side) {
-            silent = 0;
-        } else if let Ok(Ok(_)) = tokio::time::timeout(PROBE, client.apiserver_version()).await {
-            health.answered(side);
-            silent = 0;
-        } else {
-            silent = silent.saturating_add(1);
+        let wait = match watch.round().await {
+            Ended::Unheard => return,
+            Ended::Planned => Duration::ZERO,
+            Ended::Expired => watch.reconnect.after_expiry(Instant::now(), random()),
+            Ended::Returned => reconnect_wait(0, random()),
+            Ended::Failed => watch.reconnect.after_failure(Instant::now(), random()),
+        };
+        tokio::time::sleep(wait.max(watch.peer.health().quiet_for(kind.side()))).await;
+    }
+}
+
+/// Why a list and the watches after it came to an end.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// It is time for another list.
+    Planned,
+    /// The server no longer has, or does not have yet, what happened since.
+    Expired,
+    /// The side came back after it had not been reachable: this watch may be about another past.
+    Returned,
+    /// Something went wrong. It has been noted.
+    Failed,
+    /// Nobody listens.
+    Unheard,
+}
+
+struct Watch {
+    peer: Arc<Peer>,
+    builder: Builder,
+    list: Call,
+    watch: Call,
+    kind: Kind,
+    selector: Option<String>,
+    signals: mpsc::Sender<Signal>,
+    returns: tokio::sync::watch::Receiver<u64>,
+    reconnect: Reconnect,
+    /// The highest revision that was seen.
+    newest: Option<u64>,
+}
+
+/// Of a page of a list, what matters here.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: PageMeta,
+    items: Option<Vec<Item>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PageMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: String,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: ItemMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ItemMeta {
+    name: String,
+    resource_version: String,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    type_: String,
+    #[serde(borrow)]
+    object: &'a serde_json::value::RawValue,
+}
+
+impl Page {
+    /// Reads a page; says what is wrong with it otherwise. The parser's own words are not used: they quote values, and an
+    /// annotation such as `kubectl.kubernetes.io/last-applied-configuration` may hold a Secret's data.
+    fn read(answer: &[u8]) -> Result<Self, &'static str> {
+        let page: Self = serde_json::from_slice(answer).map_err(|_| "it is not a list")?;
+        let PageMeta { resource_version, next } = &page.metadata;
+        if resource_version.is_empty() && next.is_empty() {
+            return Err("a list without resourceVersion");
+        }
+        if !page.items.iter().flatten().all(|item| item.metadata.is_plausible()) {
+            return Err("a list with an object that has no name or version");
+        }
+        Ok(page)
+    }
+}
+
+impl ItemMeta {
+    fn is_plausible(&self) -> bool {
+        let fits = |text: &str| !text.is_empty() && text.len() <= MOST_TEXT;
+        fits(&self.name) && fits(&self.resource_version)
+    }
+}
+
+impl Watch {
+    /// A list, and what happens from then on until there is a reason to list anew.
+    async fn round(&mut self) -> Ended {
+        let mut version = match self.list().await {
+            Ok(version) => version,
+            Err(ended) => return ended,
+        };
+        // What came back before this list is in it.
+        self.returns.mark_unchanged();
+        for _ in 0..2 {
+            match self.stream(&mut version).await {
+                Ended::Planned => (),
+                ended => return ended,
+            }
+        }
+        Ended::Planned
+    }
+
+    /// Lists all objects; gives the version of the list.
+    async fn list(&mut self) -> Result<String, Ended> {
+        let mut names = HashSet::new();
+        let mut params =
+            ListParams { limit: Some(PAGE), label_selector: self.selector.clone(), ..ListParams::default() };
+        for page in 0..MOST_PAGES {
+            let result = self.page(&mut params).await;
+            self.peer.note(&self.list, &result);
+            let Page { metadata, items } = result.map_err(|failure| ended(&failure))?;
+            if page == 0 {
+                self.rewound(&metadata.resource_version).await?;
+            }
+            for Item { metadata: ItemMeta { name, resource_version } } in items.into_iter().flatten() {
+                let name: Name = name.into();
+                names.insert(name.clone());
+                self.tell(Signal::Changed(name, self.kind, Change::Is(resource_version))).await?;
+            }
+            if metadata.next.is_empty() {
+                // Before it is worked off: ready means that the agent knows its objects, not that all of them are in
+                // order.
+                self.peer.health().listed(self.kind);
+                self.tell(Signal::Listed(self.kind, names)).await?;
+                return Ok(metadata.resource_version);
+            }
+            if names.len() > MOST_OBJECTS {
+                break;
+            }
+            params.continue_token = Some(metadata.next);
+        }
+        let many = Cause::TooLarge(format!("a list of more than {MOST_OBJECTS} objects is not read").into());
+        self.peer.note(&self.list, &Err::<(), _>(many.into()));
+        Err(Ended::Failed)
+    }
+
+    /// One page. One that is too large is asked for in smaller ones, which `params` then stay with.
+    async fn page(&self, params: &mut ListParams) -> Result<Page, Failure> {
+        loop {
+            let request = self
+                .builder
+                .list_metadata(params)
+                .map_err(|_| Cause::Junk("a token to continue that fits no request"))?;
+            let result = self.peer.ask(&self.list, request, PAGE_BYTES, Page::read).await;
+            match (&result, params.limit) {
+                (Err(Failure::Cause(Cause::TooLarge(_))), Some(limit)) if limit > 1 => {
+                    params.limit = Some((limit / 8).max(1));
+                }
+                _ => return result,
+            }
+        }
+    }
+
+    /// Says that revisions went back, if the version of a list shows it.
+    async fn rewound(&mut self, version: &str) -> Result<(), Ended> {
+        let Ok(version) = version.parse::<u64>() else { return Ok(()) };
+        if self.newest.is_some_and(|newest| version < newest) {
+            self.newest = Some(version);
+            self.tell(Signal::Rewound(self.kind.side())).await?;
+        }
+        self.saw(version);
+        Ok(())
+    }
+
+    fn saw(&mut self, version: u64) {
+        self.newest = self.newest.max(Some(version));
+    }
+
+    async fn tell(&self, signal: Signal) -> Result<(), Ended> {
+        self.signals.send(signal).await.map_err(|_| Ended::Unheard)
+    }
+
+    /// Tells what happens from `version` on, and keeps that up to date. [`Ended::Planned`] if it may be taken up there.
+    async fn stream(&mut self, version: &mut String) -> Ended {
+        let seconds = WATCH_SECONDS + random() % (WATCH_SECONDS / 5);
+        let params = WatchParams {
+            label_selector: self.selector.clone(),
+            timeout: Some(seconds),
+            ..WatchParams::default()
+        };
+        let Ok(request) = self.builder.watch_metadata(&params, version) else { return Ended::Failed };
+        let body = match self.peer.open(&self.watch, request).await {
+            Ok(body) => body,
+            Err(failure) => return ended(&failure),
+        };
+        let opened = Instant::now();
+        let due = opened + Duration::from_secs(seconds.into());
+        let mut lines = Lines::new(body, OBJECT_BYTES);
+        let mut let_in = false;
+        loop {
+            let line = tokio::select! {
+                line = lines.next() => line,
+                () = tokio::time::sleep_until(opened + LET_IN), if !let_in => {
+                    let_in = true;
+                    self.peer.note(&self.watch, &Ok(()));
+                    continue;
+                }
+                () = tokio::time::sleep_until(due + OVERTIME) => return Ended::Planned,
+                Ok(()) = self.returns.changed() => return Ended::Returned,
+            };
+            let now = Instant::now();
+            let failure = match line {
+                Ok(Some(line)) => match self.event(&line, version).await {
+                    Ok(()) => {
+                        let_in = true;
+                        self.peer.note(&self.watch, &Ok(()));
+                        continue;
+                    }
+                    Err(Stop::Ended(ended)) => return ended,
+                    Err(Stop::Failure(failure)) => Some(failure),
+                },
+                // As long as it was asked for.
+                Ok(None) if now + Duration::from_secs(5) >= due => return Ended::Planned,
+                // Sooner: the server goes away, or says that it knows better. Whether it is worth a word shows the list.
+                Ok(None) if now < opened + BRIEF && self.reconnect.failures >= 2 => Some(Cause::Brief.into()),
+                Err(Cause::Broken(_)) if now >= opened + BRIEF => None,
+                Ok(None) => None,
+                Err(cause) => Some(cause.into()),
+            };
+            return match failure {
+                Some(failure) => {
+                    self.peer.note(&self.watch, &Err::<(), _>(failure));
+                    Ended::Failed
+                }
+                None => Ended::Failed,
+            };
+        }
+    }
+
+    /// One event of a watch.
+    async fn event(&mut self, line: &[u8], version: &mut String) -> Result<(), Stop> {
+        let junk = |what| Stop::Failure(Cause::Junk(what).into());
+        let event: Event<'_> =
+            serde_json::from_slice(line).map_err(|_| junk("a line of a watch that is no event"))?;
+        if event.type_ == "ERROR" {
+            return Err(self.error(event.object.get()));
+        }
+        let object: Item =
+            serde_json::from_str(event.object.get()).map_err(|_| junk("an event without an object"))?;
+        let ItemMeta { name, resource_version } = object.metadata;
+        if resource_version.is_empty() || resource_version.len().max(name.len()) > MOST_TEXT {
+            return Err(junk("an event without a version"));
+        }
+        version.clone_from(&resource_version);
+        if let Ok(version) = resource_version.parse() {
+            self.saw(version);
+        }
+        let change = match event.type_.as_str() {
+            "ADDED" | "MODIFIED" => Change::At(resource_version),
+            "DELETED" => Change::Gone(Some(resource_version)),
+            // A bookmark, or what later versions may send.
+            _ => return Ok(()),
+        };
+        if name.is_empty() {
+            return Err(junk("an event of an object without name"));
+        }
+        self.tell(Signal::Changed(name.into(), self.kind, change)).await.map_err(Stop::Ended)
+    }
+
+    /// What an event says that is an error.
+    fn error(&self, status: &str) -> Stop {
+        let Ok(status) = serde_json::from_str::<Status>(status) else {
+            return Stop::Failure(Cause::Junk("an error that is no Status").into());
+        };
+        if is_expired(&status) {
+            return Stop::Ended(Ended::Expired);
+        }
+        let wait = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        let wait = (wait > 0).then(|| Duration::from_secs(wait.into()));
+        match Cause::of_status(&self.watch, &status, wait) {
+            Some(cause) => Stop::Failure(cause.into()),
+            None => Stop::Failure(Failure::Status(Box::new(status))),
         }
     }
 }
 
-/// What a server said that does not let the agent in.
-fn refusal(error: &watcher::Error) -> Option<&str> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => {
-            matches!(status.code, 401 | 403).then_some(status.message.as_str())
-        }
-        _ => None,
+/// Why reading a watch stops.
+enum Stop {
+    Ended(Ended),
+    Failure(Failure),
+}
+
+fn ended(failure: &Failure) -> Ended {
+    match failure {
+        Failure::Status(status) if is_expired(status) => Ended::Expired,
+        _ => Ended::Failed,
     }
 }
 
-/// Whether the error means that the other side did not answer at all.
-fn is_silence(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => match error {
-            // As `calls` has it: it answers, and says that it cannot work now.
-            kube::Error::Api(status) => status.code == 429 || status.code >= 500,
-            kube::Error::SerdeError(_) => false,
-            _ => true,
-        },
-        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
-    }
-}
-
-/// The error without what the server sent. The parser quotes values that it did not expect, and an annotation such as
-/// `kubectl.kubernetes.io/last-applied-configuration` may hold a Secret's data.
-fn brief(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::SerdeError(_))
-        | watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => "unreadable answer".to_owned(),
-        error => error.to_string(),
-    }
-}
-
-/// The longest waits between attempts to take up a watch, from one failure to the next.
-const RECONNECT: fleetpass_workqueue::Backoff =
-    fleetpass_workqueue::Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// A watch that went on for so long was well: the next failure is a first one again. That it was taken up says little, since a
 /// server that is overloaded lets many in before it fails them.
 const STEADY: Duration = Duration::from_secs(60);
@@ -186,7 +393,7 @@ const STEADY: Duration = Duration::from_secs(60);
 /// of a fleet lose their hub in the same moment; less jitter would bring them back together, again and again. `random` is any
 /// number.
 fn reconnect_wait(earlier: u32, random: u32) -> Duration {
-    RECONNECT.delay(earlier).saturating_mul(random) / u32::MAX
+    WAITS.delay(earlier).saturating_mul(random) / u32::MAX
 }
 
 /// A random number. Without randomness the greatest, that is the longest wait.
@@ -194,7 +401,7 @@ fn random() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX)
 }
 
-/// [`reconnect_wait`] as kube wants it.
+/// How often it failed, and so how long to wait.
 #[derive(Debug, Default)]
 struct Reconnect {
     failures: u32,
@@ -203,7 +410,7 @@ struct Reconnect {
 }
 
 impl Reconnect {
-    /// The wait after a failure at `now`.
+    /// The wait after a failure at `now`. Only time shows that a watch is well: see [`STEADY`].
     fn after_failure(&mut self, now: Instant, random: u32) -> Duration {
         if self.waited.is_some_and(|waited| now >= waited + STEADY) {
             self.failures = 0;
@@ -213,20 +420,17 @@ impl Reconnect {
         self.waited = Some(now + wait);
         wait
     }
-}
 
-impl Iterator for Reconnect {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.after_failure(Instant::now(), random()))
+    /// The wait after a revision turned out to be none to begin from: none at first, but a server that says so of each is
+    /// one that fails.
+    fn after_expiry(&mut self, now: Instant, random: u32) -> Duration {
+        let wait = self.after_failure(now, random);
+        if self.failures > 1 {
+            return wait;
+        }
+        self.waited = Some(now);
+        Duration::ZERO
     }
-}
-
-impl Backoff for Reconnect {
-    /// Called for whatever the watcher says that is no error, also for what it says before it has asked anything. Only time
-    /// shows whether a watch is well: see [`STEADY`].
-    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
@@ -252,7 +456,6 @@ mod tests {
         let mut now = start;
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
             // It was taken up again, and failed a moment later.
-            reconnect.reset();
             let wait = reconnect.after_failure(now, u32::MAX);
             assert_eq!(wait, Duration::from_secs(seconds));
             now += wait + Duration::from_secs(1);

@@ -82,10 +82,13 @@ impl Source {
     /// A file is missing, malformed or incomplete, or this is no pod.
     pub(crate) async fn load(&self) -> anyhow::Result<Loaded> {
         let loaded = self.load_as(concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION"))).await;
-        match self {
+        let mut loaded = match self {
             Self::Files(_) => loaded,
             Self::InCluster => loaded.context("give the cluster's kubeconfig with --spoke-kubeconfig"),
-        }
+        }?;
+        // The agent has waits of its own, which know the side, all that is asked of it, and what it asked for.
+        loaded.config.default_retry = false;
+        Ok(loaded)
     }
 
     /// Reads it, for the program that calls itself so: servers name field managers and audit entries after it.

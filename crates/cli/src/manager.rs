@@ -158,9 +158,9 @@ impl Observed for View {
         self.manager.metrics()
     }
 
-    fn awaits(&self) -> Option<&'static str> {
+    fn awaits(&self) -> Option<String> {
         match *self.standing.borrow() {
-            Standing::Unknown => Some("the hub did not answer yet"),
+            Standing::Unknown => Some("the hub did not answer yet".to_owned()),
             // A manager that waits for its turn is ready: a Deployment of several would never be complete otherwise.
             Standing::Waiting | Standing::Leading => None,
         }

@@ -39,6 +39,11 @@ impl Observed for Handle {
     }
 
     fn awaits(&self) -> Option<&'static str> {
+        if self.is_name_in_use() {
+            return Some(
+                "ClusterNameInUse: another cluster works under this --cluster-name, the log says which",
+            );
+        }
         (!self.health().is_ready()).then_some("not all objects seen yet")
     }
 }

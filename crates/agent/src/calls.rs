@@ -20,6 +20,7 @@ use k8s_openapi::{
     ByteString,
     api::{
         authentication::v1::{TokenRequest, TokenReview},
+        coordination::v1::Lease,
         core::v1,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -206,6 +207,28 @@ impl Calls {
             Err(CallError { kind: CallErrorKind::Refused { code, .. }, .. }) if code != 401 => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads the agent's Lease on the hub; `None` only if the hub does not know the object.
+    pub(crate) async fn lease(&self) -> Result<Option<Lease>, CallError> {
+        let name = names::AGENT_LEASE;
+        let request = path::<Lease>(&self.cluster).get(name, &GetParams::default());
+        match self.try_to::<Lease>(Side::Hub, "GET Lease", request, name).await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates the Lease, or replaces the one that was seen and nothing newer.
+    pub(crate) async fn write_lease(&self, lease: &Lease, present: bool) -> Result<Lease, CallError> {
+        let request = path::<Lease>(&self.cluster);
+        let (call, request) = if present {
+            ("PUT Lease", request.replace(names::AGENT_LEASE, &PostParams::default(), bytes(lease)))
+        } else {
+            ("POST Lease", request.create(&PostParams::default(), bytes(lease)))
+        };
+        self.try_to(Side::Hub, call, request, names::AGENT_LEASE).await
     }
 
     /// A token for the ServiceAccount with this UID. The UID is no part of the request (the API has no such

@@ -1,7 +1,7 @@
 //! `--lease-health-check`: a Lease in the agent's namespace that says that the agent is alive, as the upstream
 //! addon's agent keeps one (open-cluster-management-io/addon-framework, `pkg/lease/lease_controller.go`).
 
-use crate::health::Health;
+use crate::{claim::Claim, health::Health};
 use fleetpass_api::{clock::SharedClock, names};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -20,11 +20,17 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Renews the Lease while the agent is ready, until dropped. Dropping it at any point is safe: a renewal is one write,
 /// and a Lease that is not renewed says what it should.
-pub(crate) async fn keep(client: Client, namespace: String, clock: SharedClock, health: Arc<Health>) {
+pub(crate) async fn keep(
+    client: Client,
+    namespace: String,
+    clock: SharedClock,
+    health: Arc<Health>,
+    claim: Arc<Claim>,
+) {
     let leases = Api::<Lease>::namespaced(client, &namespace);
     loop {
         // One that is not ready lets its Lease run out: the hub shall see that it does not do its work.
-        let renewed = health.is_ready() && renew(&leases, &clock).await;
+        let renewed = health.is_ready() && !claim.is_in_use() && renew(&leases, &clock).await;
         let wait = if renewed { Duration::from_secs(LEASE_SECONDS as u64) } else { RETRY };
         tokio::time::sleep(wait).await;
     }

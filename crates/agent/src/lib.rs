@@ -19,6 +19,7 @@
 //! | `reconcile` | reads one account on both sides, asks `decide`, takes the step, asks again |
 //! | `decide`, `promise`, `report` | pure functions: the next step; when a token is due; the account's status |
 //! | `calls` | the requests, and what their answers mean |
+//! | `claim` | the Lease on the hub: which cluster works under the name |
 //! | `identity`, `marking` | which hub this is; whether ServiceAccounts can be marked as this agent's |
 //! | `side` | what the agent knows of each server (`state`, pure), and the one way to ask it (`peer`) |
 //! | `health`, `metrics`, `serve`, `lease` | what others can see of the agent |
@@ -146,7 +147,8 @@
 //!
 //! - The agent acts as long as it runs and may reach both sides: nobody else renews a token.
 //! - A Secret or ServiceAccount without our label is seen only when its account's turn comes.
-//! - There is no election: two agents of one cluster would each find the other's token in the Secret, and replace it.
+//! - There is no election among agents of one cluster and namespace: at worst they replace each other's tokens. Of two
+//!   clusters under one name only one works, see `claim`.
 //!
 //! # What it deliberately does not do
 //!
@@ -158,6 +160,7 @@
 
 mod ca;
 mod calls;
+mod claim;
 mod decide;
 #[cfg(test)]
 mod fake;

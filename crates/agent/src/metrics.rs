@@ -2,6 +2,7 @@
 
 use crate::{
     calls::{CallError, CallErrorKind},
+    claim::Claim,
     decide::Cause,
     health::{Health, Standing},
     side::{Side, state::Phase},
@@ -61,6 +62,7 @@ struct Scraped {
     expiries: Mutex<BTreeMap<String, Timestamp>>,
     clock: SharedClock,
     health: Arc<Health>,
+    claim: Arc<Claim>,
 }
 
 impl Scraped {
@@ -122,19 +124,26 @@ impl Collector for Scraped {
             let gauge = ConstGauge::new(silent_for.as_secs() as i64);
             gauge.encode(family.encode_family(&[("side", side.as_str())])?)?;
         }
+        let family = encoder.encode_descriptor(
+            "fleetpass_agent_cluster_name_in_use",
+            "Whether another cluster works under the name of this one, so that this agent has stopped",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(self.claim.is_in_use())).encode(family)?;
         Ok(())
     }
 }
 
 impl Metrics {
-    pub(crate) fn new(clock: SharedClock, health: Arc<Health>) -> Self {
+    pub(crate) fn new(clock: SharedClock, health: Arc<Health>, claim: Arc<Claim>) -> Self {
         let mut registry = Registry::default();
         let refreshes = Family::default();
         let failures = Family::default();
         let reconciles = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.001, 2.0, 16))) as fn() -> Histogram,
         );
-        let expiries = Arc::new(Scraped { expiries: Mutex::default(), clock, health });
+        let expiries = Arc::new(Scraped { expiries: Mutex::default(), clock, health, claim });
         registry.register(
             "fleetpass_agent_token_refreshes",
             "Tokens that were requested and projected, by cause",

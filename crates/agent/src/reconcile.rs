@@ -3,7 +3,8 @@
 use crate::{
     ca::CaBundle,
     calls::{CallError, CallErrorKind, Calls, Content},
-    decide::{Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
+    claim::Claim,
+    decide::{Cause, Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
     identity::Identity,
     marking::Marking,
     metrics::Metrics,
@@ -22,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) ca: CaBundle,
     pub(crate) hub: Identity,
     pub(crate) marking: Marking,
+    pub(crate) claim: Arc<Claim>,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -38,6 +40,11 @@ impl Context {
     /// Cancel safety: what is dropped at an `await` has sent a request or not; the memory is lost with it. A token that
     /// was requested and not yet projected goes with it, and a later reconcile requests another.
     pub(crate) async fn reconcile(&self, name: &str, memory: &mut Memory) -> Outcome {
+        // While another cluster has the name, or it is not known who has it, nothing is done, and nothing said to
+        // accounts that are the other's. Once it is free, whoever waits is hurried.
+        if !self.claim.allows_work() {
+            return Outcome::Failed { versions: None };
+        }
         let started = tokio::time::Instant::now();
         let mut looks = 1;
         let result = loop {
@@ -125,6 +132,10 @@ impl Context {
         for _ in 0..MOST_STEPS {
             let Plan { step, next } = decide(name, seen, &self.policy, self.clock.now());
             match step {
+                // Somebody else projects into this Secret: it may be the agent that has the name by now.
+                Some(Step::RequestToken(_, Cause::SecretAltered)) if !self.claim.confirm().await => {
+                    return Ok(Outcome::Failed { versions: None });
+                }
                 Some(step) => self.take(name, seen, step).await?,
                 None => {
                     self.note_expiry(name, seen);

@@ -3,6 +3,7 @@
 use crate::{
     ca::{CaBundle, CaSource},
     calls::Calls,
+    claim::{Claim, Keeper},
     decide::Policy,
     health::Health,
     identity::Identity,
@@ -47,6 +48,8 @@ pub struct Options {
     pub shutdown_grace: Duration,
     /// Whether to renew a Lease in the agent's namespace (`--lease-health-check`).
     pub lease: bool,
+    /// How long the Lease on the hub lasts that names the cluster; renewed three times in that time. At least 3 seconds.
+    pub hub_lease: Duration,
     /// The time.
     pub clock: SharedClock,
 }
@@ -64,6 +67,7 @@ impl Options {
             request_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
             lease: false,
+            hub_lease: Duration::from_secs(60),
             clock,
         }
     }
@@ -94,12 +98,28 @@ pub struct Agent {
 pub struct Handle {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    claim: Arc<Claim>,
 }
 
 impl Handle {
+    /// Whether another cluster works under the name of this one, so that this agent has stopped working on accounts.
+    pub fn is_name_in_use(&self) -> bool {
+        self.claim.is_in_use()
+    }
+
     /// Which sides answer, and whether all objects were seen.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn claim_confirms(&self) -> bool {
+        self.claim.confirm().await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn claim_allows_work(&self) -> bool {
+        self.claim.allows_work()
     }
 
     /// The agent's metrics as OpenMetrics text.
@@ -129,12 +149,16 @@ impl Agent {
         if options.review_interval < Duration::from_secs(1) {
             return refuse("review_interval", "must be at least 1s");
         }
+        if options.hub_lease < Duration::from_secs(3) {
+            return refuse("hub_lease", "must be at least 3s");
+        }
         // Of a file or a ConfigMap it is found out later, and said in the status: they may come to be.
         if options.ca == CaSource::Pem(Vec::new()) {
             return refuse("ca", "is empty");
         }
         let health = Arc::new(Health::default());
-        let metrics = Arc::new(Metrics::new(options.clock.clone(), health.clone()));
+        let claim = Arc::new(Claim::new(options.hub_lease));
+        let metrics = Arc::new(Metrics::new(options.clock.clone(), health.clone(), claim.clone()));
         let peer = |side, client| Arc::new(Peer::new(side, client, options.request_timeout, health.clone()));
         let context = Arc::new(Context {
             calls: Calls {
@@ -154,10 +178,11 @@ impl Agent {
             ca: CaBundle::new(options.ca.clone()),
             hub: Identity::of(Side::Hub),
             marking: Marking::default(),
+            claim: claim.clone(),
             clock: options.clock.clone(),
             metrics: metrics.clone(),
         });
-        let handle = Handle { metrics, health: health.clone() };
+        let handle = Handle { metrics, health: health.clone(), claim };
         Ok((Self { context, health, options }, handle))
     }
 
@@ -212,10 +237,13 @@ impl Agent {
         helpers.spawn(watch(hub.clone(), secrets, Kind::Secret, send.clone()));
         let services = ServiceAccount::url_path(&(), Some(agent_namespace));
         helpers.spawn(watch(spoke.clone(), services, Kind::ServiceAccount, send));
+        let clock = || self.options.clock.clone();
+        let context = self.context.clone();
+        let keeper = Keeper::new(context.claim.clone(), self.health.clone(), clock());
+        helpers.spawn(async move { keeper.keep(&context.calls).await });
         if self.options.lease {
-            let clock = self.options.clock.clone();
-            let health = self.health.clone();
-            helpers.spawn(lease::keep(spoke.client(), agent_namespace.clone(), clock, health));
+            let (health, claim) = (self.health.clone(), self.context.claim.clone());
+            helpers.spawn(lease::keep(spoke.client(), agent_namespace.clone(), clock(), health, claim));
         }
         receive
     }

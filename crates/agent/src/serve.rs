@@ -39,6 +39,10 @@ impl Observed for Handle {
     }
 
     fn awaits(&self) -> Option<String> {
+        if self.is_name_in_use() {
+            let why = "ClusterNameInUse: another cluster works under this --cluster-name, the log says which";
+            return Some(why.to_owned());
+        }
         self.health().awaits()
     }
 }

@@ -82,6 +82,8 @@ pub const REASON_SECRET_MISSING: &str = "SecretMissing";
 pub const REASON_TOKEN_REPORTED: &str = "TokenReported";
 /// Reason: a ServiceAccount or Secret of that name belongs to somebody else.
 pub const REASON_NAME_CONFLICT: &str = "NameConflict";
+/// Reason, of the agent and not of an account: another cluster works under the name of this one.
+pub const REASON_CLUSTER_NAME_IN_USE: &str = "ClusterNameInUse";
 /// Reason: `spec.rotation.validity` is no lifetime that a token can be requested with.
 pub const REASON_INVALID_VALIDITY: &str = "InvalidValidity";
 /// Reason: the ServiceAccount is being deleted and somebody's finalizer holds it.

@@ -8,7 +8,9 @@ use fleetpass_api::{ManagedServiceAccount, clock, names};
 use fleetpass_apimachinery::user::UserInfo;
 use fleetpass_hub::join;
 use fleetpass_testkit::cluster::Cluster;
-use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
@@ -18,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A bound on waiting, not a promise.
 const SOON: Duration = Duration::from_secs(60);
+/// How long the Lease on the hub lasts here.
+const LEASE: Duration = Duration::from_secs(3);
 const AGENTS: &str = names::DEFAULT_AGENT_NAMESPACE;
 
 /// Waits until there is something.
@@ -65,6 +69,7 @@ impl Running {
         let options = Options {
             agent_namespace: namespace.into(),
             ca: CaSource::Pem(spoke.ca_pem.clone().into_bytes()),
+            hub_lease: LEASE,
             ..Options::new(cluster, clock::system())
         };
         let (agent, handle) = Agent::new(on_hub, on_spoke, options)?;
@@ -116,6 +121,24 @@ impl Running {
             Ok(found.map(|found| found.message.clone()))
         })
         .await
+    }
+
+    /// Whether the cluster takes the token of the account.
+    async fn accepted(&self, name: &str) -> Result<bool> {
+        let secret = self.secrets().get(name).await?;
+        let token =
+            secret.data.as_ref().and_then(|data| data.get(names::SECRET_KEY_TOKEN)).context("a token")?;
+        let review = serde_json::from_value(
+            json!({"metadata": {}, "spec": {"token": std::str::from_utf8(&token.0)?}}),
+        )?;
+        let reviews = Api::<TokenReview>::all(self.spoke.clone());
+        let status = reviews.create(&PostParams::default(), &review).await?.status.context("a review")?;
+        let user = names::service_account_user(&self.namespace, name);
+        Ok(status.authenticated == Some(true) && status.user.and_then(|user| user.username) == Some(user))
+    }
+
+    async fn is_in_use(&self) -> Result<()> {
+        until("the name is in use", async || Ok(self.handle.is_name_in_use().then_some(()))).await
     }
 
     async fn gone(&self, name: &str) -> Result<()> {
@@ -215,4 +238,82 @@ async fn what_has_no_mark_is_adopted_by_the_account_of_its_name() -> Result<()> 
     );
     ensure!(after.served("kept").await?.data == token.data && after.tokens() == 0, "the token was replaced");
     after.stop().await
+}
+
+/// A copied unit: two clusters, and one name for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_clusters_under_one_name_only_one_works() -> Result<()> {
+    let (hub, first, second) = (Cluster::start().await?, Cluster::start().await?, Cluster::start().await?);
+    let one = Running::start(&hub, &first, "cluster1", AGENTS).await?;
+    one.create("a").await?;
+    one.served("a").await?;
+    let two = Running::start(&hub, &second, "cluster1", AGENTS).await?;
+    two.is_in_use().await?;
+    ensure!(two.handle.metrics().contains("fleetpass_agent_cluster_name_in_use 1"));
+    let before = one.secrets().get("a").await?.resource_version();
+    one.create("b").await?;
+    one.served("b").await?;
+    tokio::time::sleep(LEASE).await;
+    // For longer than the Lease lasts: nothing of the first is touched, nothing is made on the second.
+    ensure!(one.secrets().get("a").await?.resource_version() == before && one.accepted("b").await?);
+    ensure!(two.services().get_opt("a").await?.is_none() && (one.tokens(), two.tokens()) == (2, 0));
+    let leases = Api::<Lease>::namespaced(hub.admin(), "cluster1");
+    let lease = leases.get(names::AGENT_LEASE).await?.spec.context("a spec")?;
+    let uid = Api::<Namespace>::all(first.admin()).get("kube-system").await?.uid().context("a UID")?;
+    ensure!(lease.holder_identity == Some(format!("{uid}/{AGENTS}")) && lease.renew_time.is_some());
+
+    // The first is gone for good: the second works, without a step by hand.
+    one.stop().await?;
+    for name in ["a", "b"] {
+        until("the second serves", async || Ok(two.accepted(name).await?.then_some(()))).await?;
+        two.served(name).await?;
+    }
+    ensure!(!two.handle.is_name_in_use());
+    two.stop().await
+}
+
+/// The name lives on, with another CA, another key and another `kube-system`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_set_up_anew_takes_its_name_over() -> Result<()> {
+    let (hub, before) = (Cluster::start().await?, Cluster::start().await?);
+    let agent = Running::start(&hub, &before, "cluster1", AGENTS).await?;
+    agent.create("a").await?;
+    let old = agent.served("a").await?;
+    agent.stop().await?;
+    drop(before);
+
+    let anew = Cluster::start().await?;
+    let agent = Running::start(&hub, &anew, "cluster1", AGENTS).await?;
+    until("the new cluster takes the token", async || Ok(agent.accepted("a").await?.then_some(()))).await?;
+    let new = agent.served("a").await?;
+    let ca = |secret: &Secret| secret.data.as_ref().and_then(|data| data.get(names::SECRET_KEY_CA)).cloned();
+    ensure!(ca(&new).is_some_and(|ca| ca.0 == anew.ca_pem.as_bytes()) && ca(&new) != ca(&old));
+    ensure!(agent.tokens() == 1, "{} tokens", agent.tokens());
+    agent.stop().await
+}
+
+/// The agent is moved to another namespace, while the one that it was moved from still runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_moved_takes_its_name_with_it() -> Result<()> {
+    let (hub, spoke) = (Cluster::start().await?, Cluster::start().await?);
+    let old = Running::start(&hub, &spoke, "cluster1", AGENTS).await?;
+    old.create("a").await?;
+    old.served("a").await?;
+    let new = Running::start(&hub, &spoke, "cluster1", "elsewhere").await?;
+    until("the token is of the new namespace", async || Ok(new.accepted("a").await?.then_some(()))).await?;
+    old.is_in_use().await?;
+    tokio::time::sleep(LEASE).await;
+    let served = new.served("a").await?;
+    // The old one looks at the Lease before it replaces a token that is not its own.
+    ensure!(old.tokens() + new.tokens() <= 4, "{} and {} tokens", old.tokens(), new.tokens());
+    tokio::time::sleep(LEASE).await;
+    ensure!(new.secrets().get("a").await?.resource_version() == served.resource_version(), "they fight");
+    ensure!(!new.handle.is_name_in_use() && old.handle.is_name_in_use());
+    old.stop().await?;
+    // An account that goes takes its ServiceAccount in the new namespace with it. The agent has no rights in the old
+    // one: what is there stays.
+    new.accounts().delete("a", &DeleteParams::default()).await?;
+    new.gone("a").await?;
+    ensure!(Api::<ServiceAccount>::namespaced(spoke.admin(), AGENTS).get_opt("a").await?.is_some());
+    new.stop().await
 }

@@ -37,6 +37,7 @@ impl Scene {
             Options { ca: CaSource::Pem(b"ca".to_vec()), ..Options::new("cluster1", clock.clone()) };
         let (agent, handle) = Agent::new(hub.client(), spoke.client(), options).unwrap();
         let context = agent.context();
+        context.claim.grant();
         hub.put(
             ACCOUNT,
             json!({"metadata": {"name": "robot", "namespace": "cluster1"}, "spec": {"rotation": {"validity": "1h"}}}),
@@ -249,6 +250,7 @@ async fn a_hub_that_is_away_or_without_the_kind_deletes_nothing() {
         Options { ca: CaSource::Pem(b"ca".to_vec()), ..Options::new("cluster1", scene.clock.clone()) };
     let bare = kube::Client::new(service, "default");
     let (agent, _handle) = Agent::new(bare, scene.spoke.client(), options).unwrap();
+    agent.context().claim.grant();
     let outcome = agent.context().reconcile("robot", &mut scene.memory).await;
     assert!(matches!(outcome, super::Outcome::Failed { .. }));
     assert!(scene.spoke.take_writes().is_empty() && scene.spoke.get(SERVICE).is_some());

@@ -1,7 +1,7 @@
 //! `fleetpass agent`, and the agents of `fleetpass up`.
 
 use crate::args::{AgentArgs, EndpointAddress};
-use crate::clients::{Loaded, RELOAD_INTERVAL, Source};
+use crate::clients::{AGENT, Loaded, Source};
 use crate::endpoints::listen;
 use crate::signals::stop_on_signal;
 use anyhow::Context as _;
@@ -58,8 +58,8 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
 }
 
 impl AgentJob {
-    /// Works until stopped. When a kubeconfig, or a certificate that it names, changes, the agent begins anew with it;
-    /// if it cannot be used, the agent goes on with what it has.
+    /// Works until stopped. When a kubeconfig, or a certificate that it names, changes, the agent goes on with it, and begins
+    /// anew if that is about another server; if it cannot be used, the agent goes on with what it has.
     ///
     /// # Errors
     ///
@@ -102,16 +102,14 @@ impl AgentJob {
     /// One life of the agent; what the next one begins with, if there is one.
     async fn live(
         &self,
-        hub: Loaded,
-        spoke: Loaded,
+        mut hub: Loaded,
+        mut spoke: Loaded,
         listeners: Vec<(Endpoint, TcpListener)>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<(Loaded, Loaded)>> {
-        let hub_client = hub.client().context("the kubeconfig of the hub cannot be used")?;
-        let spoke_client = spoke.client().context("the kubeconfig of the cluster cannot be used")?;
         let options = Options { ca: spoke.ca.clone(), ..self.options.clone() };
         let (agent, handle) =
-            Agent::new(hub_client.clone(), spoke_client, options).context("the agent cannot start")?;
+            Agent::new(hub.client(), spoke.client(), options).context("the agent cannot start")?;
         // An agent that ends lets the probes end too, not the other way round.
         let end = stop.child_token();
         let mut helpers = JoinSet::new();
@@ -121,14 +119,35 @@ impl AgentJob {
         if self.ephemeral_identity {
             let scope = Scope::Cluster(self.options.cluster.clone());
             let clock = self.options.clock.clone();
-            helpers.spawn(ttl::run(hub_client, scope, clock, Counter::default(), end.clone()));
+            helpers.spawn(ttl::run(hub.client(), scope, clock, Counter::default(), end.clone()));
         }
         // The agent is never dropped while it works: it is told to stop and waited for, so that no step is cut off in the
-        // middle. Dropping `next_sides` loses nothing, as it only reads.
+        // middle. Dropping `next` loses nothing, as it only reads.
         let mut running = std::pin::pin!(agent.run(end.clone()));
-        let next = tokio::select! {
-            () = &mut running => None,
-            next = self.next_sides(&hub, &spoke) => Some(next),
+        let next = loop {
+            let (next, side) = tokio::select! {
+                () = &mut running => break None,
+                next = hub.next(&self.hub, AGENT) => (next, Side::Hub),
+                next = spoke.next(&self.spoke, AGENT) => (next, Side::Cluster),
+            };
+            let former = if side == Side::Hub { &mut hub } else { &mut spoke };
+            // Of another server nothing is known, another authority of the cluster has to get into all Secrets; and an agent
+            // that waits because a side refuses it must not wait on.
+            let same = next.same_server(former) && (side == Side::Hub || next.ca == former.ca);
+            let goes_on = same && handle.health().is_ready();
+            let next = std::mem::replace(former, next);
+            let cluster = &self.options.cluster;
+            if goes_on {
+                former.take_over(&next);
+                tracing::info!(cluster, "the kubeconfig of the {} changed: going on with it", side.name());
+            } else {
+                tracing::info!(
+                    cluster,
+                    "the kubeconfig of the {} changed: beginning anew with it",
+                    side.name()
+                );
+                break Some((hub, spoke));
+            }
         };
         end.cancel();
         if next.is_some() {
@@ -137,26 +156,20 @@ impl AgentJob {
         while helpers.join_next().await.is_some() {}
         Ok(next)
     }
+}
 
-    /// Waits until a file has changed and all of them can be used.
-    async fn next_sides(&self, hub: &Loaded, spoke: &Loaded) -> (Loaded, Loaded) {
-        loop {
-            tokio::time::sleep(RELOAD_INTERVAL).await;
-            if !hub.is_outdated() && !spoke.is_outdated() {
-                continue;
-            }
-            match self.load().await {
-                Ok(sides) => {
-                    tracing::info!(
-                        cluster = self.options.cluster,
-                        "a kubeconfig changed: beginning anew with it"
-                    );
-                    return sides;
-                }
-                Err(error) => {
-                    tracing::warn!("a kubeconfig changed and cannot be used, going on as before: {error:#}")
-                }
-            }
+/// One of the agent's sides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Hub,
+    Cluster,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Cluster => "cluster",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Clients: from kubeconfigs as kubectl reads them, or from the service account of a pod.
 
+use crate::files;
 use crate::proxy::{self, Proxy};
-use crate::{files, transport};
+use crate::transport::Way;
 use anyhow::Context as _;
 use base64::Engine as _;
 use fleetpass_agent::CaSource;
+use fleetpass_api::clock;
 use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use secrecy::ExposeSecret as _;
@@ -15,7 +17,13 @@ use std::time::Duration;
 
 /// How often kubeconfigs, and the files that they name, are looked at. Looked at and not watched: they may be on a volume
 /// of a Secret, where the kubelet swaps a link, or on a network file system, which tells nobody.
-pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(3);
+/// How long files that changed have to stay as they are before they are used: somebody may still be writing them, and a
+/// certificate and its key are two files.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// By this name agents are told in `metadata.managedFields` and in audit logs.
+pub(crate) const AGENT: &str = concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Where the configuration of a client comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +38,8 @@ pub(crate) enum Source {
 pub(crate) struct Loaded {
     /// How to reach the server, and as whom.
     pub(crate) config: kube::Config,
-    /// Through what the server is reached.
-    proxy: Option<Proxy>,
+    /// The same as something to send requests by.
+    way: Way,
     /// Where the certificates that the client trusts come from.
     pub(crate) ca: CaSource,
     /// The files that were read.
@@ -81,14 +89,11 @@ impl Source {
     ///
     /// A file is missing, malformed or incomplete, or this is no pod.
     pub(crate) async fn load(&self) -> anyhow::Result<Loaded> {
-        let loaded = self.load_as(concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION"))).await;
-        let mut loaded = match self {
+        let loaded = self.load_as(AGENT).await;
+        match self {
             Self::Files(_) => loaded,
             Self::InCluster => loaded.context("give the cluster's kubeconfig with --spoke-kubeconfig"),
-        }?;
-        // The agent has waits of its own, which know the side, all that is asked of it, and what it asked for.
-        loaded.config.default_retry = false;
-        Ok(loaded)
+        }
     }
 
     /// Reads it, for the program that calls itself so: servers name field managers and audit entries after it.
@@ -104,30 +109,79 @@ impl Source {
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
                 name_program(&mut config, program);
                 let proxy = proxy::Environment::of_process().proxy_for(&config.cluster_url)?;
+                let way = Way::new(config.clone(), proxy, clock::system())?;
                 // Token and CA are read again by the client itself.
-                Ok(Loaded { config, proxy, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
+                Ok(Loaded { config, way, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
             }
         }
     }
 }
 
 impl Loaded {
-    /// A client that has sent nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// Certificates or keys are none.
-    pub(crate) fn client(&self) -> anyhow::Result<kube::Client> {
-        transport::connect_through(self.config.clone(), self.proxy.clone())
+    /// A client, which goes on with what takes over from this.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.way.client(&self.config.default_namespace)
     }
 
-    /// Whether one of the files has another content now.
-    pub(crate) fn is_outdated(&self) -> bool {
-        fingerprint(&self.files) != self.fingerprint
+    /// Whether the other one is the same server, asked for the same: another credential or proxy, or another trust, which
+    /// clients that are at work need not hear of.
+    pub(crate) fn same_server(&self, other: &Self) -> bool {
+        let asked = |side: &Self| {
+            let (config, user) = (&side.config, &side.config.auth_info);
+            let url = config.cluster_url.clone();
+            let extra = user.impersonate_user_extra.clone();
+            (
+                url,
+                config.default_namespace.clone(),
+                user.impersonate.clone(),
+                user.impersonate_groups.clone(),
+                extra,
+            )
+        };
+        asked(self) == asked(other)
+    }
+
+    /// Clients of `former` send their next requests by this.
+    pub(crate) fn take_over(&mut self, former: &Self) {
+        former.way.replace(&self.way);
+        self.way = former.way.clone();
+    }
+
+    /// Waits until one of the files has another content with which they can be used.
+    pub(crate) async fn next(&self, source: &Source, program: &'static str) -> Self {
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(RELOAD_INTERVAL).await;
+            let seen = self.look().await;
+            if seen == self.fingerprint {
+                continue;
+            }
+            tokio::time::sleep(SETTLED).await;
+            if self.look().await != seen {
+                continue;
+            }
+            let error = match source.load_as(program).await {
+                Ok(next) => return next,
+                Err(error) => format!("{error:#}"),
+            };
+            // Tried again at every look, because the files that a new kubeconfig names may still come. Told once.
+            if error != told {
+                tracing::warn!("a kubeconfig changed and cannot be used, going on as before: {error}");
+                told = error;
+            }
+        }
+    }
+
+    /// The fingerprint of the files as they are now. Off the reactor: a network file system may keep one waiting.
+    async fn look(&self) -> u64 {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || fingerprint(&files)).await.unwrap_or(self.fingerprint)
     }
 }
 
 fn name_program(config: &mut kube::Config, program: &'static str) {
+    // The agent has waits of its own, which know the side, all that is asked of it, and what it asked for.
+    config.default_retry = program != AGENT;
     config.headers.push((USER_AGENT, HeaderValue::from_static(program)));
 }
 
@@ -176,13 +230,16 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
         .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
     name_program(&mut config, program);
     config.proxy_url = None;
+    if let Some(cluster) = config.auth_info.exec.as_mut().and_then(|exec| exec.cluster.as_mut()) {
+        cluster.proxy_url = named_proxy.clone();
+    }
     let proxy = match named_proxy {
-        Some(url) => Some(
-            Proxy::of_kubeconfig(&url).with_context(|| format!("the kubeconfig {shown} cannot be used"))?,
-        ),
-        None => proxy::Environment::of_process().proxy_for(&config.cluster_url)?,
+        Some(url) => Proxy::of_kubeconfig(&url).map(Some),
+        None => proxy::Environment::of_process().proxy_for(&config.cluster_url),
     };
-    Ok(Loaded { config, proxy, ca, files: read, fingerprint })
+    let way = proxy.and_then(|proxy| Way::new(config.clone(), proxy, clock::system()));
+    let way = way.with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
+    Ok(Loaded { config, way, ca, files: read, fingerprint })
 }
 
 /// Cluster and user of the current context.
@@ -265,9 +322,9 @@ mod tests {
         let loaded = Source::Files(vec![missing.clone(), path]).load().await.unwrap();
         assert_eq!(loaded.config.cluster_url.to_string(), "https://127.0.0.1:1/");
         assert_eq!(loaded.ca, CaSource::File(dir.path().join("my-ca.pem")));
-        assert!(!loaded.is_outdated());
+        assert_eq!(loaded.look().await, loaded.fingerprint);
         std::fs::write(dir.path().join("my-ca.pem"), "").unwrap();
-        assert!(loaded.is_outdated());
+        assert_ne!(loaded.look().await, loaded.fingerprint);
 
         let error = Source::Files(vec![missing]).load().await.err().unwrap();
         assert!(format!("{error:#}").contains("missing"), "{error:#}");

@@ -34,6 +34,7 @@
 
 mod agent;
 mod args;
+mod authn;
 mod clients;
 mod console;
 mod control_plane;

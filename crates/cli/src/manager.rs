@@ -1,7 +1,7 @@
 //! `fleetpass manager`: the hub's controllers on any Kubernetes.
 
 use crate::args::ManagerArgs;
-use crate::clients::{Loaded, RELOAD_INTERVAL, Source};
+use crate::clients::{Loaded, Source};
 use crate::endpoints::listen;
 use crate::net;
 use crate::signals::stop_on_signal;
@@ -93,17 +93,25 @@ impl Service {
         View { manager: self.manager.clone(), standing: self.standing.subscribe() }
     }
 
-    /// Works until stopped. When the kubeconfig, or a file that it names, changes, it begins anew with it; if it cannot
-    /// be used, it goes on with what it has.
+    /// Works until stopped. When the kubeconfig, or a file that it names, changes, it goes on with it, and begins anew if that
+    /// is another hub; if it cannot be used, it goes on with what it has.
     async fn work(&self, source: &Source, mut hub: Loaded, stop: &CancellationToken) -> anyhow::Result<()> {
         loop {
-            let client = hub.client().context("the kubeconfig of the hub cannot be used")?;
             let end = stop.child_token();
-            let mut life = std::pin::pin!(self.live(client, end.clone()));
-            let next = tokio::select! {
-                () = &mut life => return Ok(()),
-                next = next(source, &hub) => next,
+            let mut life = std::pin::pin!(self.live(hub.client(), end.clone()));
+            let next = loop {
+                let mut next = tokio::select! {
+                    () = &mut life => return Ok(()),
+                    next = hub.next(source, PROGRAM) => next,
+                };
+                if !next.same_server(&hub) {
+                    break next;
+                }
+                tracing::info!("the kubeconfig changed: going on with it");
+                next.take_over(&hub);
+                hub = next;
             };
+            tracing::info!("the kubeconfig changed: beginning anew with it");
             // Waited for: the Lease is given back, or the next life would have to wait until it runs out.
             end.cancel();
             life.await;
@@ -122,25 +130,6 @@ impl Service {
             None => {
                 self.standing.send_replace(Standing::Leading);
                 term(end).await;
-            }
-        }
-    }
-}
-
-/// Waits until the kubeconfig has changed and can be used.
-async fn next(source: &Source, hub: &Loaded) -> Loaded {
-    loop {
-        tokio::time::sleep(RELOAD_INTERVAL).await;
-        if !hub.is_outdated() {
-            continue;
-        }
-        match source.load_as(PROGRAM).await {
-            Ok(next) => {
-                tracing::info!("the kubeconfig changed: beginning anew with it");
-                return next;
-            }
-            Err(error) => {
-                tracing::warn!("the kubeconfig changed and cannot be used, going on as before: {error:#}")
             }
         }
     }

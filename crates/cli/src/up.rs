@@ -207,7 +207,7 @@ async fn get_ready(
     let step = console.step("waiting for the tokens");
     // As a user would: with the kubeconfig, over the network.
     let loaded = Source::Files(vec![directory.join("hub.kubeconfig")]).load().await?;
-    let client = loaded.client()?;
+    let client = loaded.client();
     let targets: Vec<_> = clusters.iter().map(Target::of).collect();
     let proving = targets.iter().map(|target| async {
         create_sample(&client, &target.cluster).await?;

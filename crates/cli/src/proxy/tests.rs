@@ -1,7 +1,7 @@
 //! Clients, proxies and a server in this process. The server is known by a name that only the proxies can resolve.
 
 use super::*;
-use crate::transport::connect_through;
+use crate::transport::Way;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ impl Pki {
         config.root_cert = Some(vec![self.certificate.to_vec()]);
         config.connect_timeout = Some(connect_timeout);
         config.default_retry = false;
-        connect_through(config, proxy).unwrap()
+        Way::new(config, proxy, fleetpass_api::clock::system()).unwrap().client("default")
     }
 }
 

@@ -102,6 +102,12 @@ impl Handle {
         &self.health
     }
 
+    /// Tells when the agent's own credential for a side ends, for its metrics; `None` if that is not known. Who made the
+    /// clients knows it.
+    pub fn credential_ends(&self, side: Side, ends: Option<jiff::Timestamp>) {
+        self.metrics.credential_ends(side, ends);
+    }
+
     /// The agent's metrics as OpenMetrics text.
     pub fn metrics(&self) -> String {
         self.metrics.text()

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use fleetpass_agent::CaSource;
 use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ pub(crate) enum Source {
 }
 
 /// What a [`Source`] gave.
+#[derive(Clone)]
 pub(crate) struct Loaded {
     /// How to reach the server, and as whom.
     pub(crate) config: kube::Config,
@@ -119,6 +120,21 @@ impl Loaded {
     /// Certificates or keys are none.
     pub(crate) fn client(&self) -> anyhow::Result<kube::Client> {
         transport::connect_through(self.config.clone(), self.proxy.clone())
+    }
+
+    /// A client of the same server that shows another certificate, both PEM.
+    ///
+    /// # Errors
+    ///
+    /// Certificate or key are none.
+    pub(crate) fn client_with(&self, chain: &str, key: &SecretString) -> anyhow::Result<kube::Client> {
+        let mut config = self.config.clone();
+        let encoding = base64::engine::general_purpose::STANDARD;
+        let auth = &mut config.auth_info;
+        auth.client_certificate_data = Some(encoding.encode(chain));
+        auth.client_key_data = Some(encoding.encode(key.expose_secret()).into());
+        (auth.client_certificate, auth.client_key) = (None, None);
+        transport::connect_through(config, self.proxy.clone())
     }
 
     /// Whether one of the files has another content now.

@@ -130,16 +130,21 @@ impl Watched {
                 (validity.not_before, validity.not_after, CERTIFICATE_SHARE)
             }
             Credential::Token(begins, ends) => (*begins, *ends, TOKEN_SHARE),
-            Credential::Other => return self.handle.credential_ends(self.side, None),
+            Credential::Other => return self.handle.credential_ends(self.side, None, None),
         };
-        self.handle.credential_ends(self.side, Some(ends));
-        if self.clock.now() < rules::warn_at(begins, ends, share) {
-            *warned = None;
-        } else if warned.replace(ends) != Some(ends) {
+        let now = self.clock.now();
+        let warning = (now >= rules::warn_at(begins, ends, share)).then(|| {
             let why = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let why = why.unwrap_or_else(|| "nobody has renewed it yet".into());
-            tracing::warn!(side = self.side.as_str(), %ends, why, "the agent's credential is about to end");
+            let when = if now < ends { "ends" } else { "ended" };
+            format!("the agent's credential for the {} {when} at {ends}: {why}", self.side.as_str())
+        });
+        match &warning {
+            None => *warned = None,
+            Some(warning) if warned.replace(ends) != Some(ends) => tracing::warn!("{warning}"),
+            Some(_) => {}
         }
+        self.handle.credential_ends(self.side, Some(ends), warning);
     }
 
     async fn find(&self) -> anyhow::Result<Credential> {

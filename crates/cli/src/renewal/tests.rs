@@ -180,6 +180,57 @@ async fn a_certificate_in_its_last_third_is_renewed_and_one_that_is_fresh_is_not
     world.stop().await;
 }
 
+struct At(std::sync::atomic::AtomicI64);
+
+impl fleetpass_api::clock::Clock for At {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.0.load(std::sync::atomic::Ordering::Relaxed)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_comes_near_is_said_and_one_that_is_averted_is_not() {
+    let clock = Arc::new(At(0.into()));
+    let nobody = Client::new(
+        tower::service_fn(async |_: http::Request<kube::client::Body>| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+        }),
+        "default",
+    );
+    let options = Options {
+        ca: fleetpass_agent::CaSource::Pem(b"PEM".to_vec()),
+        ..Options::new(CLUSTER, clock.clone())
+    };
+    let (_, handle) = Agent::new(nobody.clone(), nobody, options).unwrap();
+    let watched = Watched::new(Side::Hub, Source::InCluster, handle.clone(), clock.clone());
+    let day = 86_400;
+    let time = |second| Timestamp::from_second(second).unwrap();
+    let mut warned = None;
+    let mut look = |now, ends| {
+        clock.0.store(now, std::sync::atomic::Ordering::Relaxed);
+        watched.tell(&Credential::Token(time(0), time(ends)), &mut warned);
+        let metric = format!("fleetpass_agent_credential_seconds_to_expiry{{side=\"hub\"}} {}\n", ends - now);
+        assert!(handle.metrics().contains(&metric), "{}", handle.metrics());
+        (fleetpass_agent::Observed::remarks(&handle), warned)
+    };
+    assert_eq!(look(day / 2, day), (vec![], None));
+    let (remarks, warned) = look(day - 60, day);
+    assert_eq!(warned, Some(time(day)));
+    let text = "the agent's credential for the hub ends at 1970-01-02T00:00:00Z: nobody has renewed it yet";
+    assert_eq!(remarks, [text]);
+    assert_eq!(look(day - 60, 30 * day), (vec![], None), "renewed");
+    assert_eq!(look(23 * day + 1, 30 * day).0, Vec::<String>::new(), "a token of a month: within three days");
+    watched.complain(&Trouble::NotAllowed);
+    let (remarks, _) = look(31 * day, 30 * day);
+    assert!(
+        remarks[0].contains("ended at") && remarks[0].contains("does not let the agent create"),
+        "{remarks:?}"
+    );
+    watched.tell(&Credential::Other, &mut None);
+    assert!(!handle.metrics().contains("expiry{side=\"hub\"}"));
+    assert_eq!(fleetpass_agent::Observed::remarks(&handle), Vec::<String>::new());
+}
+
 /// Dropped after ever longer times, from before the request to after the file. Whatever the moment, what is there then works.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_comes_back() {

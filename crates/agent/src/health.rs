@@ -23,6 +23,8 @@ use tokio::{
 pub struct Health {
     hub: Noted,
     cluster: Noted,
+    /// What there is to say of the agent's credential for each side although it works. A std mutex, as in [`Noted`].
+    remarks: Mutex<[Option<String>; 2]>,
     /// One bit per kind whose objects have been listed once.
     listed: AtomicU8,
     /// Woken when a side is as it should be again. It keeps one wake-up for a loop that is not listening just then.
@@ -129,6 +131,17 @@ impl Health {
     /// away does not make it unready: a restart would not help, and the tokens that there are stay good.
     pub fn is_ready(&self) -> bool {
         self.awaits().is_none()
+    }
+
+    /// What is to be known of the agent's credential for a side although it works: that it is about to end.
+    pub(crate) fn remark(&self, side: Side, remark: Option<String>) {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner)[side as usize] = remark;
+    }
+
+    /// What an operator should look at although the agent does its work. `/readyz` says it, and is ok.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.iter().flatten().cloned().collect()
     }
 
     /// What keeps the agent from its work; `None` if nothing does. This is what `/readyz` says.

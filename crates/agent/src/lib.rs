@@ -186,3 +186,4 @@ pub use health::Health;
 pub use manifests::{InCluster, spoke_manifests};
 pub use run::{Agent, Error, Handle, Options};
 pub use serve::{Endpoint, Observed, serve};
+pub use side::Side;

@@ -85,13 +85,18 @@ pub struct InCluster<'a> {
 }
 
 impl InCluster<'_> {
-    /// [`spoke_manifests`] for the agent's own ServiceAccount, with that ServiceAccount and its Deployment.
+    /// [`spoke_manifests`] for the agent's own ServiceAccount, with that ServiceAccount and its Deployment, and the right to
+    /// renew the certificate in the Secret of the hub's kubeconfig: get, patch.
     pub fn manifests(&self) -> Vec<Value> {
         let metadata = json!({"name": SERVICE_ACCOUNT, "namespace": self.namespace});
         let subject = json!({"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": self.namespace});
         let mut manifests = spoke_manifests(self.namespace, &subject);
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
         manifests.insert(1, account);
+        if let Some(rules) = manifests[2]["rules"].as_array_mut() {
+            rules.push(json!({"apiGroups": [""], "resources": ["secrets"],
+                "resourceNames": [self.hub_kubeconfig_secret], "verbs": ["get", "patch"]}));
+        }
         manifests.extend(self.image.map(|image| self.deployment(image)));
         manifests
     }
@@ -101,6 +106,8 @@ impl InCluster<'_> {
             "agent".to_owned(),
             format!("--cluster-name={}", self.cluster),
             format!("--kubeconfig={HUB_DIRECTORY}/kubeconfig"),
+            // The files on the volume cannot be written; a renewed certificate goes to where they come from.
+            format!("--hub-kubeconfig-secret={}", self.hub_kubeconfig_secret),
         ];
         if self.features != FeatureGates::default() {
             arguments.push(format!("--feature-gates={}", self.features));

@@ -60,6 +60,8 @@ struct Scraped {
     /// When the token of each account expires. A std mutex: it is held for one operation of the map, or for the time of
     /// a scrape, and never across an `await`.
     expiries: Mutex<BTreeMap<String, Timestamp>>,
+    /// When the agent's own credential for hub and cluster ends, as far as that is known.
+    credentials: Mutex<[Option<Timestamp>; 2]>,
     clock: SharedClock,
     health: Arc<Health>,
     claim: Arc<Claim>,
@@ -131,6 +133,18 @@ impl Collector for Scraped {
             prometheus_client::metrics::MetricType::Gauge,
         )?;
         ConstGauge::new(i64::from(self.claim.is_in_use())).encode(family)?;
+        let mut family = encoder.encode_descriptor(
+            "fleetpass_agent_credential_seconds_to_expiry",
+            "Seconds until the agent's own credential ends, a certificate or a token that says when; negative once it has",
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        let ends = *self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        for (side, ends) in [Side::Hub, Side::Cluster].into_iter().zip(ends) {
+            let Some(ends) = ends else { continue };
+            let gauge = ConstGauge::new(ends.as_second() - now.as_second());
+            gauge.encode(family.encode_family(&[("side", side.as_str())])?)?;
+        }
         Ok(())
     }
 }
@@ -143,7 +157,13 @@ impl Metrics {
         let reconciles = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.001, 2.0, 16))) as fn() -> Histogram,
         );
-        let expiries = Arc::new(Scraped { expiries: Mutex::default(), clock, health, claim });
+        let expiries = Arc::new(Scraped {
+            expiries: Mutex::default(),
+            credentials: Mutex::default(),
+            clock,
+            health,
+            claim,
+        });
         registry.register(
             "fleetpass_agent_token_refreshes",
             "Tokens that were requested and projected, by cause",
@@ -199,6 +219,11 @@ impl Metrics {
                 expiries.remove(account);
             }
         }
+    }
+
+    /// The agent's own credential for that side ends then; `None` if that is not known.
+    pub(crate) fn credential_ends(&self, side: Side, ends: Option<Timestamp>) {
+        self.expiries.credentials.lock().unwrap_or_else(PoisonError::into_inner)[side as usize] = ends;
     }
 
     /// Everything, as OpenMetrics text.

@@ -122,6 +122,13 @@ impl Handle {
         self.claim.allows_work()
     }
 
+    /// Tells when the agent's own credential for a side ends, for its metrics; `None` if that is not known. Whoever made the
+    /// clients knows it. A warning is shown by `/readyz`.
+    pub fn credential_ends(&self, side: Side, ends: Option<jiff::Timestamp>, warning: Option<String>) {
+        self.metrics.credential_ends(side, ends);
+        self.health.remark(side, warning);
+    }
+
     /// The agent's metrics as OpenMetrics text.
     pub fn metrics(&self) -> String {
         self.metrics.text()

@@ -31,6 +31,9 @@ pub trait Observed: Clone + Send + Sync + 'static {
 
     /// What it still waits for; `None` once it is ready.
     fn awaits(&self) -> Option<String>;
+
+    /// What an operator should know although it is ready: shown, and decides nothing.
+    fn remarks(&self) -> Vec<String>;
 }
 
 impl Observed for Handle {
@@ -44,6 +47,10 @@ impl Observed for Handle {
             return Some(why.to_owned());
         }
         self.health().awaits()
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.health().remarks()
     }
 }
 
@@ -118,7 +125,11 @@ fn answer(
             (StatusCode::OK, PLAIN, "ok".to_owned())
         }
         (&Method::GET | &Method::HEAD, Endpoint::Probes, "/readyz") => match observed.awaits() {
-            None => (StatusCode::OK, PLAIN, "ok".to_owned()),
+            None => {
+                let lines = std::iter::once("ok".to_owned())
+                    .chain(observed.remarks().into_iter().map(|remark| format!("warning: {remark}")));
+                (StatusCode::OK, PLAIN, lines.collect::<Vec<_>>().join("\n"))
+            }
             Some(what) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, what),
         },
         (&Method::GET | &Method::HEAD, ..) => {

@@ -7,7 +7,7 @@ pub(crate) mod state;
 
 /// One of the two API servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
+pub enum Side {
     /// Where the ManagedServiceAccounts and the projected Secrets are.
     Hub,
     /// Where the ServiceAccounts are.
@@ -18,7 +18,7 @@ impl Side {
     pub(crate) const ALL: [Self; 2] = [Self::Hub, Self::Cluster];
 
     /// The side as a metric label.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Hub => "hub",
             Self::Cluster => "cluster",

@@ -3,9 +3,10 @@
 use crate::args::{AgentArgs, EndpointAddress};
 use crate::clients::{AGENT, Loaded, Source};
 use crate::endpoints::listen;
+use crate::renewal::{self, Renewer, SecretRef, Watched};
 use crate::signals::stop_on_signal;
 use anyhow::Context as _;
-use fleetpass_agent::{Agent, Endpoint, Options, serve};
+use fleetpass_agent::{Agent, Endpoint, Handle, Options, Side, serve};
 use fleetpass_api::{clock, names};
 use fleetpass_hub::{Counter, Scope, ttl};
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub(crate) struct AgentJob {
     pub(crate) options: Options,
     /// Whether it deletes accounts on the hub whose time is over, as the upstream addon's agent does.
     pub(crate) ephemeral_identity: bool,
+    /// The Secret on the cluster that the files of the hub's kubeconfig come from, if that is so.
+    pub(crate) hub_secret: Option<String>,
     /// What it serves, and where.
     pub(crate) endpoints: Vec<(Endpoint, EndpointAddress)>,
 }
@@ -54,7 +57,8 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         (Endpoint::Probes, args.health_probe_bind_address),
     ];
     let ephemeral_identity = args.feature_gates.ephemeral_identity;
-    AgentJob { hub, spoke, options, ephemeral_identity, endpoints }.run(stop).await
+    let hub_secret = args.hub_kubeconfig_secret;
+    AgentJob { hub, spoke, options, ephemeral_identity, hub_secret, endpoints }.run(stop).await
 }
 
 impl AgentJob {
@@ -80,6 +84,7 @@ impl AgentJob {
     }
 
     async fn load(&self) -> anyhow::Result<(Loaded, Loaded)> {
+        renewal::recover(&self.hub).await;
         let hub = self.hub.load().await.context("the hub cannot be reached")?;
         let spoke = self.spoke.load().await.context("the cluster cannot be reached")?;
         Ok((hub, spoke))
@@ -116,6 +121,11 @@ impl AgentJob {
         for (endpoint, listener) in listeners {
             helpers.spawn(serve(listener, endpoint, handle.clone(), end.clone()));
         }
+        let (watched, renewer) = self.credentials(&hub, &spoke, &handle);
+        for watched in watched {
+            helpers.spawn(watched.run(end.clone()));
+        }
+        helpers.spawn(renewer.run(end.clone()));
         if self.ephemeral_identity {
             let scope = Scope::Cluster(self.options.cluster.clone());
             let clock = self.options.clock.clone();
@@ -139,12 +149,12 @@ impl AgentJob {
             let cluster = &self.options.cluster;
             if goes_on {
                 former.take_over(&next);
-                tracing::info!(cluster, "the kubeconfig of the {} changed: going on with it", side.name());
+                tracing::info!(cluster, "the kubeconfig of the {} changed: going on with it", side.as_str());
             } else {
                 tracing::info!(
                     cluster,
                     "the kubeconfig of the {} changed: beginning anew with it",
-                    side.name()
+                    side.as_str()
                 );
                 break Some((hub, spoke));
             }
@@ -156,20 +166,26 @@ impl AgentJob {
         while helpers.join_next().await.is_some() {}
         Ok(next)
     }
-}
 
-/// One of the agent's sides.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Hub,
-    Cluster,
-}
-
-impl Side {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Hub => "hub",
-            Self::Cluster => "cluster",
-        }
+    /// Who looks after the agent's own credentials.
+    fn credentials(&self, hub: &Loaded, spoke: &Loaded, handle: &Handle) -> ([Watched; 2], Renewer) {
+        let watched = |side, source: &Source| {
+            Watched::new(side, source.clone(), handle.clone(), self.options.clock.clone())
+        };
+        let (of_hub, of_cluster) = (watched(Side::Hub, &self.hub), watched(Side::Cluster, &self.spoke));
+        let namespace = match self.spoke {
+            // The Secret is mounted, so it is in the namespace of the pod.
+            Source::InCluster => spoke.config.default_namespace.clone(),
+            Source::Files(_) => self.options.agent_namespace.clone(),
+        };
+        let secret =
+            self.hub_secret.clone().map(|name| SecretRef { client: spoke.client(), namespace, name });
+        let renewer = Renewer {
+            watched: of_hub.clone(),
+            cluster: self.options.cluster.clone(),
+            hub: hub.clone(),
+            secret,
+        };
+        ([of_hub, of_cluster], renewer)
     }
 }

@@ -262,6 +262,11 @@ pub(crate) struct AgentArgs {
     /// The kubeconfig of the cluster. Default: the service account of the pod that the agent runs in
     #[arg(long, value_name = "FILE")]
     pub(crate) spoke_kubeconfig: Option<PathBuf>,
+    /// The Secret of the cluster that the kubeconfig of the hub is mounted from: there the agent puts its renewed certificate.
+    /// Default: it writes the files
+    #[arg(long, value_name = "NAME", env = "HUB_KUBECONFIG_SECRET")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) hub_kubeconfig_secret: Option<String>,
     /// The namespace of the service accounts on the cluster. Default: the pod's, else
     /// open-cluster-management-agent-addon
     #[arg(long = "namespace", value_name = "NAME", env = "NAMESPACE")]

@@ -9,7 +9,7 @@ use fleetpass_agent::CaSource;
 use fleetpass_api::clock;
 use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -35,11 +35,14 @@ pub(crate) enum Source {
 }
 
 /// What a [`Source`] gave.
+#[derive(Clone)]
 pub(crate) struct Loaded {
     /// How to reach the server, and as whom.
     pub(crate) config: kube::Config,
     /// The same as something to send requests by.
     way: Way,
+    /// Through what the server is reached.
+    proxy: Option<Proxy>,
     /// Where the certificates that the client trusts come from.
     pub(crate) ca: CaSource,
     /// The files that were read.
@@ -109,9 +112,9 @@ impl Source {
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
                 name_program(&mut config, program);
                 let proxy = proxy::Environment::of_process().proxy_for(&config.cluster_url)?;
-                let way = Way::new(config.clone(), proxy, clock::system())?;
+                let way = Way::new(config.clone(), proxy.clone(), clock::system())?;
                 // Token and CA are read again by the client itself.
-                Ok(Loaded { config, way, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
+                Ok(Loaded { config, way, proxy, ca, files: Vec::new(), fingerprint: fingerprint(&[]) })
             }
         }
     }
@@ -121,6 +124,21 @@ impl Loaded {
     /// A client, which goes on with what takes over from this.
     pub(crate) fn client(&self) -> kube::Client {
         self.way.client(&self.config.default_namespace)
+    }
+
+    /// A client of the same server that shows another certificate, both PEM.
+    ///
+    /// # Errors
+    ///
+    /// Certificate or key are none.
+    pub(crate) fn client_with(&self, chain: &str, key: &SecretString) -> anyhow::Result<kube::Client> {
+        let mut config = self.config.clone();
+        let encoding = base64::engine::general_purpose::STANDARD;
+        let auth = &mut config.auth_info;
+        auth.client_certificate_data = Some(encoding.encode(chain));
+        auth.client_key_data = Some(encoding.encode(key.expose_secret()).into());
+        (auth.client_certificate, auth.client_key) = (None, None);
+        Ok(Way::new(config, self.proxy.clone(), clock::system())?.client(&self.config.default_namespace))
     }
 
     /// Whether the other one is the same server, asked for the same: another credential or proxy, or another trust, which
@@ -237,9 +255,12 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
         Some(url) => Proxy::of_kubeconfig(&url).map(Some),
         None => proxy::Environment::of_process().proxy_for(&config.cluster_url),
     };
-    let way = proxy.and_then(|proxy| Way::new(config.clone(), proxy, clock::system()));
-    let way = way.with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
-    Ok(Loaded { config, way, ca, files: read, fingerprint })
+    let way = proxy.and_then(|proxy| {
+        let way = Way::new(config.clone(), proxy.clone(), clock::system())?;
+        Ok((way, proxy))
+    });
+    let (way, proxy) = way.with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
+    Ok(Loaded { config, way, proxy, ca, files: read, fingerprint })
 }
 
 /// Cluster and user of the current context.

@@ -132,6 +132,58 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
     })
 }
 
+/// Replaces a file of somebody's with one of the same owner, mode 0600, as [`write`] does it. A link stays one: what it leads to
+/// is replaced.
+///
+/// # Errors
+///
+/// There is no such file, or the operating system refuses; the old content stays.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    let path = fs::canonicalize(path).map_err(Fault::io("replaced", path))?;
+    let before = fs::metadata(&path).map_err(Fault::io("inspected", &path))?;
+    write(&path, content)?;
+    // Root may write for others; everybody else is the owner of what it writes. After the rename: until then nobody but root
+    // can read it, which is no more than a moment in which the file is not there for its owner.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let now = fs::metadata(&path).map_err(Fault::io("inspected", &path))?;
+        if (now.uid(), now.gid()) != (before.uid(), before.gid()) && rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(before.uid()), Some(before.gid()))
+                .map_err(Fault::io("given to its owner", &path))?;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = before;
+    Ok(())
+}
+
+/// Asks whether [`replace`] could work: a file is made beside this one and removed.
+///
+/// # Errors
+///
+/// Why it could not.
+pub(crate) fn require_replaceable(path: &Path) -> Result<(), Fault> {
+    let path = fs::canonicalize(path).map_err(Fault::io("replaced", path))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let trial = path.with_file_name(format!(".{name}.{:08x}.tmp", random_u32(&path)?));
+    let tried = write_new(&trial, b"");
+    let _ = fs::remove_file(&trial);
+    tried.map_err(Fault::io("replaced", &path))
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+///
+/// The operating system refuses.
+pub(crate) fn remove(path: &Path) -> Result<(), Fault> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("removed", path)(error)),
+        _ => sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(Fault::io("removed", path)),
+    }
+}
+
 /// Creates the directory and its parents, mode 0700, where they do not exist.
 ///
 /// # Errors
@@ -202,7 +254,7 @@ fn rights_are_private(mode: u32, ours: bool) -> bool {
 /// Whether the kubelet wrote the file (`pkg/volume/util/atomic_writer.go`): its name is a link into `..data`, which is a link to
 /// the directory of the present version, beside it.
 #[cfg(unix)]
-fn is_on_projected_volume(path: &Path) -> bool {
+pub(crate) fn is_on_projected_volume(path: &Path) -> bool {
     let Ok(file) = fs::canonicalize(path) else { return false };
     let (Some(version), Some(volume)) = (file.parent(), path.parent()) else { return false };
     let linked = fs::read_link(path).is_ok_and(|link| link.starts_with("..data"));
@@ -219,6 +271,11 @@ fn open_key(path: &Path, _: &fs::Metadata) -> Fault {
 
 #[cfg(not(unix))]
 fn open_to_others(_: &fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_on_projected_volume(_: &Path) -> bool {
     false
 }
 

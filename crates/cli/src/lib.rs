@@ -54,6 +54,7 @@ mod operator_files;
 mod pki;
 mod proof;
 mod proxy;
+mod renewal;
 mod report;
 mod server;
 mod settings;

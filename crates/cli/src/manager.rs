@@ -154,4 +154,8 @@ impl Observed for View {
             Standing::Waiting | Standing::Leading => None,
         }
     }
+
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -254,6 +254,7 @@ async fn join_cluster(
         spoke: Source::Files(vec![side("cluster.kubeconfig", cluster, Vec::new())?]),
         options: Options::new(&cluster.name, clock.clone()),
         ephemeral_identity: false,
+        hub_secret: None,
         endpoints: Vec::new(),
     })
 }

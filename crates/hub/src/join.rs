@@ -116,7 +116,7 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
 /// The right of all agents to renew their certificates, once on a hub: to ask ([`crate::renewals`] approves), and to see
 /// what became of it. By the group that is in every agent's certificate; those of other names can be bound beside it.
 ///
-/// It is the one right of an agent that does not end at its cluster's namespace: CertificateSigningRequests are in none.
+/// It does not end at the cluster's namespace, because CertificateSigningRequests are in none.
 /// An agent can see others' requests by name. They hold nothing secret.
 pub fn renewal_manifests() -> Vec<Value> {
     let rbac = "rbac.authorization.k8s.io";

@@ -17,6 +17,7 @@ mod serving;
 
 pub(crate) use authority::{Authority, ClientSubject};
 pub(crate) use identity::{Identity, IdentityError};
+pub(crate) use renewal::Validity;
 pub(crate) use serving::{Serving, open_signing_key, serving_names};
 
 #[cfg(test)]

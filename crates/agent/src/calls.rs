@@ -377,7 +377,7 @@ impl Calls {
             Side::Cluster => &self.spoke,
         };
         let what = what(Call::of(request.method(), request.uri().path(), request.uri().query()));
-        peer.health().may_ask(side).map_err(|cause| fail(cause.into()))?;
+        peer.health().may_ask(side, &what).map_err(|cause| fail(cause.into()))?;
         let limit = if what.resource == "serviceaccounts/token" { TOKEN_BYTES } else { OBJECT_BYTES };
         let read = |answer: &[u8]| serde_json::from_slice(answer).map_err(|_| "it cannot be parsed");
         peer.call(&what, request, limit, read).await.map_err(|failure| fail(of_failure(&what, failure)))

@@ -1,6 +1,6 @@
 //! Two API servers that fit on a page, for the tests of the shell: objects in a map, answers as kube-apiserver's.
 
-use crate::token::forge;
+use crate::{side::call::Call, token::forge};
 use bytes::Bytes;
 use fleetpass_api::clock::Clock;
 use http::{Method, Request, Response, StatusCode};
@@ -11,13 +11,29 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-type Answer = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+type Answer = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
+
+/// What a server does instead of answering.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// It answers with this code, headers and body.
+    Answer(u16, Vec<(&'static str, &'static str)>, Value),
+    /// It answers with this code and text.
+    Text(u16, &'static str),
+    /// It sends and sends.
+    Endless,
+    /// It breaks off in the middle of an answer.
+    Cut,
+    /// It says nothing.
+    Silence,
+}
 
 /// A clock that stands still until it is set.
 pub(crate) struct FakeClock(pub(crate) AtomicI64);
@@ -39,7 +55,10 @@ pub(crate) struct State {
     pub(crate) away: bool,
     /// Answers 403 to requests whose method and path begin with one of these.
     pub(crate) forbidden: Vec<&'static str>,
-    version: u64,
+    /// What it does instead, when it is asked to do this (`get secrets`); and how often it was.
+    pub(crate) fault: Option<(&'static str, Fault)>,
+    pub(crate) faults: usize,
+    pub(crate) version: u64,
 }
 
 /// A server; clones share it.
@@ -58,7 +77,11 @@ impl Server {
                 let (parts, body) = request.into_parts();
                 let bytes = body.collect().await.unwrap().to_bytes();
                 let query = parts.uri.query().unwrap_or_default().to_owned();
-                Ok::<_, Infallible>(server.answer(&parts.method, parts.uri.path(), &query, &bytes))
+                match server.fault(&parts.method, parts.uri.path(), &query) {
+                    Some(Fault::Silence) => std::future::pending().await,
+                    Some(fault) => Ok::<_, Infallible>(fault.answer()),
+                    None => Ok(server.answer(&parts.method, parts.uri.path(), &query, &bytes)),
+                }
             }
         });
         Client::new(service, "default")
@@ -77,6 +100,20 @@ impl Server {
         std::mem::take(&mut self.state.lock().unwrap().writes)
     }
 
+    fn fault(&self, method: &Method, path: &str, query: &str) -> Option<Fault> {
+        let call = Call::of(method, path, Some(query));
+        let resource = call.resource.split('.').next().unwrap_or_default();
+        let subresource = call.resource.split_once('/').map(|(_, subresource)| format!("/{subresource}"));
+        let name = format!("{} {resource}{}", call.verb, subresource.unwrap_or_default());
+        let mut state = self.state.lock().unwrap();
+        let (of, fault) = state.fault.clone()?;
+        if of != name && of != format!("{} {}", call.verb, call.resource) {
+            return None;
+        }
+        state.faults += 1;
+        Some(fault)
+    }
+
     fn answer(&self, method: &Method, path: &str, query: &str, body: &[u8]) -> Response<Answer> {
         let mut state = self.state.lock().unwrap();
         if state.away {
@@ -88,7 +125,7 @@ impl Server {
         }
         if query.contains("watch=") {
             // Open, and silent for ever.
-            let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
+            let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, io::Error>>();
             return Response::new(http_body_util::StreamBody::new(silence).boxed_unsync());
         }
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -200,7 +237,42 @@ impl State {
 }
 
 fn ok(object: &Value) -> Response<Answer> {
-    Response::new(http_body_util::Full::new(Bytes::from(object.to_string())).boxed_unsync())
+    whole(object.to_string().into())
+}
+
+fn whole(body: Bytes) -> Response<Answer> {
+    Response::new(http_body_util::Full::new(body).map_err(|never| match never {}).boxed_unsync())
+}
+
+impl Fault {
+    fn answer(self) -> Response<Answer> {
+        use futures::stream;
+        let frame = |bytes: &'static [u8]| http_body::Frame::data(Bytes::from_static(bytes));
+        let of = |body: stream::BoxStream<'static, io::Result<http_body::Frame<Bytes>>>| {
+            Response::new(http_body_util::StreamBody::new(body).boxed_unsync())
+        };
+        match self {
+            Self::Answer(code, headers, body) => {
+                let mut response = ok(&body);
+                *response.status_mut() = StatusCode::from_u16(code).unwrap();
+                for (name, value) in headers {
+                    response.headers_mut().insert(name, value.parse().unwrap());
+                }
+                response
+            }
+            Self::Text(code, text) => {
+                let mut response = whole(text.into());
+                *response.status_mut() = StatusCode::from_u16(code).unwrap();
+                response
+            }
+            Self::Endless => of(Box::pin(stream::repeat_with(move || Ok(frame(&[b'a'; 65536]))))),
+            Self::Cut => {
+                let broken = Err(io::Error::from(io::ErrorKind::ConnectionReset));
+                of(Box::pin(stream::iter([Ok(frame(b"{\"type\":")), broken])))
+            }
+            Self::Silence => of(Box::pin(stream::pending())),
+        }
+    }
 }
 
 fn status(code: StatusCode, reason: &str, name: &str) -> Response<Answer> {

@@ -101,13 +101,13 @@ impl Health {
     }
 
     /// Whether to ask the side at all, see [`State::may_ask`].
-    pub(crate) fn may_ask(&self, side: Side) -> Result<(), Cause> {
-        self.state(side).may_ask(Instant::now())
+    pub(crate) fn may_ask(&self, side: Side, call: &Call) -> Result<(), Cause> {
+        self.state(side).may_ask(call, Instant::now())
     }
 
-    /// How long the side asked to be left alone.
-    pub(crate) fn quiet_for(&self, side: Side) -> Duration {
-        self.state(side).quiet_for(Instant::now())
+    /// How long the side asked to be left alone with such calls.
+    pub(crate) fn quiet_for(&self, side: Side, call: &Call) -> Duration {
+        self.state(side).quiet_for(call, Instant::now())
     }
 
     /// How often the side came back after it had not been reachable.

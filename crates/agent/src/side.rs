@@ -46,3 +46,6 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,9 @@ const BRIEF: Duration = Duration::from_secs(10);
 /// A watch that is open for so long was let in.
 const LET_IN: Duration = Duration::from_secs(5);
 
+/// Revisions do not go back more often: who puts one backup in place after another means the last.
+const REWOUND: Duration = Duration::from_secs(5 * 60);
+
 /// Watches until nobody listens: lists, watches from there on, and lists anew after whatever did not go by plan, so that it
 /// never waits for a revision that a server does not know or will not come to. When all goes by plan it lists anew after
 /// the second watch, which is about every nine minutes: no mistake, here or there, lasts longer.
@@ -78,6 +81,8 @@ pub(crate) async fn watch(peer: Arc<Peer>, path: String, kind: Kind, signals: mp
         selector,
         signals,
         reconnect: Reconnect::default(),
+        page_size: PAGE,
+        rewound: None,
         newest: None,
     };
     loop {
@@ -88,7 +93,7 @@ pub(crate) async fn watch(peer: Arc<Peer>, path: String, kind: Kind, signals: mp
             Ended::Returned => reconnect_wait(0, random()),
             Ended::Failed => watch.reconnect.after_failure(Instant::now(), random()),
         };
-        tokio::time::sleep(wait.max(watch.peer.health().quiet_for(kind.side()))).await;
+        tokio::time::sleep(wait.max(watch.quiet_for())).await;
     }
 }
 
@@ -117,6 +122,10 @@ struct Watch {
     signals: mpsc::Sender<Signal>,
     returns: tokio::sync::watch::Receiver<u64>,
     reconnect: Reconnect,
+    /// How many objects to ask for at a time.
+    page_size: u32,
+    /// When revisions went back last.
+    rewound: Option<Instant>,
     /// The highest revision that was seen.
     newest: Option<u64>,
 }
@@ -198,11 +207,16 @@ impl Watch {
         Ended::Planned
     }
 
+    /// How long the server asked to be left alone.
+    fn quiet_for(&self) -> Duration {
+        let quiet_for = |call| self.peer.health().quiet_for(self.kind.side(), call);
+        quiet_for(&self.list).max(quiet_for(&self.watch))
+    }
+
     /// Lists all objects; gives the version of the list.
     async fn list(&mut self) -> Result<String, Ended> {
         let mut names = HashSet::new();
-        let mut params =
-            ListParams { limit: Some(PAGE), label_selector: self.selector.clone(), ..ListParams::default() };
+        let mut params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
         for page in 0..MOST_PAGES {
             let result = self.page(&mut params).await;
             self.peer.note(&self.list, &result);
@@ -219,6 +233,7 @@ impl Watch {
                 // Before it is worked off: ready means that the agent knows its objects, not that all of them are in
                 // order.
                 self.peer.health().listed(self.kind);
+                self.page_size = PAGE;
                 self.tell(Signal::Listed(self.kind, names)).await?;
                 return Ok(metadata.resource_version);
             }
@@ -232,19 +247,20 @@ impl Watch {
         Err(Ended::Failed)
     }
 
-    /// One page. One that is too large is asked for in smaller ones, which `params` then stay with.
-    async fn page(&self, params: &mut ListParams) -> Result<Page, Failure> {
+    /// One page. One that is too large is asked for in smaller ones, from then on.
+    async fn page(&mut self, params: &mut ListParams) -> Result<Page, Failure> {
         loop {
+            params.limit = Some(self.page_size);
             let request = self
                 .builder
                 .list_metadata(params)
                 .map_err(|_| Cause::Junk("a token to continue that fits no request"))?;
             let result = self.peer.ask(&self.list, request, PAGE_BYTES, Page::read).await;
-            match (&result, params.limit) {
-                (Err(Failure::Cause(Cause::TooLarge(_))), Some(limit)) if limit > 1 => {
-                    params.limit = Some((limit / 8).max(1));
+            match result {
+                Err(Failure::Cause(Cause::TooLarge(_))) if self.page_size > 1 => {
+                    self.page_size = (self.page_size / 8).max(1);
                 }
-                _ => return result,
+                result => return result,
             }
         }
     }
@@ -254,6 +270,13 @@ impl Watch {
         let Ok(version) = version.parse::<u64>() else { return Ok(()) };
         if self.newest.is_some_and(|newest| version < newest) {
             self.newest = Some(version);
+            // A server whose revisions go up and down gets no attention beyond that: lists show what differs.
+            let now = Instant::now();
+            // And of the two watches of the hub one says it.
+            if self.kind == Kind::Secret || self.rewound.is_some_and(|rewound| now < rewound + REWOUND) {
+                return Ok(());
+            }
+            self.rewound = Some(now);
             self.tell(Signal::Rewound(self.kind.side())).await?;
         }
         self.saw(version);
@@ -299,11 +322,12 @@ impl Watch {
             let now = Instant::now();
             let failure = match line {
                 Ok(Some(line)) => match self.event(&line, version).await {
-                    Ok(()) => {
-                        let_in = true;
+                    // Sooner it says nothing: there are servers that send a bookmark and end.
+                    Ok(()) if let_in => {
                         self.peer.note(&self.watch, &Ok(()));
                         continue;
                     }
+                    Ok(()) => continue,
                     Err(Stop::Ended(ended)) => return ended,
                     Err(Stop::Failure(failure)) => Some(failure),
                 },

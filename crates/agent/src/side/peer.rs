@@ -131,8 +131,8 @@ impl Peer {
     }
 
     async fn pass(&self, request: Request<Body>) -> Result<Response<Passed>, Cause> {
-        self.health.may_ask(self.side)?;
         let call = Call::of(request.method(), request.uri().path(), request.uri().query()).optional();
+        self.health.may_ask(self.side, &call)?;
         let exchange = async {
             let response = self.client.send(request).await.map_err(|error| Cause::of_error(&error))?;
             let (parts, body) = refuse_redirect(response)?.into_parts();

@@ -59,6 +59,9 @@ pub(crate) const WAITS: fleetpass_workqueue::Backoff =
 /// How long a cause counts that is about a kind of call when nobody makes that call any more: the account that needed it may
 /// be gone. Whoever still needs it tries again long before.
 const LAPSE: Duration = Duration::from_secs(5 * 60);
+/// The least time between two occasions on which everybody who failed tries at once: a side that comes and goes would be
+/// asked by all of them all the time.
+const HURRY: Duration = Duration::from_secs(30);
 /// Kinds of calls whose causes are kept. The agent makes fewer.
 const MOST_CALLS: usize = 64;
 
@@ -71,6 +74,8 @@ struct Trouble {
     failures: u32,
     /// When it was tried last.
     tried: Instant,
+    /// Until when the server wants to be left alone with it.
+    quiet: Instant,
     /// From when on it no longer counts.
     lapses: Instant,
     /// When the same call succeeded last, for another object: for some time after, this one is about the object.
@@ -100,7 +105,8 @@ pub(crate) enum Line {
 pub(crate) struct Followed {
     /// To be logged.
     pub(crate) line: Option<Line>,
-    /// The side is as it should be, and was not before.
+    /// The server is there again, or does again what it did not: whoever failed may try now. Not more often than every
+    /// [`HURRY`].
     pub(crate) recovered: bool,
 }
 
@@ -113,20 +119,20 @@ pub(crate) struct State {
     calls: Vec<Trouble>,
     /// When it answered last.
     answered: Option<Instant>,
-    /// Until when it wants to be left alone, and as what it said so.
-    quiet: Option<(Instant, Cause)>,
     /// What has been logged since it was admitted last: of each call and label one line, however often they take turns.
     said: BTreeSet<(String, &'static str)>,
-    /// How often it came back after it had not been reachable.
+    /// How often it recovered.
     returns: u64,
     was: Option<Phase>,
+    /// When everybody was told to try at once.
+    hurried: Option<Instant>,
 }
 
 impl State {
     /// The server answered, and gave what was asked for or said something about the object.
     pub(crate) fn answered(&mut self, call: &Call, now: Instant) -> Followed {
         self.answered = Some(now);
-        self.whole = None;
+        let there = self.whole.take().is_some();
         for trouble in self.calls.iter_mut().filter(|trouble| trouble.call.is_like(call)) {
             if trouble.call.object == call.object {
                 trouble.lapses = now;
@@ -135,25 +141,20 @@ impl State {
                 trouble.others = Some(now);
             }
         }
-        self.follow(None, now)
+        self.follow(None, there, now)
     }
 
     /// A call failed.
     pub(crate) fn failed(&mut self, call: &Call, cause: &Cause, now: Instant) -> Followed {
+        let mut there = false;
         if let Cause::Answer { code, .. } = cause {
             self.answered = Some(now);
             // It was reached and took the credential, whatever else.
             if *code != 401 {
-                self.whole = None;
+                there = self.whole.take().is_some();
             }
         }
         let wait = cause.retry_after().unwrap_or_default();
-        if !wait.is_zero() {
-            let until = now + wait;
-            if self.quiet.as_ref().is_none_or(|(quiet, _)| *quiet < until) {
-                self.quiet = Some((until, cause.clone()));
-            }
-        }
         let scope = self.scope(cause, now);
         let known = match scope {
             Scope::Server => self.whole.take(),
@@ -168,27 +169,36 @@ impl State {
             scope,
             failures: known.as_ref().map_or(0, |known| known.failures.saturating_add(1)),
             tried: now,
+            quiet: now + wait,
             lapses: now + LAPSE + wait,
             others: known.as_ref().and_then(|known| known.others),
         };
-        match scope {
-            Scope::Server => self.whole = Some(trouble),
-            Scope::Call if self.calls.len() < MOST_CALLS => self.calls.push(trouble),
-            Scope::Call => (),
+        // What is so for one call only would come and go with the others: of those the call has to succeed.
+        let is_of_call = scope == Scope::Call || matches!(cause, Cause::Answer { .. } | Cause::Silence(_));
+        if is_of_call {
+            self.calls.retain(|trouble| !trouble.call.is_like(call));
+            if self.calls.len() < MOST_CALLS {
+                self.calls.push(Trouble { scope: Scope::Call, ..trouble.clone() });
+            }
+        }
+        if scope == Scope::Server {
+            self.whole = Some(trouble);
         }
         // The same that was said of it already, though others may have had their turn since.
         let repeated = known.is_some_and(|known| known.cause.label() == cause.label());
-        let subject = match scope {
-            Scope::Server => String::new(),
-            Scope::Call => call.to_string(),
+        // Silence of one call is not worth another line after silence of all.
+        let subject = match cause {
+            Cause::Silence(_) => String::new(),
+            cause if cause.scope() == Scope::Server => String::new(),
+            _ => call.to_string(),
         };
         let new = self.said.insert((subject.clone(), cause.label())) && !repeated;
         let phase = Phase::from(cause.verdict());
-        let text = match subject.is_empty() {
-            true => cause.in_full(),
-            false => format!("{subject}: {}", cause.in_full()),
+        let text = match cause.scope() {
+            Scope::Server => cause.in_full(),
+            Scope::Call => format!("{call}: {}", cause.in_full()),
         };
-        self.follow(new.then_some(Line::Trouble(phase, text)), now)
+        self.follow(new.then_some(Line::Trouble(phase, text)), there, now)
     }
 
     /// What a cause that came now is about: silence about the whole server if nothing else was heard of it meanwhile.
@@ -201,29 +211,29 @@ impl State {
         }
     }
 
-    /// What follows from what has been noted.
-    fn follow(&mut self, trouble: Option<Line>, now: Instant) -> Followed {
+    /// What follows from what has been noted; `there`: the server is there again.
+    fn follow(&mut self, trouble: Option<Line>, there: bool, now: Instant) -> Followed {
         self.calls.retain(|trouble| trouble.lapses > now);
         let phase = self.phase(now);
         let was = self.was.replace(phase);
-        if phase != Phase::Admitted {
-            // What was said of one object is about all of them by now.
-            let since = || (was == Some(Phase::Admitted)).then(|| self.why(now)).flatten();
-            let line = trouble.or_else(|| since().map(|why| Line::Trouble(phase, why)));
-            return Followed { line, recovered: false };
-        }
-        let line = match was {
-            Some(Phase::Admitted) => trouble,
-            None | Some(Phase::Connecting) => Some(Line::Admitted),
-            Some(Phase::Refused | Phase::Unreachable) => Some(Line::Again),
-        };
-        let recovered = matches!(was, Some(Phase::Refused | Phase::Unreachable));
-        if was == Some(Phase::Unreachable) {
+        let back = phase == Phase::Admitted && matches!(was, Some(Phase::Refused | Phase::Unreachable));
+        let recovered = (there || back) && self.hurried.is_none_or(|hurried| now >= hurried + HURRY);
+        if recovered {
+            self.hurried = Some(now);
             self.returns += 1;
         }
-        if recovered {
+        if back {
             self.said.clear();
         }
+        let line = match (was, phase) {
+            (None | Some(Phase::Connecting), Phase::Admitted) => Some(Line::Admitted),
+            _ if back => Some(Line::Again),
+            // What was said of one object is about all of them by now.
+            (Some(Phase::Admitted), _) if phase != Phase::Admitted && trouble.is_none() => {
+                self.why(now).map(|why| Line::Trouble(phase, why))
+            }
+            _ => trouble,
+        };
         Followed { line, recovered }
     }
 
@@ -263,22 +273,24 @@ impl State {
         Some(now - self.answered?)
     }
 
-    /// How often it came back after it had not been reachable: what was open before may be about another past.
+    /// How often it recovered: what was open before may be about another past.
     pub(crate) fn returns(&self) -> u64 {
         self.returns
     }
 
-    /// How long the server asked to be left alone.
-    pub(crate) fn quiet_for(&self, now: Instant) -> Duration {
-        self.quiet.as_ref().map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(now))
+    /// How long the server asked to be left alone with such calls.
+    pub(crate) fn quiet_for(&self, call: &Call, now: Instant) -> Duration {
+        let quiet = self.calls.iter().find(|trouble| trouble.call.is_like(call)).map(|trouble| trouble.quiet);
+        quiet.map_or(Duration::ZERO, |quiet| quiet.saturating_duration_since(now))
     }
 
-    /// Whether to ask at all: not while the server asked to be left alone, and not for each account anew while nothing can
-    /// come of it. What was said last is the answer then. The watches ask all the same, and find out when it is over.
-    pub(crate) fn may_ask(&mut self, now: Instant) -> Result<(), Cause> {
-        match &self.quiet {
-            Some((until, cause)) if *until > now => return Err(cause.clone()),
-            _ => self.quiet = None,
+    /// Whether to make the call at all: not while the server asked to be left alone with such, and not for each account anew
+    /// while nothing can come of it. What was said last is the answer then. The watches ask all the same, and find out when
+    /// it is over.
+    pub(crate) fn may_ask(&mut self, call: &Call, now: Instant) -> Result<(), Cause> {
+        let like = |trouble: &&Trouble| trouble.call.is_like(call) && trouble.quiet > now;
+        if let Some(trouble) = self.calls.iter().find(like) {
+            return Err(trouble.cause.clone());
         }
         match &mut self.whole {
             Some(trouble) if now < trouble.tried + WAITS.delay(trouble.failures) => {
@@ -412,9 +424,11 @@ mod tests {
             retry_after: Some(Duration::from_secs(20)),
         };
         state.failed(&token("a"), &busy, start);
-        assert_eq!(state.quiet_for(after(start, 5)), Duration::from_secs(15));
-        assert_eq!(state.may_ask(after(start, 19)), Err(busy));
-        assert_eq!(state.may_ask(after(start, 20)), Ok(()));
+        assert_eq!(state.quiet_for(&token("b"), after(start, 5)), Duration::from_secs(15));
+        assert_eq!(state.may_ask(&token("b"), after(start, 19)), Err(busy));
+        assert_eq!(state.may_ask(&token("b"), after(start, 20)), Ok(()));
+        // It did not say so of other calls, as the renewal of a Lease.
+        assert_eq!(state.may_ask(&list(), start), Ok(()));
     }
 
     #[test]
@@ -424,9 +438,9 @@ mod tests {
         let mut state = State::default();
         state.answered(&list(), start);
         state.failed(&token("a"), &silence, after(start, 29));
-        assert_eq!(state.may_ask(after(start, 29)), Ok(()), "others may be answered");
+        assert_eq!(state.may_ask(&list(), after(start, 29)), Ok(()), "others may be answered");
         state.failed(&token("a"), &silence, after(start, 30));
-        assert_eq!(state.may_ask(after(start, 30)), Err(silence));
+        assert_eq!(state.may_ask(&list(), after(start, 30)), Err(silence));
     }
 
     #[test]
@@ -436,7 +450,7 @@ mod tests {
         let mut asked = 0;
         for second in 0..600 {
             for _account in 0..100 {
-                if state.may_ask(after(start, second)).is_ok() {
+                if state.may_ask(&token("a"), after(start, second)).is_ok() {
                     asked += 1;
                     state.failed(&token("a"), &answer(401), after(start, second));
                 }
@@ -446,7 +460,7 @@ mod tests {
         // What is about one call keeps nobody from others.
         let mut state = State::default();
         state.failed(&token("a"), &answer(403), start);
-        assert_eq!(state.may_ask(start), Ok(()));
+        assert_eq!(state.may_ask(&list(), start), Ok(()));
     }
 
     /// Whatever comes: no more lines than changes of state and causes, and a metric that agrees with the phase.

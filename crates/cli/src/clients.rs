@@ -22,8 +22,18 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(3);
 /// certificate and its key are two files.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// By this name agents are told in `metadata.managedFields` and in audit logs.
-pub(crate) const AGENT: &str = concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION"));
+/// For whom a configuration is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program {
+    /// By this name it is told in `metadata.managedFields` and in audit logs.
+    pub(crate) name: &'static str,
+    /// Whether requests that a server is too busy for are sent again, without the program's knowing.
+    pub(crate) retries: bool,
+}
+
+/// Agents have waits of their own, which know the side, all that is asked of it, and what it asked for.
+pub(crate) const AGENT: Program =
+    Program { name: concat!("fleetpass-agent/", env!("CARGO_PKG_VERSION")), retries: false };
 
 /// Where the configuration of a client comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +57,8 @@ pub(crate) struct Loaded {
     pub(crate) ca: CaSource,
     /// The files that were read.
     files: Vec<PathBuf>,
-    /// Of their contents together. Only compared within the process, so any hash will do.
-    fingerprint: u64,
+    /// Of the contents of each. Only compared within the process, so any hash will do.
+    fingerprint: Vec<u64>,
 }
 
 impl Source {
@@ -99,18 +109,18 @@ impl Source {
         }
     }
 
-    /// Reads it, for the program that calls itself so: servers name field managers and audit entries after it.
+    /// Reads it, for a program.
     ///
     /// # Errors
     ///
     /// As [`Source::load`].
-    pub(crate) async fn load_as(&self, program: &'static str) -> anyhow::Result<Loaded> {
+    pub(crate) async fn load_as(&self, program: Program) -> anyhow::Result<Loaded> {
         match self {
             Self::Files(paths) => load_files(paths, program).await,
             Self::InCluster => {
                 let mut config = kube::Config::incluster().context("this is no pod of a cluster")?;
                 let ca = config.root_cert_file.clone().map_or(CaSource::ConfigMap, CaSource::File);
-                name_program(&mut config, program);
+                introduce(&mut config, program);
                 let proxy = proxy::Environment::of_process().proxy_for(&config.cluster_url)?;
                 let way = Way::new(config.clone(), proxy.clone(), clock::system())?;
                 // Token and CA are read again by the client itself.
@@ -166,7 +176,7 @@ impl Loaded {
     }
 
     /// Waits until one of the files has another content with which they can be used.
-    pub(crate) async fn next(&self, source: &Source, program: &'static str) -> Self {
+    pub(crate) async fn next(&self, source: &Source, program: Program) -> Self {
         let mut told = String::new();
         loop {
             tokio::time::sleep(RELOAD_INTERVAL).await;
@@ -191,19 +201,30 @@ impl Loaded {
     }
 
     /// The fingerprint of the files as they are now. Off the reactor: a network file system may keep one waiting.
-    async fn look(&self) -> u64 {
+    async fn look(&self) -> Vec<u64> {
         let files = self.files.clone();
-        tokio::task::spawn_blocking(move || fingerprint(&files)).await.unwrap_or(self.fingerprint)
+        tokio::task::spawn_blocking(move || fingerprint(&files))
+            .await
+            .unwrap_or_else(|_| self.fingerprint.clone())
     }
 }
 
-fn name_program(config: &mut kube::Config, program: &'static str) {
-    // The agent has waits of its own, which know the side, all that is asked of it, and what it asked for.
-    config.default_retry = program != AGENT;
-    config.headers.push((USER_AGENT, HeaderValue::from_static(program)));
+fn introduce(config: &mut kube::Config, program: Program) {
+    config.headers.push((USER_AGENT, HeaderValue::from_static(program.name)));
+    config.default_retry = program.retries;
 }
 
-async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<Loaded> {
+/// The error of a parser without what it quotes from the file, which may be a token or a key: the lines after the first show
+/// the place, and what stands in quotation marks is a value.
+fn without_content(error: &str) -> String {
+    let line = error.lines().next().unwrap_or_default();
+    let parts = line.split('"').enumerate();
+    parts.map(|(index, part)| if index % 2 == 0 { part } else { "\"…\"" }).collect()
+}
+
+async fn load_files(paths: &[PathBuf], program: Program) -> anyhow::Result<Loaded> {
+    // Each before it is read, so that a change in between is seen later.
+    let mut fingerprints = fingerprint(paths);
     let mut merged = Kubeconfig::default();
     let mut found = false;
     for path in paths {
@@ -211,8 +232,10 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
         if paths.len() > 1 && !path.exists() {
             continue;
         }
-        let file = Kubeconfig::read_from(path)
-            .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?;
+        let file = Kubeconfig::read_from(path).map_err(|error| {
+            let why = without_content(&error.to_string());
+            anyhow::anyhow!("the kubeconfig {} cannot be used: {why}", path.display())
+        })?;
         // kubectl takes keys that everybody can read. We do not, whichever flag names the file.
         let keys =
             file.auth_infos.iter().filter_map(|user| user.auth_info.as_ref()?.client_key_data.as_ref());
@@ -233,8 +256,7 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
     for path in user.iter().filter_map(|user| user.client_key.as_ref()) {
         files::require_private(Path::new(path))?;
     }
-    // Before it is read, so that a change in between is seen later.
-    let fingerprint = fingerprint(&read);
+    fingerprints.extend(fingerprint(read.get(paths.len()..).unwrap_or_default()));
     let named_proxy =
         cluster.as_ref().and_then(|cluster| cluster.proxy_url.clone()).filter(|url| !url.is_empty());
     let ca = cluster.map_or(Ok(CaSource::ConfigMap), ca_source)?;
@@ -246,7 +268,7 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
     let mut config = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
-    name_program(&mut config, program);
+    introduce(&mut config, program);
     config.proxy_url = None;
     if let Some(cluster) = config.auth_info.exec.as_mut().and_then(|exec| exec.cluster.as_mut()) {
         cluster.proxy_url = named_proxy.clone();
@@ -260,7 +282,7 @@ async fn load_files(paths: &[PathBuf], program: &'static str) -> anyhow::Result<
         Ok((way, proxy))
     });
     let (way, proxy) = way.with_context(|| format!("the kubeconfig {shown} cannot be used"))?;
-    Ok(Loaded { config, way, proxy, ca, files: read, fingerprint })
+    Ok(Loaded { config, way, proxy, ca, files: read, fingerprint: fingerprints })
 }
 
 /// Cluster and user of the current context.
@@ -285,14 +307,15 @@ fn ca_source(cluster: kube::config::Cluster) -> anyhow::Result<CaSource> {
     }
 }
 
-fn fingerprint(files: &[PathBuf]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for path in files {
+fn fingerprint(files: &[PathBuf]) -> Vec<u64> {
+    let of = |path: &PathBuf| {
+        let mut hasher = DefaultHasher::new();
         // Wiped: a kubeconfig may hold keys. A file that is missing counts as a content of its own.
         let content = std::fs::read(path).ok().map(zeroize::Zeroizing::new);
         content.as_ref().map(|content| content.as_slice()).hash(&mut hasher);
-    }
-    hasher.finish()
+        hasher.finish()
+    };
+    files.iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -349,6 +372,26 @@ mod tests {
 
         let error = Source::Files(vec![missing]).load().await.err().unwrap();
         assert!(format!("{error:#}").contains("missing"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn an_error_says_where_it_is_and_quotes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        for text in [
+            "users:\n- user: {token: s3cret}\n  nome: u\n",
+            "users: s3cret\n",
+            "users:\n- {name: u, user: {token: [s3cret]}}\n",
+            "users:\n- {name: u, user: {client-key-data: {a: s3cret}}}\n",
+            "users:\n- name: u\n  user:\n    token: \"s3cret\n",
+            "clusters: [{name: c, cluster: {insecure-skip-tls-verify: s3cret}}]\n",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = format!("{:#}", Source::Files(vec![path.clone()]).load().await.err().unwrap());
+            let named = error.contains(path.to_str().unwrap()) && error.lines().count() == 1;
+            assert!(named && !error.contains("s3cret"), "{text}: {error}");
+            assert!(error.contains("line "), "{text}: {error}");
+        }
     }
 
     #[cfg(unix)]

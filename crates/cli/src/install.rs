@@ -34,9 +34,13 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
         // Piped into kubectl, the comment in the YAML is seen by nobody.
         let _ = writeln!(std::io::stderr(), "note: {remark}");
     }
-    // Flushed here, so that a full disk or a closed pipe is an error and not lost at exit.
+    // Flushed here, so that a full disk is an error and not lost at exit.
     let mut output = std::io::stdout().lock();
-    output.write_all(printed.yaml.as_bytes()).and_then(|()| output.flush()).context("standard output")
+    match output.write_all(printed.yaml.as_bytes()).and_then(|()| output.flush()) {
+        // Whoever reads has read enough: `fleetpass install hub | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
 }
 
 fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {

@@ -1,7 +1,7 @@
 //! `fleetpass manager`: the hub's controllers on any Kubernetes.
 
 use crate::args::ManagerArgs;
-use crate::clients::{Loaded, Source};
+use crate::clients::{Loaded, Program, Source};
 use crate::endpoints::listen;
 use crate::net;
 use crate::signals::stop_on_signal;
@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// By this name the manager is told in `metadata.managedFields` and in audit logs.
-const PROGRAM: &str = concat!("fleetpass-manager/", env!("CARGO_PKG_VERSION"));
+const PROGRAM: Program =
+    Program { name: concat!("fleetpass-manager/", env!("CARGO_PKG_VERSION")), retries: true };
 
 /// Runs the manager until a signal.
 ///

@@ -1,7 +1,7 @@
 //! How the program reaches servers: what its environment and its kubeconfigs make of it.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,5 +95,75 @@ fn a_proxy_that_is_none_ends_the_start_with_words_and_without_its_password() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(words) && error.lines().count() == 1 && !error.contains("secret"), "{error}");
+    }
+}
+
+/// Starts a program that has much to say, reads its first line, and closes the pipe, as `head -1` would.
+fn start_and_stop_listening(command: &mut Command) -> Program {
+    let mut child = command.env("RUST_LOG", "trace").stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(1, child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    Program(child)
+}
+
+fn terminate(mut program: Program) -> Option<i32> {
+    let id = program.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    program.0.wait().unwrap().code()
+}
+
+#[test]
+fn an_agent_whose_log_nobody_reads_any_more_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let hub = kubeconfig(&directory.path().join("hub"), "https://hub.example.com:6443", None);
+    let (proxy, url) = listener();
+    let arguments = ["agent", "--cluster-name=a", "--kubeconfig", &hub, "--spoke-kubeconfig", &hub];
+    let quiet = ["--metrics-bind-address=0", "--health-probe-bind-address=0"];
+    let mut command = fleetpass(&[&arguments[..], &quiet[..]].concat(), &[("HTTPS_PROXY", &url)]);
+    let agent = start_and_stop_listening(&mut command);
+    // Every attempt has lines in the log; several tasks make them.
+    for _ in 0..8 {
+        let (mut stream, _) = proxy.accept().unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n");
+    }
+    assert_eq!(terminate(agent), Some(0));
+}
+
+#[test]
+fn a_hub_whose_log_nobody_reads_any_more_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("hub");
+    let arguments = ["hub", "--secure-port=0", "--data-dir", data.to_str().unwrap()];
+    let hub = start_and_stop_listening(&mut fleetpass(&arguments, &[]));
+    let admin = data.join("admin.kubeconfig");
+    while !admin.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let text = fs::read_to_string(admin).unwrap();
+    let server = text.split("https://").nth(1).unwrap().split(['"', '\n', '\'']).next().unwrap();
+    for _ in 0..8 {
+        // No TLS: refused, with a line in the log, and by a hub that is still there.
+        let mut stream = std::net::TcpStream::connect(server).unwrap();
+        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(terminate(hub), Some(0));
+}
+
+#[test]
+fn what_prints_is_quiet_about_a_reader_who_has_read_enough() {
+    for arguments in
+        [&["install", "hub"][..], &["install", "cluster", "--cluster=a", "--side=hub"], &["--help"]]
+    {
+        let mut child =
+            fleetpass(arguments, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && !said.contains("error") && !said.contains("panic"),
+            "{arguments:?}: {said}"
+        );
     }
 }

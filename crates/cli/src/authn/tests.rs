@@ -476,7 +476,7 @@ async fn clients_go_on_with_files_that_were_replaced_and_not_with_half_of_them()
     // The certificate of one pair, and the key of another: longer than it takes to look twice.
     let (certificate, key) = world.certificate("new");
     std::fs::write(path("crt"), certificate).unwrap();
-    let mut next = std::pin::pin!(loaded.next(&source, "test"));
+    let mut next = std::pin::pin!(loaded.next(&source, crate::clients::AGENT));
     let early = tokio::time::timeout(Duration::from_secs(5), &mut next).await;
     assert!(early.is_err(), "half of a pair was used");
     write_key(&key);
@@ -490,10 +490,10 @@ async fn clients_go_on_with_files_that_were_replaced_and_not_with_half_of_them()
     let (certificate, key) = world.certificate("newest");
     std::fs::write(path("crt"), certificate).unwrap();
     write_key(&key);
-    let mut newest = next.next(&source, "test").await;
+    let mut newest = next.next(&source, crate::clients::AGENT).await;
     newest.take_over(&next);
     world.admit(&["newest"]);
     assert_eq!(who(&client).await.unwrap(), "newest");
     write(&format!("https://localhost:{}", world.address.port()));
-    assert!(!newest.next(&source, "test").await.same_server(&newest));
+    assert!(!newest.next(&source, crate::clients::AGENT).await.same_server(&newest));
 }

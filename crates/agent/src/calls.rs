@@ -5,6 +5,7 @@
 
 use crate::{
     decide::TokenRequestSpec,
+    gone::Answer,
     observe::{self, Account, Mark, Secret, ServiceAccount},
     side::{
         Side,
@@ -206,6 +207,25 @@ impl Calls {
             Err(CallError { kind: CallErrorKind::NotFound(_), .. }) => Ok(None),
             Err(CallError { kind: CallErrorKind::Refused { code, .. }, .. }) if code != 401 => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the namespace of the cluster is there on the hub.
+    pub(crate) async fn namespace(&self) -> Answer {
+        let name = self.cluster.as_str();
+        let request = Builder::new(v1::Namespace::url_path(&(), None)).get(name, &GetParams::default());
+        let Ok(request) = request else { return Answer::Nothing };
+        // Not every agent may ask, and one that may not has lost nothing by it.
+        let call = Call::of(request.method(), request.uri().path(), None).optional();
+        match self.hub.call(&call, request, OBJECT_BYTES, |_| Ok(())).await {
+            Ok(()) => Answer::There,
+            Err(Failure::Status(status)) => {
+                // Tokens are given up on this word: it has to be the API's, about this very object.
+                let details = status.details.as_ref();
+                let named = details.is_some_and(|about| about.kind == "namespaces" && about.name == name);
+                if status.code == 404 && named { Answer::NotThere } else { Answer::Refused }
+            }
+            Err(Failure::Cause(_)) => Answer::Nothing,
         }
     }
 

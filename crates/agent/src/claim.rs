@@ -218,6 +218,7 @@ impl Keeper {
     }
 
     pub(crate) async fn keep(mut self, calls: &Calls) {
+        let mut returns = self.health.returns(Side::Hub);
         loop {
             let began = Instant::now();
             // Longer than this, and there would be no time for a second attempt before the Lease runs out.
@@ -231,6 +232,8 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep(wait) => (),
                 () = self.claim.doubt.notified() => (),
+                // A hub that is back lets accounts go on, once it has said whose the name is.
+                Ok(()) = returns.changed() => (),
             }
         }
     }

@@ -18,6 +18,7 @@
 //! | `run` | the options, the loop, and the handle on a running agent |
 //! | `reconcile` | reads one account on both sides, asks `decide`, takes the step, asks again |
 //! | `decide`, `promise`, `report` | pure functions: the next step; when a token is due; the account's status |
+//! | `gone` | a pure function: whether an account was deleted, or the agent is only refused |
 //! | `calls` | the requests, and what their answers mean |
 //! | `claim` | the Lease on the hub: which cluster works under the name |
 //! | `identity`, `marking` | which hub this is; whether ServiceAccounts can be marked as this agent's |
@@ -136,7 +137,8 @@
 //!
 //! - One reconcile per account at a time, different accounts side by side; a failing account delays no other.
 //! - An object without our label, or with the mark of another agent, is never minted for, overwritten or deleted.
-//! - A side that is away costs nothing that was there: "gone" is only what a server says is gone.
+//! - A side that is away costs nothing that was there: "gone" is only what a server says is gone,
+//!   and a refusal does not say so (`gone`).
 //! - It is never deaf: watches begin anew with a list after whatever did not go by plan, and every nine minutes.
 //! - Whatever a server sends, it takes bounded memory, and no more than a few requests a minute once it fails.
 //! - It may be killed at any moment. What it remembers saves requests and is never needed; the order of its steps is
@@ -164,6 +166,7 @@ mod claim;
 mod decide;
 #[cfg(test)]
 mod fake;
+mod gone;
 mod health;
 mod identity;
 mod lease;

@@ -26,8 +26,10 @@ pub(crate) enum Change {
     At(String),
     /// It is as it is at this resourceVersion, by a list.
     Is(String),
-    /// It went, at this resourceVersion if that is known.
-    Gone(Option<String>),
+    /// It was deleted, at this resourceVersion: the server said so.
+    Deleted { uid: String, version: String },
+    /// A list lacks it.
+    Gone,
 }
 
 /// The objects that a reconcile left behind; `None` where there is none of ours.
@@ -71,11 +73,11 @@ impl Versions {
             // Not an earlier one either: revisions go back when an older backup is put in place. A list that is older than
             // what the reconcile wrote costs a look.
             (Change::Is(version), known) => known == Some(version.as_str()),
-            (Change::At(version) | Change::Gone(Some(version)), Some(known)) => at_most(version, known),
+            (Change::At(version) | Change::Deleted { version, .. }, Some(known)) => at_most(version, known),
             // The reconcile found it gone, or deleted it.
-            (Change::Gone(_), None) => true,
+            (Change::Gone | Change::Deleted { .. }, None) => true,
             // There was none of ours and now there is; or a list lacks what the reconcile saw.
-            (Change::At(_), None) | (Change::Gone(None), Some(_)) => false,
+            (Change::At(_), None) | (Change::Gone, Some(_)) => false,
         }
     }
 }
@@ -112,6 +114,8 @@ struct Entry {
     settled: Option<Versions>,
     /// What happened since the last reconcile began: of each kind the latest change, which stands for those before it.
     news: HashMap<Kind, Change>,
+    /// The UID of the account, if the last that its watch said is that it was deleted.
+    deleted: Option<String>,
     /// During the reconcile that runs, the revisions of a side went back: what it saw may be of before.
     rewound: bool,
     /// Between [`News::begin`] and [`News::end`]. What happens meanwhile is weighed at the end, when it is known what
@@ -139,6 +143,14 @@ impl News {
     #[must_use]
     pub(crate) fn notify(&mut self, name: &Name, kind: Kind, change: Change) -> bool {
         let entry = self.0.entry(name.clone()).or_default();
+        match (kind, &change) {
+            (Kind::Account, Change::Deleted { uid, .. }) => {
+                entry.deleted = Some(uid.clone()).filter(|uid| !uid.is_empty());
+            }
+            (Kind::Account, Change::At(_) | Change::Is(_)) => entry.deleted = None,
+            // What a list lacks says no more than what was said of it before.
+            _ => {}
+        }
         entry.news.insert(kind, change);
         !entry.running && entry.has_news()
     }
@@ -149,7 +161,7 @@ impl News {
     #[must_use]
     pub(crate) fn listed(&mut self, kind: Kind, names: &HashSet<Name>) -> Vec<Name> {
         let missing: Vec<Name> = self.0.keys().filter(|name| !names.contains(*name)).cloned().collect();
-        missing.into_iter().filter(|name| self.notify(name, kind, Change::Gone(None))).collect()
+        missing.into_iter().filter(|name| self.notify(name, kind, Change::Gone)).collect()
     }
 
     /// The revisions of a side went back: no version says any more what has been taken into account. Gives the accounts whose
@@ -159,6 +171,8 @@ impl News {
         let mut turns = Vec::new();
         for (name, entry) in &mut self.0 {
             entry.settled = None;
+            // What was deleted may be there again.
+            entry.deleted = None;
             entry.rewound = entry.running;
             if !entry.running {
                 turns.push(name.clone());
@@ -174,7 +188,9 @@ impl News {
         entry.rewound = false;
         // The reconcile reads everything live, after this: it takes all that happened so far into account.
         entry.news.clear();
-        entry.memory.take().unwrap_or_default()
+        let mut memory = entry.memory.take().unwrap_or_default();
+        memory.deleted.clone_from(&entry.deleted);
+        memory
     }
 
     /// That reconcile came back. An account of which nothing is left is forgotten.
@@ -284,7 +300,7 @@ mod tests {
     #[test]
     fn news_during_a_reconcile_are_kept() {
         let (mut agent, name, now) = start("a", 5);
-        agent.notify(&name, Kind::Secret, Change::Gone(Some("9".into())));
+        agent.notify(&name, Kind::Secret, Change::Deleted { uid: "u".into(), version: "9".into() });
         agent.end(&name, settled(versions(7, 6, 3)), now);
         assert!(agent.begin(now).is_some());
     }
@@ -343,5 +359,31 @@ mod tests {
         agent.notify(&name, Kind::Account, Change::At("8".into()));
         assert_eq!(agent.queue.start(now), Some(name.clone()));
         assert_eq!(agent.news.begin(&name).review, Some(review));
+    }
+
+    #[test]
+    fn that_the_account_was_deleted_is_known_until_the_watch_says_otherwise() {
+        let (mut agent, name, now) = start("a", 5);
+        let deleted = || Change::Deleted { uid: "u".into(), version: "9".into() };
+        type Round = (Vec<(Kind, Change)>, Option<&'static str>);
+        let rounds: [Round; 5] = [
+            (vec![(Kind::Account, deleted())], Some("u")),
+            // What goes with it, and a list that lacks it, say nothing against that.
+            (vec![(Kind::Secret, Change::Gone), (Kind::Account, Change::Gone)], Some("u")),
+            (vec![(Kind::Account, Change::At("12".into()))], None),
+            (vec![(Kind::Secret, deleted())], None),
+            (vec![(Kind::Account, deleted()), (Kind::Account, Change::Is("3".into()))], None),
+        ];
+        for (changes, expected) in rounds {
+            agent.end(&name, Outcome::Failed { versions: None }, now);
+            changes.into_iter().for_each(|(kind, change)| agent.notify(&name, kind, change));
+            agent.queue.hurry();
+            assert_eq!(agent.queue.start(now), Some(name.clone()));
+            assert_eq!(agent.news.begin(&name).deleted.as_deref(), expected);
+        }
+        agent.end(&name, Outcome::Failed { versions: None }, now);
+        agent.notify(&name, Kind::Account, deleted());
+        assert_eq!(agent.news.rewound().as_slice(), std::slice::from_ref(&name));
+        assert_eq!(agent.news.begin(&name).deleted, None, "a hub of before has it again");
     }
 }

@@ -41,6 +41,10 @@ pub(crate) struct Memory {
     pub(crate) projected: Option<(Fingerprint, Timestamp)>,
     /// What the cluster said about a token last.
     pub(crate) review: Option<Review>,
+    /// The UID of the account as it was read last.
+    pub(crate) account: Option<String>,
+    /// The UID of the account of this name that was deleted, if that is the last that the watch said.
+    pub(crate) deleted: Option<String>,
     /// Why the last attempt failed, if it did.
     pub(crate) failed: Option<CallError>,
 }

@@ -5,6 +5,7 @@ use crate::{
     calls::{CallError, CallErrorKind, Calls, Content},
     claim::Claim,
     decide::{Cause, Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
+    gone::{Answer, Evidence, Finding},
     identity::Identity,
     marking::Marking,
     metrics::Metrics,
@@ -95,14 +96,23 @@ impl Context {
         );
         // The hub first: without its word on account and Secret there is nothing to decide, nor anybody to tell. The
         // memory is taken only after these can no longer fail.
-        let mut seen = Observed {
-            account: account.map_err(|error| (error, None))?,
-            secret: secret.map_err(|error| (error, None))?,
-            hub: hub.map_err(|error| (error, None))?,
-            may_not_mark: self.marking.is_refused(),
-            memory: std::mem::take(memory),
-            ..Observed::default()
+        let gone = account.is_err() && self.is_gone(name, Answer::of(&account), memory).await;
+        let hubs_word = |error| (error, None);
+        let mut seen = if gone {
+            // What the hub refuses to show of the rest is gone, too, or will be.
+            Observed { secret: secret.ok().flatten(), hub: hub.ok().flatten(), ..Observed::default() }
+        } else {
+            Observed {
+                account: account.map_err(hubs_word)?,
+                secret: secret.map_err(hubs_word)?,
+                hub: hub.map_err(hubs_word)?,
+                ..Observed::default()
+            }
         };
+        if let Some(account) = &seen.account {
+            memory.account = Some(account.uid.clone());
+        }
+        seen = Observed { may_not_mark: self.marking.is_refused(), memory: std::mem::take(memory), ..seen };
         let result = async {
             seen.service_account = service_account?;
             // Only an account that is there needs the CA; one that is gone must be cleared away without.
@@ -125,6 +135,25 @@ impl Context {
         };
         *memory = std::mem::take(&mut seen.memory);
         result
+    }
+
+    /// Whether an account that the hub does not show is gone.
+    async fn is_gone(&self, name: &str, account: Answer, memory: &Memory) -> bool {
+        let (deleted, known) = (memory.deleted.as_deref(), memory.account.as_deref());
+        let mut evidence = Evidence { account, namespace: None, deleted, known };
+        let mut finding = evidence.weigh();
+        if finding == Finding::AskForNamespace {
+            evidence.namespace = Some(self.calls.namespace().await);
+            finding = evidence.weigh();
+        }
+        if finding == Finding::Gone {
+            tracing::info!(
+                account = name,
+                namespace_is_gone = evidence.namespace.is_some(),
+                "the hub refuses the agent, and the account was deleted: clearing up"
+            );
+        }
+        finding == Finding::Gone
     }
 
     /// Steps until there is nothing left to do.

@@ -155,6 +155,7 @@ struct Item {
 #[serde(rename_all = "camelCase", default)]
 struct ItemMeta {
     name: String,
+    uid: String,
     resource_version: String,
 }
 
@@ -224,7 +225,7 @@ impl Watch {
             if page == 0 {
                 self.rewound(&metadata.resource_version).await?;
             }
-            for Item { metadata: ItemMeta { name, resource_version } } in items.into_iter().flatten() {
+            for Item { metadata: ItemMeta { name, resource_version, .. } } in items.into_iter().flatten() {
                 let name: Name = name.into();
                 names.insert(name.clone());
                 self.tell(Signal::Changed(name, self.kind, Change::Is(resource_version))).await?;
@@ -359,8 +360,8 @@ impl Watch {
         }
         let object: Item =
             serde_json::from_str(event.object.get()).map_err(|_| junk("an event without an object"))?;
-        let ItemMeta { name, resource_version } = object.metadata;
-        if resource_version.is_empty() || resource_version.len().max(name.len()) > MOST_TEXT {
+        let ItemMeta { name, uid, resource_version } = object.metadata;
+        if resource_version.is_empty() || resource_version.len().max(name.len()).max(uid.len()) > MOST_TEXT {
             return Err(junk("an event without a version"));
         }
         version.clone_from(&resource_version);
@@ -369,7 +370,7 @@ impl Watch {
         }
         let change = match event.type_.as_str() {
             "ADDED" | "MODIFIED" => Change::At(resource_version),
-            "DELETED" => Change::Gone(Some(resource_version)),
+            "DELETED" => Change::Deleted { uid, version: resource_version },
             // A bookmark, or what later versions may send.
             _ => return Ok(()),
         };

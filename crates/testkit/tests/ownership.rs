@@ -11,6 +11,7 @@ use fleetpass_testkit::cluster::Cluster;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
@@ -43,6 +44,7 @@ struct Running {
     namespace: String,
     hub: Client,
     spoke: Client,
+    options: Options,
     handle: Handle,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -51,7 +53,7 @@ struct Running {
 impl Running {
     /// Grants the rights of our manifests on both sides, and starts an agent that has them.
     async fn start(hub: &Cluster, spoke: &Cluster, cluster: &str, namespace: &str) -> Result<Self> {
-        let joined = join::join(&hub.admin(), cluster).await?;
+        join::join(&hub.admin(), cluster).await?;
         let manifests = InCluster {
             cluster,
             namespace,
@@ -60,23 +62,29 @@ impl Running {
             features: FeatureGates::default(),
         };
         join::ensure(&spoke.admin(), &manifests.manifests()).await?;
-        let mut groups = joined.groups.clone();
-        groups.push("system:authenticated".into());
-        let on_hub = hub.client(UserInfo { name: joined.user, groups, ..UserInfo::default() });
-        let account = names::service_account_user(namespace, names::ADDON_NAME);
-        let groups = vec!["system:serviceaccounts".into(), "system:authenticated".into()];
-        let on_spoke = spoke.client(UserInfo { name: account, groups, ..UserInfo::default() });
         let options = Options {
             agent_namespace: namespace.into(),
             ca: CaSource::Pem(spoke.ca_pem.clone().into_bytes()),
             hub_lease: LEASE,
             ..Options::new(cluster, clock::system())
         };
-        let (agent, handle) = Agent::new(on_hub, on_spoke, options)?;
+        Self::run(hub, spoke, options)
+    }
+
+    /// Starts an agent with the rights that it has.
+    fn run(hub: &Cluster, spoke: &Cluster, options: Options) -> Result<Self> {
+        let (cluster, namespace) = (options.cluster.clone(), options.agent_namespace.clone());
+        let groups = vec![names::agent_group(&cluster), "system:authenticated".into()];
+        let user = names::agent_user(&cluster);
+        let on_hub = hub.client(UserInfo { name: user, groups, ..UserInfo::default() });
+        let account = names::service_account_user(&namespace, names::ADDON_NAME);
+        let groups = vec!["system:serviceaccounts".into(), "system:authenticated".into()];
+        let on_spoke = spoke.client(UserInfo { name: account, groups, ..UserInfo::default() });
+        let (agent, handle) = Agent::new(on_hub, on_spoke, options.clone())?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(agent.run(stop.clone()));
         let (hub, spoke) = (hub.admin(), spoke.admin());
-        Ok(Self { cluster: cluster.into(), namespace: namespace.into(), hub, spoke, handle, stop, task })
+        Ok(Self { cluster, namespace, hub, spoke, options, handle, stop, task })
     }
 
     async fn stop(self) -> Result<()> {
@@ -238,6 +246,110 @@ async fn what_has_no_mark_is_adopted_by_the_account_of_its_name() -> Result<()> 
     );
     ensure!(after.served("kept").await?.data == token.data && after.tokens() == 0, "the token was replaced");
     after.stop().await
+}
+
+/// A hub, a cluster, and an agent with these accounts served.
+async fn served(names: &[&str]) -> Result<(Cluster, Cluster, Running)> {
+    let (hub, spoke) = (Cluster::start().await?, Cluster::start().await?);
+    let agent = Running::start(&hub, &spoke, "cluster1", AGENTS).await?;
+    for name in names {
+        agent.create(name).await?;
+    }
+    for name in names {
+        agent.served(name).await?;
+    }
+    Ok((hub, spoke, agent))
+}
+
+const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
+
+async fn delete_namespace(hub: &Cluster) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(hub.admin());
+    namespaces.delete("cluster1", &DeleteParams::default()).await?;
+    until("the namespace is gone", async || Ok(namespaces.get_opt("cluster1").await?.is_none().then_some(())))
+        .await
+}
+
+async fn unbind(hub: &Cluster) -> Result<RoleBinding> {
+    let bindings = Api::<RoleBinding>::namespaced(hub.admin(), "cluster1");
+    let binding = bindings.get(ROLE).await?;
+    bindings.delete(ROLE, &DeleteParams::default()).await?;
+    Ok(binding)
+}
+
+/// `kubectl delete namespace cluster1` on the hub: all accounts were deleted, and with them the rights of the agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_deleted_takes_the_accounts_with_it() -> Result<()> {
+    let (hub, _spoke, agent) = served(&["a", "b", "c"]).await?;
+    delete_namespace(&hub).await?;
+    for name in ["a", "b", "c"] {
+        agent.gone(name).await?;
+    }
+    agent.stop().await
+}
+
+/// The same in another order: first the agent is refused, then the accounts go. And without the right to ask for the
+/// namespace, as under the upstream addon's roles: what the watch said is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_may_go_in_any_order() -> Result<()> {
+    let (hub, _spoke, agent) = served(&["a", "b", "c"]).await?;
+    let bindings = Api::<ClusterRoleBinding>::all(hub.admin());
+    bindings.delete(&format!("{ROLE}:cluster1"), &DeleteParams::default()).await?;
+    unbind(&hub).await?;
+    delete_namespace(&hub).await?;
+    for name in ["a", "b", "c"] {
+        agent.gone(name).await?;
+    }
+    agent.stop().await
+}
+
+/// The namespace went while the agent was down: what it made before is cleared away by the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_was_deleted_is_noticed_after_a_restart() -> Result<()> {
+    let (hub, spoke, agent) = served(&["a", "b", "c"]).await?;
+    let options = agent.options.clone();
+    agent.stop().await?;
+    delete_namespace(&hub).await?;
+    let again = Running::run(&hub, &spoke, options)?;
+    for name in ["a", "b", "c"] {
+        again.gone(name).await?;
+    }
+    again.stop().await
+}
+
+/// Rights that are taken away are no deletion: nothing is touched, and all goes on when they are back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_no_deletion() -> Result<()> {
+    let (hub, spoke, agent) = served(&["a", "b"]).await?;
+    let binding = unbind(&hub).await?;
+    let options = agent.options.clone();
+    agent.stop().await?;
+    let again = Running::run(&hub, &spoke, options)?;
+    // Whatever it does on its own account, and what others do meanwhile.
+    let mut touched = again.services().get("b").await?;
+    touched.annotations_mut().insert("touched".into(), "yes".into());
+    again.services().replace("b", &PostParams::default(), &touched).await?;
+    until("it is refused for both accounts", async || {
+        let metrics = again.handle.metrics();
+        let refused = metrics.lines().filter(|line| {
+            line.starts_with("fleetpass_agent_request_failures_total") && line.contains("kind=\"refused\"")
+        });
+        let refused: u64 = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+        Ok((refused >= 4).then_some(()))
+    })
+    .await?;
+    for name in ["a", "b"] {
+        ensure!(again.services().get_opt(name).await?.is_some(), "{name} was deleted");
+    }
+    let bindings = Api::<RoleBinding>::namespaced(hub.admin(), "cluster1");
+    let mut binding = binding;
+    binding.metadata.resource_version = None;
+    binding.metadata.uid = None;
+    bindings.create(&PostParams::default(), &binding).await?;
+    again.accounts().delete("b", &DeleteParams::default()).await?;
+    again.gone("b").await?;
+    ensure!(again.accepted("a").await? && again.tokens() == 0, "the token of a was replaced");
+    again.stop().await
 }
 
 /// A copied unit: two clusters, and one name for both.

@@ -601,7 +601,7 @@ fn any_memory() -> impl Strategy<Value = Memory> {
         Review { token: token.fingerprint(), accepted, at: at(START + offset) }
     });
     (prop::option::of(minted), prop::option::weighted(0.3, projected), prop::option::of(review))
-        .prop_map(|(minted, projected, review)| Memory { minted, projected, review, failed: None })
+        .prop_map(|(minted, projected, review)| Memory { minted, projected, review, ..Memory::default() })
 }
 
 fn any_world() -> impl Strategy<Value = World> {

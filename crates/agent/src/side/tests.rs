@@ -211,6 +211,14 @@ fn rows_of_bodies() -> Vec<Row> {
     ]
 }
 
+fn clock() -> Arc<FakeClock> {
+    Arc::new(FakeClock(AtomicI64::new(1_800_000_000)))
+}
+
+fn account() -> Value {
+    json!({"metadata": {"name": "robot", "namespace": "cluster1"}, "spec": {"rotation": {"validity": "1h"}}})
+}
+
 fn options(server: &Server) -> Options {
     let clock = server.now.clone().unwrap();
     Options { ca: CaSource::Pem(b"ca".to_vec()), ..Options::new("cluster1", clock) }
@@ -226,12 +234,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let clock = Arc::new(FakeClock(AtomicI64::new(1_800_000_000)));
+        let clock = clock();
         let server = || Server { now: Some(clock.clone()), ..Server::default() };
         let (hub, spoke) = (server(), server());
         let (agent, handle) = Agent::new(hub.client(), spoke.client(), options(&hub)).unwrap();
-        let account = json!({"metadata": {"name": "robot", "namespace": "cluster1"}, "spec": {"rotation": {"validity": "1h"}}});
-        hub.put(ACCOUNT, account);
+        hub.put(ACCOUNT, account());
         for (server, uid) in [(&hub, "hub"), (&spoke, "cluster")] {
             server.put(
                 "/api/v1/namespaces/kube-system",

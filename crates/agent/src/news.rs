@@ -319,6 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_shows_what_was_settled_is_no_news_and_any_other_is() {
+        let (mut agent, name, now) = start("a", 5);
+        agent.end(&name, settled(versions(7, 6, 3)), now);
+        for (kind, version) in [(Kind::Account, "7"), (Kind::Secret, "6"), (Kind::ServiceAccount, "3")] {
+            agent.notify(&name, kind, Change::Is(version.into()));
+        }
+        assert!(agent.begin(now).is_none());
+        // As an event this is an echo; in a list it is a Secret of before, that came back with a backup.
+        agent.notify(&name, Kind::Secret, Change::At("4".into()));
+        assert!(agent.begin(now).is_none());
+        agent.notify(&name, Kind::Secret, Change::Is("4".into()));
+        assert!(agent.begin(now).is_some());
+    }
+
+    #[test]
+    fn when_revisions_go_back_it_is_everybodys_turn() {
+        let (mut agent, name, now) = start("a", 5);
+        assert_eq!(agent.news.rewound(), [] as [Name; 0], "it has its turn");
+        agent.end(&name, settled(versions(7, 6, 3)), now);
+        assert!(agent.begin(now).is_some(), "what it saw may be of before");
+        agent.end(&name, settled(versions(7, 6, 3)), now);
+        assert!(agent.begin(now).is_none());
+        assert_eq!(agent.news.rewound(), std::slice::from_ref(&name));
+        // The same number says nothing any more.
+        agent.notify(&name, Kind::Account, Change::At("7".into()));
+        assert!(agent.begin(now).is_some());
+    }
+
+    #[test]
     fn waits_longer_after_each_failure_and_not_once_the_side_is_back() {
         let (mut agent, name, mut now) = start("a", 5);
         let mut last = Duration::ZERO;

@@ -41,8 +41,8 @@ pub(crate) enum Signal {
 const PAGE: u32 = 500;
 /// More objects than a cluster's namespace ever has: they are remembered by name, and each is worked on.
 const MOST_OBJECTS: usize = 50_000;
-/// Pages that all those come on, however small.
-const MOST_PAGES: usize = 20_000;
+/// Pages that all those come on.
+const MOST_PAGES: usize = 2_000;
 /// Names and versions are shorter in Kubernetes (253 characters, a number).
 const MOST_TEXT: usize = 253;
 /// How long a watch is asked for, and up to a fifth more, so that those of a fleet do not end together.
@@ -243,7 +243,9 @@ impl Watch {
             }
             params.continue_token = Some(metadata.next);
         }
-        let many = Cause::TooLarge(format!("a list of more than {MOST_OBJECTS} objects is not read").into());
+        let many = Cause::TooLarge(
+            format!("a list of more than {MOST_OBJECTS} objects, or {MOST_PAGES} pages, is not read").into(),
+        );
         self.peer.note(&self.list, &Err::<(), _>(many.into()));
         Err(Ended::Failed)
     }
@@ -459,33 +461,4 @@ impl Reconnect {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_anywhere_below_a_ceiling_that_doubles() {
-        for (earlier, seconds) in [(0, 1), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (6, 30), (u32::MAX, 30)]
-        {
-            let ceiling = Duration::from_secs(seconds);
-            assert_eq!(reconnect_wait(earlier, 0), Duration::ZERO);
-            assert_eq!(reconnect_wait(earlier, u32::MAX), ceiling);
-            let half = reconnect_wait(earlier, u32::MAX / 2);
-            assert!(half > ceiling * 49 / 100 && half < ceiling * 51 / 100, "{earlier}: {half:?}");
-        }
-    }
-
-    #[test]
-    fn only_a_watch_that_lasts_forgets_the_failures_before_it() {
-        let start = Instant::now();
-        let mut reconnect = Reconnect::default();
-        let mut now = start;
-        for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            // It was taken up again, and failed a moment later.
-            let wait = reconnect.after_failure(now, u32::MAX);
-            assert_eq!(wait, Duration::from_secs(seconds));
-            now += wait + Duration::from_secs(1);
-        }
-        now += STEADY;
-        assert_eq!(reconnect.after_failure(now, u32::MAX), Duration::from_secs(1));
-    }
-}
+mod tests;

@@ -44,17 +44,18 @@ impl Authority {
     }
 
     /// A server with a certificate of this authority.
-    fn server(&self, change: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
+    fn server(&self, change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+        Arc::new(config.unwrap())
     }
 
     /// A server that takes only clients with certificates, which ours has none of.
-    fn server_for_certificates(&self) -> ServerConfig {
+    fn server_for_certificates(&self) -> Arc<ServerConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
@@ -62,17 +63,15 @@ impl Authority {
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate], key)
-            .unwrap()
+        let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+        Arc::new(config.with_single_cert(vec![certificate], key).unwrap())
     }
 }
 
 /// What listens at an address.
 enum Listens {
     Nothing,
-    Tls(ServerConfig),
+    Tls(Arc<ServerConfig>),
     PlainHttp,
     HangsUp,
     Silence,
@@ -99,7 +98,7 @@ async fn listen(listens: Listens) -> (SocketAddr, AbortOnDropHandle<()>) {
     let task = tokio::spawn(async move {
         let acceptor = match &listens {
             Listens::Nothing => return drop(listener),
-            Listens::Tls(config) => Some(TlsAcceptor::from(Arc::new(config.clone()))),
+            Listens::Tls(config) => Some(TlsAcceptor::from(config.clone())),
             _ => None,
         };
         let mut kept = Vec::new();

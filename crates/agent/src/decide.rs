@@ -28,13 +28,14 @@
 //!
 //! Checked as properties in the tests:
 //! - an object without our label, or with the mark of another agent, is never minted for, overwritten or deleted;
+//! - an account never says that a token is good of which the cluster has said that it is not;
 //! - a good token is not replaced before 78 % of its lifetime, and is replaced before 80 % of it (`promise`);
 //! - taking the steps ends in a state that asks for no further step.
 
 use crate::{
-    observe::{Account, Mark, Minted, Observed, Secret, ServiceAccount},
+    observe::{Account, Mark, Minted, Observed, Secret, ServiceAccount, Unseen},
     promise::{self, SPREAD_PER_MYRIAD, after},
-    report::{self, Held, Verdict},
+    report::{self, Accepted, Held, Verdict},
     token::{Claims, Token},
 };
 use fleetpass_api::{GoDuration, account::Status, names};
@@ -315,6 +316,33 @@ impl<'a> Context<'a> {
         self.our_secret()?.token.as_ref()?.claims()
     }
 
+    /// Whether the cluster takes the token in our Secret, as far as it is known: a token is bound to its ServiceAccount,
+    /// and dead with it. A cluster that is silent changes nothing: what was good still is, and what was not, is not.
+    fn accepted(self, claims: &Claims) -> Accepted {
+        let token = self.our_secret().and_then(|secret| secret.token.as_ref());
+        let review = self
+            .seen
+            .memory
+            .review
+            .filter(|review| token.is_some_and(|token| token.fingerprint() == review.token));
+        if review.is_some_and(|review| !review.accepted) {
+            return Accepted::No;
+        }
+        match (&self.seen.service_account, self.seen.unseen) {
+            (Some(found), _) if found.uid == claims.account_uid && !found.terminating => Accepted::Yes,
+            (Some(_), _) | (None, None) => Accepted::No,
+            (None, Some(Unseen::Silent)) if self.was_reported() => Accepted::Yes,
+            (None, Some(_)) => Accepted::Unknown,
+        }
+    }
+
+    /// Whether the account says that its token is good.
+    fn was_reported(self) -> bool {
+        let status = self.seen.account.as_ref().map(|account| &account.status);
+        let condition = status.and_then(|status| status.condition(names::CONDITION_TOKEN_REPORTED));
+        condition.is_some_and(|condition| condition.status == "True")
+    }
+
     /// What the hub holds of ours.
     fn held(self) -> Held {
         let claims = self.held_claims();
@@ -322,6 +350,7 @@ impl<'a> Context<'a> {
         Held {
             exists: self.our_secret().is_some(),
             good_until: expires_at.filter(|expires_at| *expires_at > self.now),
+            accepted: claims.map_or(Accepted::No, |claims| self.accepted(claims)),
             expiring: expires_at.filter(|_| claims.map(promise::expiring_from) <= Some(self.now)),
         }
     }

@@ -17,8 +17,11 @@ use k8s_openapi::{
 pub(crate) struct Observed {
     /// The ManagedServiceAccount; `None` only when the hub said that it does not exist.
     pub(crate) account: Option<Account>,
-    /// The ServiceAccount of that name on the cluster.
+    /// The ServiceAccount of that name on the cluster; `None` if the cluster said that it does not exist, or, where
+    /// [`unseen`](Self::unseen) says so, nothing of it.
     pub(crate) service_account: Option<ServiceAccount>,
+    /// Why nothing is known of the ServiceAccount.
+    pub(crate) unseen: Option<Unseen>,
     /// The Secret of that name on the hub.
     pub(crate) secret: Option<Secret>,
     /// The cluster's CA bundle, PEM.
@@ -29,6 +32,15 @@ pub(crate) struct Observed {
     pub(crate) may_not_mark: bool,
     /// What the agent remembers.
     pub(crate) memory: Memory,
+}
+
+/// Why an object could not be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unseen {
+    /// The server did not answer, or was not able to.
+    Silent,
+    /// It does not let the agent see.
+    Refused,
 }
 
 /// What the agent remembers of one account between reconciles. Losing it costs one TokenReview.

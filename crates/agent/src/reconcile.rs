@@ -10,7 +10,7 @@ use crate::{
     marking::Marking,
     metrics::Metrics,
     news::{Outcome, Versions},
-    observe::{Memory, Minted, Observed, Review},
+    observe::{Memory, Minted, Observed, Review, Unseen},
     report,
     side::Side,
 };
@@ -114,7 +114,7 @@ impl Context {
         }
         seen = Observed { may_not_mark: self.marking.is_refused(), memory: std::mem::take(memory), ..seen };
         let result = async {
-            seen.service_account = service_account?;
+            seen.service_account = service_account.inspect_err(|error| seen.unseen = Some(unseen(error)))?;
             // Only an account that is there needs the CA; one that is gone must be cleared away without.
             if seen.account.is_some() {
                 seen.ca = ca?;
@@ -317,6 +317,15 @@ impl Context {
             std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0))
         });
         Outcome::Settled { versions: versions(seen), wait }
+    }
+}
+
+/// Why there was no look.
+fn unseen(error: &CallError) -> Unseen {
+    match error.kind {
+        // Nor does what is no answer of the API say anything about a ServiceAccount.
+        CallErrorKind::Unavailable(_) | CallErrorKind::Turned(_) => Unseen::Silent,
+        _ => Unseen::Refused,
     }
 }
 

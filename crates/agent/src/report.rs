@@ -25,11 +25,29 @@ pub(crate) struct Held {
     pub(crate) exists: bool,
     /// When the token in it expires, if that is still to come.
     pub(crate) good_until: Option<Timestamp>,
+    /// What is known of that token's being accepted.
+    pub(crate) accepted: Accepted,
     /// When the token in it expires or expired, if half of the time is gone in which it should have been replaced.
     pub(crate) expiring: Option<Timestamp>,
 }
 
+/// Whether the cluster takes a token whose time is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    /// As far as is known.
+    Yes,
+    /// It said something that excludes it.
+    No,
+    /// It does not let the agent see, or there was no word since it said no.
+    Unknown,
+}
+
 impl Held {
+    /// Until when the token is good; `None` if it is not, or is not known to be.
+    fn good(self) -> Option<Timestamp> {
+        self.good_until.filter(|_| self.accepted == Accepted::Yes)
+    }
+
     /// What there is to say about a token that nears its end, and cannot be replaced because of that.
     fn expiring_because(self, reason: &'static str, cause: &str) -> Option<Finding> {
         let end = whole_seconds(self.expiring?);
@@ -96,17 +114,25 @@ impl Verdict {
         }
     }
 
-    /// A step failed and will be tried again. As long as the token is good, it is reported; the reason says what
-    /// is wrong.
+    /// A step failed and will be tried again. As long as the token is known to be good, it is reported; the reason says
+    /// what is wrong.
     pub(crate) fn failing(held: Held, reason: &'static str, message: &str) -> Self {
         let expiring = held.expiring_because(reason, message);
-        let message = match held.good_until {
-            Some(until) => format!("{message}; the token is good until {}", whole_seconds(until)),
-            None => message.to_owned(),
+        let message = match (held.good_until, held.accepted) {
+            (None, _) => message.to_owned(),
+            (Some(until), Accepted::Yes) => {
+                format!("{message}; the token is good until {}", whole_seconds(until))
+            }
+            (Some(_), Accepted::No) => {
+                format!("{message}; the cluster no longer accepts the token in the Secret")
+            }
+            (Some(_), Accepted::Unknown) => {
+                format!("{message}; whether the cluster still accepts the token in the Secret is not known")
+            }
         };
         Self {
             secret_created: Finding::secret(held.exists),
-            token_reported: Finding { status: held.good_until.is_some(), reason, message },
+            token_reported: Finding { status: held.good().is_some(), reason, message },
             expiring,
             token: TokenFact::Unchanged,
         }

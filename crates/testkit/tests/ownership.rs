@@ -11,10 +11,10 @@ use fleetpass_testkit::cluster::Cluster;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,12 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) 
     found.await.with_context(|| format!("not within {SOON:?}: {what}"))?
 }
 
+/// What the agent needs on its cluster.
+fn manifests(cluster: &str, namespace: &str) -> Vec<Value> {
+    let features = FeatureGates::default();
+    InCluster { cluster, namespace, image: None, hub_kubeconfig_secret: "unused", features }.manifests()
+}
+
 /// An agent in this process, between a hub and a cluster that know it under a name.
 struct Running {
     cluster: String,
@@ -54,14 +60,7 @@ impl Running {
     /// Grants the rights of our manifests on both sides, and starts an agent that has them.
     async fn start(hub: &Cluster, spoke: &Cluster, cluster: &str, namespace: &str) -> Result<Self> {
         join::join(&hub.admin(), cluster).await?;
-        let manifests = InCluster {
-            cluster,
-            namespace,
-            image: None,
-            hub_kubeconfig_secret: "unused",
-            features: FeatureGates::default(),
-        };
-        join::ensure(&spoke.admin(), &manifests.manifests()).await?;
+        join::ensure(&spoke.admin(), &manifests(cluster, namespace)).await?;
         let options = Options {
             agent_namespace: namespace.into(),
             ca: CaSource::Pem(spoke.ca_pem.clone().into_bytes()),
@@ -350,6 +349,51 @@ async fn a_refusal_is_no_deletion() -> Result<()> {
     again.gone("b").await?;
     ensure!(again.accepted("a").await? && again.tokens() == 0, "the token of a was replaced");
     again.stop().await
+}
+
+async fn restored(spoke: &Cluster, agent: &Running) -> Result<()> {
+    Ok(join::ensure(&spoke.admin(), &manifests(&agent.cluster, &agent.namespace)).await?)
+}
+
+/// The agent's namespace is deleted on the cluster, with all ServiceAccounts, and the agent's rights. When it is there
+/// again, all is made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_died_with_the_agents_namespace_is_not_reported() -> Result<()> {
+    let (_hub, spoke, agent) = served(&["a", "b"]).await?;
+    let namespaces = Api::<Namespace>::all(spoke.admin());
+    namespaces.delete(AGENTS, &DeleteParams::default()).await?;
+    for name in ["a", "b"] {
+        agent.says(name, "False", names::REASON_CLUSTER_REFUSED).await?;
+    }
+    let gone = async || Ok(namespaces.get_opt(AGENTS).await?.is_none().then_some(()));
+    until("the namespace is gone", gone).await?;
+    restored(&spoke, &agent).await?;
+    for name in ["a", "b"] {
+        until("there is a good token", async || Ok(agent.accepted(name).await?.then_some(()))).await?;
+        agent.served(name).await?;
+    }
+    ensure!(agent.tokens() == 4, "{} tokens", agent.tokens());
+    agent.stop().await
+}
+
+/// The ServiceAccount is gone, and the agent may not make another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_died_with_its_service_account_is_not_reported() -> Result<()> {
+    let (_hub, spoke, agent) = served(&["a"]).await?;
+    let roles = Api::<Role>::namespaced(spoke.admin(), AGENTS);
+    let mut role = roles.get(ROLE).await?;
+    for rule in role.rules.iter_mut().flatten() {
+        rule.verbs.retain(|verb| verb != "create");
+    }
+    role.rules.iter_mut().for_each(|rules| rules.retain(|rule| !rule.verbs.is_empty()));
+    roles.replace(ROLE, &PostParams::default(), &role).await?;
+    agent.services().delete("a", &DeleteParams::default()).await?;
+    let message = agent.says("a", "False", names::REASON_CLUSTER_REFUSED).await?;
+    ensure!(message.contains("no longer accepts the token"), "{message}");
+    restored(&spoke, &agent).await?;
+    agent.served("a").await?;
+    ensure!(agent.accepted("a").await?);
+    agent.stop().await
 }
 
 /// A copied unit: two clusters, and one name for both.

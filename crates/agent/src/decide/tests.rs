@@ -75,6 +75,7 @@ fn settled() -> Observed {
             mark: mark(Some("cluster1"), Some("hub1")),
             ..ServiceAccount::default()
         }),
+        unseen: None,
         hub: Some("hub1".into()),
         may_not_mark: false,
         secret: Some(secret(Some(token), Some(&record(HOUR)))),
@@ -405,6 +406,57 @@ fn what_blocks_an_account_is_said_again_when_its_token_ends() {
 }
 
 #[test]
+fn after_a_failure_a_token_counts_as_good_only_if_nothing_says_otherwise() {
+    type Change = fn(&mut Observed);
+    let silent: Change = |s| (s.service_account, s.unseen) = (None, Some(Unseen::Silent));
+    let refused: Change = |s| (s.service_account, s.unseen) = (None, Some(Unseen::Refused));
+    let was_not: Change = |s| s.account.as_mut().unwrap().status = Status::default();
+    let nothing: Change = |_| ();
+    let table: [(&str, [Change; 2], bool, &str); 10] = [
+        ("the ServiceAccount is there", [nothing, nothing], true, "good until"),
+        ("it is there, and nothing was said before", [nothing, was_not], true, "good until"),
+        ("it does not exist", [|s| s.service_account = None, nothing], false, "no longer accepts"),
+        (
+            "it is another one by now",
+            [|s| s.service_account.as_mut().unwrap().uid = "new".into(), nothing],
+            false,
+            "no longer accepts",
+        ),
+        (
+            "it is being deleted",
+            [|s| s.service_account.as_mut().unwrap().terminating = true, nothing],
+            false,
+            "no longer accepts",
+        ),
+        (
+            "the cluster said no to the token",
+            [|s| s.memory.review.as_mut().unwrap().accepted = false, nothing],
+            false,
+            "no longer accepts",
+        ),
+        (
+            "it did, and is silent since",
+            [|s| s.memory.review.as_mut().unwrap().accepted = false, silent],
+            false,
+            "no longer accepts",
+        ),
+        ("the cluster is silent", [silent, nothing], true, "good until"),
+        ("the cluster is silent since it said no", [silent, was_not], false, "is not known"),
+        // The namespace of the agent is gone, and with it the agent's rights: all is refused.
+        ("the cluster refuses to say", [refused, nothing], false, "is not known"),
+    ];
+    for (what, changes, good, message) in table {
+        let mut seen = settled();
+        changes.iter().for_each(|change| change(&mut seen));
+        let failure = (names::REASON_CLUSTER_REFUSED, "cluster1 says no");
+        let status = after_failure(NAME, &seen, &policy(), failure, at(START + 60)).unwrap();
+        let condition = status.condition(names::CONDITION_TOKEN_REPORTED).unwrap();
+        assert_eq!(condition.status == "True", good, "{what}: {condition:?}");
+        assert!(condition.message.contains(message), "{what}: {}", condition.message);
+    }
+}
+
+#[test]
 fn accounts_that_were_created_together_drift_apart() {
     let shares: std::collections::HashSet<u64> =
         (0..1_000).map(|i| spread(&[&format!("account-{i}"), "uid"], 151)).collect();
@@ -612,6 +664,7 @@ fn any_world() -> impl Strategy<Value = World> {
             seen: Observed {
                 account,
                 service_account,
+                unseen: None,
                 secret,
                 ca: CA.to_vec(),
                 hub: Some("hub1".into()),

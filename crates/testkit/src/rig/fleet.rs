@@ -13,6 +13,7 @@ use k8s_openapi::api::authentication::v1::{
     SelfSubjectReview, TokenRequest, TokenRequestSpec, TokenReview, TokenReviewSpec,
 };
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -75,6 +76,21 @@ impl Fleet {
     pub fn start_agent(&mut self, program: AgentProgram) -> Result<()> {
         self.agent = Agent::start(program, CLUSTER, &self.hub_side, &self.cluster_side)?;
         Ok(())
+    }
+
+    /// Starts another agent, which trusts this authority (PEM) on its way to the cluster, in the place of one that was stopped.
+    pub fn start_agent_that_trusts(&mut self, ca_pem: &str) -> Result<()> {
+        let mut cluster_side = self.cluster_side.clone();
+        ca_pem.clone_into(&mut cluster_side.endpoint.ca_pem);
+        self.agent = Agent::start(AgentProgram::Fleetpass, CLUSTER, &self.hub_side, &cluster_side)?;
+        Ok(())
+    }
+
+    /// What the condition TokenReported of an account says: status, reason, message.
+    pub async fn says(&self, name: &str) -> Result<(String, String, String)> {
+        let account = self.accounts().get(name).await?;
+        let condition = condition(&account).context("it has no condition TokenReported")?;
+        Ok((condition.status.clone(), condition.reason.clone(), condition.message.clone()))
     }
 
     /// The accounts of the cluster, as the hub's administrator.
@@ -209,11 +225,15 @@ pub fn user_name(account: &str) -> String {
     format!("system:serviceaccount:{}:{account}", names::DEFAULT_AGENT_NAMESPACE)
 }
 
-/// Status and reason of an account's condition TokenReported.
-fn reason(account: &ManagedServiceAccount) -> Option<(String, String)> {
+/// An account's condition TokenReported.
+fn condition(account: &ManagedServiceAccount) -> Option<&Condition> {
     let conditions = &account.status.as_ref()?.conditions;
-    let condition = conditions.iter().find(|condition| condition.type_ == names::CONDITION_TOKEN_REPORTED)?;
-    Some((condition.status.clone(), condition.reason.clone()))
+    conditions.iter().find(|condition| condition.type_ == names::CONDITION_TOKEN_REPORTED)
+}
+
+/// Its status and reason.
+fn reason(account: &ManagedServiceAccount) -> Option<(String, String)> {
+    condition(account).map(|condition| (condition.status.clone(), condition.reason.clone()))
 }
 
 /// A token of a ServiceAccount, once that exists: the agent's credentials, as its manifests' users make them.

@@ -11,13 +11,22 @@ use serde_json::{Value, json};
 /// Name of the roles and bindings, those of the upstream addon's agent.
 const ROLE: &str = "open-cluster-management:managed-serviceaccount:addon-agent";
 
+/// Name of what belongs to the agent of this namespace and is in none. That of the usual namespace has the upstream addon's
+/// names, whose place it takes; others have their own, so that installing or removing one agent leaves the others' rights.
+fn cluster_wide(namespace: &str) -> String {
+    match namespace {
+        names::DEFAULT_AGENT_NAMESPACE => ROLE.to_owned(),
+        _ => format!("{ROLE}:{namespace}"),
+    }
+}
+
 /// The namespace of the agent, and the rights in it for `subject` (an `rbac.authorization.k8s.io/v1` Subject:
 /// `{"kind": "User", "name": …}` or `{"kind": "ServiceAccount", "name": …, "namespace": …}`), to be created in this
 /// order:
 ///
 /// - ServiceAccounts: get, list, watch, create, patch (to mark those that it adopts), delete; `serviceaccounts/token`:
 ///   create
-/// - the Lease `managed-serviceaccount`: get, update, patch; Leases: create
+/// - the Leases `managed-serviceaccount` and `managed-serviceaccount-addon-agent`: get, update, patch; Leases: create
 /// - the ConfigMap `kube-root-ca.crt`: get
 /// - cluster-wide, TokenReviews: create; the namespace `kube-system`, whose UID says which cluster this is: get
 pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
@@ -27,7 +36,9 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
         subject["apiGroup"] = json!("rbac.authorization.k8s.io");
     }
     let rbac = "rbac.authorization.k8s.io/v1";
-    let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": ROLE});
+    let global = cluster_wide(namespace);
+    let reference =
+        |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
     vec![
         workload::namespace(namespace),
         json!({
@@ -38,17 +49,17 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
                 {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-                 "resourceNames": [names::ADDON_NAME], "verbs": ["get", "update", "patch"]},
+                 "resourceNames": [names::ADDON_NAME, names::AGENT_ELECTION_LEASE], "verbs": ["get", "update", "patch"]},
                 {"apiGroups": [""], "resources": ["configmaps"],
                  "resourceNames": [names::ROOT_CA_CONFIG_MAP], "verbs": ["get"]},
             ],
         }),
         json!({
             "apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": ROLE, "namespace": namespace},
-            "roleRef": reference("Role"), "subjects": [subject],
+            "roleRef": reference("Role", ROLE), "subjects": [subject],
         }),
         json!({
-            "apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": ROLE},
+            "apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": global},
             "rules": [
                 {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
                 {"apiGroups": [""], "resources": ["namespaces"],
@@ -56,8 +67,8 @@ pub fn spoke_manifests(namespace: &str, subject: &Value) -> Vec<Value> {
             ],
         }),
         json!({
-            "apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": ROLE},
-            "roleRef": reference("ClusterRole"), "subjects": [subject],
+            "apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": global},
+            "roleRef": reference("ClusterRole", &global), "subjects": [subject],
         }),
     ]
 }
@@ -118,7 +129,7 @@ impl InCluster<'_> {
             service_account: SERVICE_ACCOUNT,
             image,
             arguments,
-            // There is no election among agents: two would replace each other's tokens.
+            // Without an election two would replace each other's tokens.
             replicas: Replicas::One,
             secret: Some((self.hub_kubeconfig_secret, HUB_DIRECTORY)),
         };
@@ -157,6 +168,33 @@ mod tests {
             arguments.contains("--cluster-name=cluster1") && arguments.contains("EphemeralIdentity=true")
         );
         assert_eq!(manifests[6]["spec"]["replicas"], 1);
+    }
+
+    /// Applying or deleting what is printed for one namespace must not touch what another agent lives on.
+    #[test]
+    fn agents_of_two_namespaces_share_no_object() {
+        let objects = |namespace: &str| -> Vec<String> {
+            let subject = json!({"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace});
+            let manifests = spoke_manifests(namespace, &subject);
+            let bindings = manifests.iter().filter(|manifest| manifest["roleRef"].is_object());
+            for binding in bindings {
+                let role = &binding["roleRef"];
+                let own = |manifest: &&Value| {
+                    manifest["kind"] == role["kind"] && manifest["metadata"]["name"] == role["name"]
+                };
+                assert!(manifests.iter().any(|manifest| own(&manifest)), "{binding}");
+                assert_eq!(binding["subjects"], json!([subject]));
+            }
+            manifests.iter().map(|m| format!("{} {}", m["kind"], m["metadata"])).collect()
+        };
+        let all = [names::DEFAULT_AGENT_NAMESPACE, "a", "b"].map(objects);
+        for (index, one) in all.iter().enumerate() {
+            for other in &all[index + 1..] {
+                assert!(one.iter().all(|object| !other.contains(object)), "{one:?} {other:?}");
+            }
+        }
+        // Upstream's names, and those of earlier versions.
+        assert!(all[0].contains(&format!("{} {}", json!("ClusterRoleBinding"), json!({"name": ROLE}))));
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub enum Error {
     },
 }
 
-/// The agent of one cluster, ready to run.
+/// The agent of one cluster, ready to run. A clone is the same agent: one at a time may run.
+#[derive(Clone)]
 pub struct Agent {
     context: Arc<Context>,
     health: Arc<Health>,

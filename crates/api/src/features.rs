@@ -22,16 +22,36 @@ pub enum FeatureError {
         value: String,
     },
     /// No such feature.
-    #[error("unrecognized feature gate: {0}")]
+    #[error(
+        "unrecognized feature gate: {0}; known are EphemeralIdentity, ClusterProfile, AllAlpha and AllBeta"
+    )]
     Unknown(String),
+    /// A feature of the upstream addon that nobody here would carry out.
+    #[error(
+        "ClusterProfile=true is not supported: nothing here copies tokens to the namespaces of ClusterProfiles; leave \
+         it false, and run the upstream manager with --deploy-mode=AddOnTemplate beside for it"
+    )]
+    ClusterProfile,
 }
 
-impl std::str::FromStr for FeatureGates {
-    type Err = FeatureError;
+/// Who is told about gates: not all of them do the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A hub or its manager, which upstream also looks after ClusterProfiles.
+    Hub,
+    /// An agent: ClusterProfile is known to it, and nothing to it.
+    Agent,
+}
 
-    /// Reads `Name=true,Other=false`. Booleans as Go's `strconv.ParseBool` reads them.
-    fn from_str(text: &str) -> Result<Self, FeatureError> {
-        let mut gates = Self::default();
+impl FeatureGates {
+    /// Reads `Name=true,Other=false`. Booleans as Go's `strconv.ParseBool` reads them; `AllAlpha` counts for all gates that
+    /// are not named themselves, and both of upstream's are alpha; there is none that is beta.
+    ///
+    /// # Errors
+    ///
+    /// A gate that nobody knows, that is not here, or whose value is no boolean.
+    pub fn parse(text: &str, role: Role) -> Result<Self, FeatureError> {
+        let (mut all, mut ephemeral_identity, mut cluster_profile) = (None, None, None);
         // Of a feature that is named twice the last value counts, and empty items are passed over, as in Go.
         for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             let Some((name, value)) = item.split_once('=').map(|(n, v)| (n.trim(), v.trim())) else {
@@ -45,11 +65,26 @@ impl std::str::FromStr for FeatureGates {
                 }
             };
             match name {
-                "EphemeralIdentity" => gates.ephemeral_identity = on,
+                "EphemeralIdentity" => ephemeral_identity = Some(on),
+                "ClusterProfile" => cluster_profile = Some(on),
+                "AllAlpha" => all = Some(on),
+                "AllBeta" => {}
                 _ => return Err(FeatureError::Unknown(name.to_owned())),
             }
         }
-        Ok(gates)
+        if role == Role::Hub && cluster_profile.or(all) == Some(true) {
+            return Err(FeatureError::ClusterProfile);
+        }
+        Ok(Self { ephemeral_identity: ephemeral_identity.or(all).unwrap_or_default() })
+    }
+}
+
+impl std::str::FromStr for FeatureGates {
+    type Err = FeatureError;
+
+    /// For a hub: [`FeatureGates::parse`].
+    fn from_str(text: &str) -> Result<Self, FeatureError> {
+        Self::parse(text, Role::Hub)
     }
 }
 
@@ -72,6 +107,21 @@ mod tests {
         for ephemeral_identity in [false, true] {
             let gates = FeatureGates { ephemeral_identity };
             assert_eq!(gates.to_string().parse(), Ok(gates));
+        }
+        let on = FeatureGates { ephemeral_identity: true };
+        for (text, gates) in [
+            ("EphemeralIdentity=true,ClusterProfile=false", on),
+            ("ClusterProfile=0,EphemeralIdentity=1,AllBeta=true", on),
+            ("AllAlpha=true,ClusterProfile=false", on),
+            ("AllAlpha=true,EphemeralIdentity=false,ClusterProfile=false", FeatureGates::default()),
+            ("AllAlpha=false", FeatureGates::default()),
+        ] {
+            assert_eq!(FeatureGates::parse(text, Role::Hub), Ok(gates), "{text}");
+            assert_eq!(FeatureGates::parse(text, Role::Agent), Ok(gates), "{text}");
+        }
+        for text in ["ClusterProfile=true", "AllAlpha=true", "EphemeralIdentity=true,ClusterProfile=T"] {
+            assert_eq!(FeatureGates::parse(text, Role::Hub), Err(FeatureError::ClusterProfile), "{text}");
+            assert!(FeatureGates::parse(text, Role::Agent).is_ok(), "{text}");
         }
         for bad in ["EphemeralIdentity", "EphemeralIdentity=maybe", "Other=true"] {
             assert!(bad.parse::<FeatureGates>().is_err(), "{bad}");

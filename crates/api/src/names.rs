@@ -17,6 +17,8 @@ pub const PLURAL: &str = "managedserviceaccounts";
 
 /// Name of the addon: also the name of the Lease that an agent renews.
 pub const ADDON_NAME: &str = "managed-serviceaccount";
+/// Name of the Lease by which agents of one cluster elect the one that works (`LeaderElectionID` in `cmd/agent/agent.go` upstream).
+pub const AGENT_ELECTION_LEASE: &str = "managed-serviceaccount-addon-agent";
 /// Name of the agent within the addon, as its client certificate carries it.
 const AGENT_NAME: &str = "addon-agent";
 /// Group of the addon's agents of all clusters, an organisation of their client certificates.

@@ -3,14 +3,18 @@
 use crate::args::{AgentArgs, EndpointAddress};
 use crate::clients::{AGENT, Loaded, Source};
 use crate::endpoints::listen;
+use crate::net;
 use crate::renewal::{self, Renewer, SecretRef, Watched};
 use crate::signals::stop_on_signal;
 use anyhow::Context as _;
-use fleetpass_agent::{Agent, Endpoint, Handle, Options, Side, serve};
+use fleetpass_agent::{Agent, Endpoint, Handle, Observed, Options, Side, serve};
 use fleetpass_api::{clock, names};
+use fleetpass_controllers::Identity;
+use fleetpass_controllers::leader::{self, Election, Standing, Timing};
 use fleetpass_hub::{Counter, Scope, ttl};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +33,10 @@ pub(crate) struct AgentJob {
     pub(crate) ephemeral_identity: bool,
     /// The Secret on the cluster that the files of the hub's kubeconfig come from, if that is so.
     pub(crate) hub_secret: Option<String>,
-    /// What it serves, and where.
-    pub(crate) endpoints: Vec<(Endpoint, EndpointAddress)>,
+    /// What it serves, the flag that says where, and where.
+    pub(crate) endpoints: Vec<(Endpoint, &'static str, EndpointAddress)>,
+    /// Of several agents of the cluster the one works that holds this Lease on the cluster. None: this is the only one.
+    pub(crate) election: Option<Election>,
 }
 
 /// Runs the agent of one cluster until a signal.
@@ -53,12 +59,25 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
     };
     options.lease = args.lease_health_check;
     let endpoints = vec![
-        (Endpoint::Metrics, args.metrics_bind_address),
-        (Endpoint::Probes, args.health_probe_bind_address),
+        (Endpoint::Metrics, "--metrics-bind-address", args.metrics_bind_address),
+        (Endpoint::Probes, "--health-probe-bind-address", args.health_probe_bind_address),
+        (Endpoint::Probes, "--liveness-bind-address", args.liveness_bind_address),
     ];
+    let election = args.leader_elect.then(|| election(&options.agent_namespace)).transpose()?;
     let ephemeral_identity = args.feature_gates.ephemeral_identity;
     let hub_secret = args.hub_kubeconfig_secret;
-    AgentJob { hub, spoke, options, ephemeral_identity, hub_secret, endpoints }.run(stop).await
+    AgentJob { hub, spoke, options, ephemeral_identity, hub_secret, endpoints, election }.run(stop).await
+}
+
+/// The election among the agents of a cluster: by the upstream agent's Lease (`LeaderElectionID` in its `cmd/agent/agent.go`),
+/// so that the two wait for each other too, and with the times of controller-runtime.
+fn election(namespace: &str) -> anyhow::Result<Election> {
+    let identity = Identity {
+        namespace: namespace.to_owned(),
+        lease: names::AGENT_ELECTION_LEASE.to_owned(),
+        candidate: net::candidate()?,
+    };
+    Ok(Election { identity, timing: Timing::default(), field_manager: "fleetpass-agent".to_owned() })
 }
 
 impl AgentJob {
@@ -115,25 +134,33 @@ impl AgentJob {
         let options = Options { ca: spoke.ca.clone(), ..self.options.clone() };
         let (agent, handle) =
             Agent::new(hub.client(), spoke.client(), options).context("the agent cannot start")?;
+        let standing = watch::Sender::new(Standing::Unknown);
+        let turn = self.election.is_some().then(|| standing.subscribe());
+        let view = View { handle: handle.clone(), turn };
         // An agent that ends lets the probes end too, not the other way round.
         let end = stop.child_token();
         let mut helpers = JoinSet::new();
         for (endpoint, listener) in listeners {
-            helpers.spawn(serve(listener, endpoint, handle.clone(), end.clone()));
+            helpers.spawn(serve(listener, endpoint, view.clone(), end.clone()));
         }
         let (watched, renewer) = self.credentials(&hub, &spoke, &handle);
         for watched in watched {
             helpers.spawn(watched.run(end.clone()));
         }
         helpers.spawn(renewer.run(end.clone()));
-        if self.ephemeral_identity {
-            let scope = Scope::Cluster(self.options.cluster.clone());
-            let clock = self.options.clock.clone();
-            helpers.spawn(ttl::run(hub.client(), scope, clock, Counter::default(), end.clone()));
-        }
+        let (on_hub, on_cluster) = (hub.client(), spoke.client());
+        let term = |ends: CancellationToken| self.term(agent.clone(), on_hub.clone(), ends);
         // The agent is never dropped while it works: it is told to stop and waited for, so that no step is cut off in the
         // middle. Dropping `next` loses nothing, as it only reads.
-        let mut running = std::pin::pin!(agent.run(end.clone()));
+        let mut running = std::pin::pin!(async {
+            match &self.election {
+                Some(election) => {
+                    let clock = self.options.clock.clone();
+                    leader::run(on_cluster, clock, election.clone(), standing, end.clone(), term).await;
+                }
+                None => term(end.clone()).await,
+            }
+        });
         let next = loop {
             let (next, side) = tokio::select! {
                 () = &mut running => break None,
@@ -144,7 +171,7 @@ impl AgentJob {
             // Of another server nothing is known, another authority of the cluster has to get into all Secrets; and an agent
             // that waits because a side refuses it must not wait on.
             let same = next.same_server(former) && (side == Side::Hub || next.ca == former.ca);
-            let goes_on = same && handle.health().is_ready();
+            let goes_on = same && view.awaits().is_none();
             let next = std::mem::replace(former, next);
             let cluster = &self.options.cluster;
             if goes_on {
@@ -167,6 +194,18 @@ impl AgentJob {
         Ok(next)
     }
 
+    /// The work of the agent whose turn it is, until its end.
+    async fn term(&self, agent: Agent, hub: kube::Client, end: CancellationToken) {
+        let deleting = async {
+            if self.ephemeral_identity {
+                let scope = Scope::Cluster(self.options.cluster.clone());
+                let clock = self.options.clock.clone();
+                ttl::run(hub, scope, clock, Counter::default(), end.clone()).await;
+            }
+        };
+        tokio::join!(agent.run(end.clone()), deleting);
+    }
+
     /// Who looks after the agent's own credentials.
     fn credentials(&self, hub: &Loaded, spoke: &Loaded, handle: &Handle) -> ([Watched; 2], Renewer) {
         let watched = |side, source: &Source| {
@@ -187,5 +226,61 @@ impl AgentJob {
             secret,
         };
         ([of_hub, of_cluster], renewer)
+    }
+}
+
+/// What scrapers and probes see of an agent that may have to wait for its turn.
+#[derive(Clone)]
+struct View {
+    handle: Handle,
+    /// Whether it is its turn. None: there is no election.
+    turn: Option<watch::Receiver<Standing>>,
+}
+
+impl Observed for View {
+    fn metrics(&self) -> String {
+        self.handle.metrics()
+    }
+
+    fn awaits(&self) -> Option<String> {
+        match self.turn.as_ref().map(|turn| *turn.borrow()) {
+            // Ready, as of all who wait only one is wanted: a Deployment of several would never be complete otherwise.
+            Some(Standing::Waiting) => None,
+            Some(Standing::Unknown) => Some("the cluster did not answer yet, where the Lease is".to_owned()),
+            Some(Standing::Leading) | None => self.handle.awaits(),
+        }
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.handle.remarks()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_waits_for_its_turn_is_ready_and_one_that_does_not_know_is_not() {
+        let silent = || {
+            kube::Client::new(
+                tower::service_fn(|_: http::Request<kube::client::Body>| {
+                    std::future::pending::<Result<http::Response<kube::client::Body>, kube::Error>>()
+                }),
+                "d",
+            )
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _inside = runtime.enter();
+        let options = Options::new("cluster1", clock::system());
+        let (_agent, handle) = Agent::new(silent(), silent(), options).unwrap();
+        let standing = watch::Sender::new(Standing::Unknown);
+        let view = View { handle: handle.clone(), turn: Some(standing.subscribe()) };
+        assert!(view.awaits().is_some_and(|what| what.contains("the cluster did not answer")));
+        standing.send_replace(Standing::Waiting);
+        assert_eq!(view.awaits(), None);
+        standing.send_replace(Standing::Leading);
+        assert!(view.awaits().is_some(), "nothing is listed yet");
+        assert_eq!(View { handle, turn: None }.awaits(), view.awaits());
     }
 }

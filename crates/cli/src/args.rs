@@ -3,6 +3,7 @@
 mod install;
 mod manager;
 mod migrate;
+mod upstream;
 mod values;
 
 pub(crate) use install::HUB_KUBECONFIG_SECRET;
@@ -17,7 +18,7 @@ use fleetpass_api::features::FeatureGates;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{duration, endpoint, file, issuer, max_token_expiration, no_election, request_timeout};
+use values::{agent_gates, duration, endpoint, file, issuer, max_token_expiration, request_timeout};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -43,6 +44,13 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The command line of this process. A wrong one, or a question for help, ends it.
+    pub fn of_process() -> Self {
+        Self::parse_from(upstream::arguments(std::env::args_os()))
+    }
 }
 
 /// The commands.
@@ -249,6 +257,8 @@ pub(crate) struct EtcdArgs {
 
 /// The arguments of `fleetpass agent`.
 #[derive(Debug, Clone, Args)]
+// Of a flag that is given twice the last one counts, as upstream's flags are read.
+#[command(args_override_self = true)]
 #[command(after_long_help = "Examples:\n  \
     fleetpass agent --cluster-name cluster1 --kubeconfig hub.kubeconfig --spoke-kubeconfig cluster1.kubeconfig\n  \
     fleetpass agent --cluster-name cluster1 --kubeconfig /etc/hub/kubeconfig   (in a pod of the cluster)")]
@@ -281,13 +291,20 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) lease_health_check: bool,
+    /// Where /healthz is served besides; as `msa agent`, :8000, where the upstream agent's Deployment looks for it
+    #[arg(long, value_name = "ADDRESS", default_value = "0", value_parser = endpoint)]
+    pub(crate) liveness_bind_address: EndpointAddress,
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
-    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true, value_parser = agent_gates)]
     pub(crate) feature_gates: FeatureGates,
-    /// For manifests of the upstream agent, which say `--leader-elect=false`: there is no election
-    #[arg(long, value_name = "BOOL", value_parser = no_election, hide = true)]
+    /// Whether several agents of the cluster elect one that works, by a Lease in the agent's namespace; without it, run
+    /// one only
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) leader_elect: Option<bool>,
+    pub(crate) leader_elect: bool,
+    /// Flags of the upstream agent that change nothing here
+    #[command(flatten)]
+    pub(crate) klog: upstream::KlogArgs,
 }
 
 /// The issuer unless told otherwise, as kubeadm sets it up.
@@ -299,7 +316,12 @@ mod tests {
     use clap::CommandFactory as _;
 
     fn parse(line: &str) -> Result<Command, String> {
-        let words = std::iter::once("fleetpass").chain(line.split_whitespace());
+        called_as(&format!("fleetpass {line}"))
+    }
+
+    /// With the name of the program.
+    fn called_as(line: &str) -> Result<Command, String> {
+        let words = upstream::arguments(line.split_whitespace().map(Into::into));
         Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.to_string())
     }
 
@@ -373,11 +395,70 @@ mod tests {
                 .unwrap()
         );
         assert_eq!(args.health_probe_bind_address.0, []);
-        let Command::Agent(args) = parse("agent --cluster-name a --lease-health-check").unwrap() else {
+        assert!(!args.leader_elect);
+        let Command::Agent(args) =
+            parse("agent --cluster-name a --lease-health-check --leader-elect").unwrap()
+        else {
             panic!()
         };
-        assert!(args.lease_health_check);
+        assert!(args.lease_health_check && args.leader_elect);
+        assert_eq!(args.liveness_bind_address.0, []);
         assert_eq!(args.metrics_bind_address, endpoint("localhost:38080").unwrap());
+    }
+
+    /// The containers of `pkg/addon/manager/manifests/charts/managed-serviceaccount-agent/templates/deployment.yaml` and
+    /// `charts/managed-serviceaccount/templates/{addontemplate,manager-deployment}.yaml`, as the charts render them.
+    #[test]
+    fn upstreams_deployments_run_as_they_are() {
+        let everywhere = |port| endpoint(&format!(":{port}")).unwrap();
+        for line in [
+            "/msa agent --leader-elect=false --cluster-name=cluster1 --kubeconfig=/etc/hub/kubeconfig \
+             --lease-health-check=true",
+            "/msa agent --leader-elect=true --cluster-name=cluster1 --kubeconfig=/managed/hub-kubeconfig/kubeconfig \
+             --feature-gates=EphemeralIdentity=true",
+            "/agent --cluster-name=cluster1 --feature-gates=EphemeralIdentity=true,ClusterProfile=true -v=4",
+            "agent --cluster_name cluster1 --leader_elect --v 2 --logtostderr --log_dir=/tmp --stderrthreshold=INFO",
+            "/usr/bin/msa agent --cluster-name=a --cluster-name=cluster1",
+        ] {
+            let Command::Agent(args) = called_as(line).unwrap_or_else(|e| panic!("{line}: {e}")) else {
+                panic!()
+            };
+            assert_eq!(args.cluster_name, "cluster1", "{line}");
+            let bound =
+                [args.metrics_bind_address, args.health_probe_bind_address, args.liveness_bind_address];
+            assert_eq!(bound, [everywhere(38080), everywhere(38081), everywhere(8000)], "{line}");
+            assert_eq!(
+                args.leader_elect,
+                line.contains("elect=true") || line.contains("leader_elect "),
+                "{line}"
+            );
+            assert_eq!(args.feature_gates.ephemeral_identity, line.contains("EphemeralIdentity"), "{line}");
+        }
+        for line in [
+            "/msa manager --leader-elect=true --deploy-mode=Deployment --metrics-bind-address=:38080 \
+             --agent-image-name=quay.io/open-cluster-management/managed-serviceaccount:latest \
+             --feature-gates=EphemeralIdentity=true,ClusterProfile=false --agent-image-pull-secret=s",
+            "/manager --deploy-mode=AddOnTemplate --feature-gates=EphemeralIdentity=true,ClusterProfile=0",
+        ] {
+            let Command::Manager(args) = called_as(line).unwrap_or_else(|e| panic!("{line}: {e}")) else {
+                panic!()
+            };
+            let bound = [args.metrics_bind_address, args.health_probe_bind_address];
+            assert_eq!(bound, [everywhere(38080), everywhere(38081)], "{line}");
+            assert_eq!(args.leader_elect, line.contains("elect=true"), "{line}");
+            assert_eq!(args.leader_elect_resource_name, "managed-serviceaccount-addon-manager");
+            assert!(args.feature_gates.ephemeral_identity, "{line}");
+        }
+        // What is given counts, and under our own name all is as it was.
+        let line = "msa agent --cluster-name=a --liveness-bind-address=0 --metrics-bind-address=127.0.0.1:1";
+        let Command::Agent(args) = called_as(line).unwrap() else { panic!() };
+        assert_eq!(
+            (args.liveness_bind_address.0.len(), args.metrics_bind_address),
+            (0, endpoint("127.0.0.1:1").unwrap())
+        );
+        let Command::Manager(args) = called_as("fleetpass manager").unwrap() else { panic!() };
+        assert!(args.leader_elect && args.leader_elect_resource_name == "fleetpass-manager");
+        assert!(matches!(called_as("msa up"), Ok(Command::Up(_))));
     }
 
     #[test]
@@ -407,8 +488,14 @@ mod tests {
             ("hub --request-timeout=-1s", "must not be negative"),
             ("hub --min-request-timeout 1m", "--min-request-timeout"),
             ("agent", "--cluster-name"),
+            (
+                "agent --cluster-name a --feature-gates=Other=true",
+                "known are EphemeralIdentity, ClusterProfile",
+            ),
+            ("manager --feature-gates=ClusterProfile=true", "is not supported"),
+            ("hub --feature-gates=ClusterProfile=true", "is not supported"),
+            ("manager --deploy-mode=Helm", "AddOnTemplate"),
             ("agent --cluster-name=", "--cluster-name"),
-            ("agent --cluster-name a --leader-elect", "not supported"),
             ("agent --cluster-name a --metrics-bind-address here", "IP:PORT"),
             ("agent --cluster-name a --metrics-bind-address :99999", "no port"),
             ("", "Usage"),

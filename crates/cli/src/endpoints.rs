@@ -11,17 +11,13 @@ use tokio::net::TcpListener;
 ///
 /// An address cannot be listened on; the error names the flag.
 pub(crate) async fn listen(
-    endpoints: &[(Endpoint, EndpointAddress)],
+    endpoints: &[(Endpoint, &'static str, EndpointAddress)],
 ) -> anyhow::Result<Vec<(Endpoint, TcpListener)>> {
     let mut listeners = Vec::new();
-    for (endpoint, EndpointAddress(addresses)) in endpoints {
+    for (endpoint, flag, EndpointAddress(addresses)) in endpoints {
         if addresses.is_empty() {
             continue;
         }
-        let flag = match endpoint {
-            Endpoint::Metrics => "--metrics-bind-address",
-            Endpoint::Probes => "--health-probe-bind-address",
-        };
         let listener = TcpListener::bind(addresses.as_slice()).await.with_context(|| {
             format!("cannot listen on {}; choose another address with {flag}, or 0 for none", addresses[0])
         })?;

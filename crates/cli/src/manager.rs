@@ -27,14 +27,18 @@ const PROGRAM: Program =
 /// The kubeconfig or an address cannot be used, or the times of the election contradict each other.
 pub(crate) async fn run(args: ManagerArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
+    args.klog.tell();
+    args.upstream.tell();
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let source = Source::controller(args.kubeconfig.clone(), std::env::var_os("KUBECONFIG"), pod, home)
         .context("the hub is not known: give its kubeconfig with --kubeconfig")?;
     let hub = source.load_as(PROGRAM).await.context("the hub cannot be reached")?;
     let election = args.leader_elect.then(|| election(&args, &hub)).transpose()?;
-    let endpoints =
-        [(Endpoint::Metrics, args.metrics_bind_address), (Endpoint::Probes, args.health_probe_bind_address)];
+    let endpoints = [
+        (Endpoint::Metrics, "--metrics-bind-address", args.metrics_bind_address),
+        (Endpoint::Probes, "--health-probe-bind-address", args.health_probe_bind_address),
+    ];
     // Bound once: other than an agent, the manager serves the same view through all its lives.
     let listeners = listen(&endpoints).await?;
     let clock = clock::system();
@@ -65,16 +69,13 @@ fn election(args: &ManagerArgs, hub: &Loaded) -> anyhow::Result<Election> {
         args.leader_elect_retry_period,
     )
     .context("--leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period")?;
-    let host = net::hostname().unwrap_or_else(|| "unknown".to_owned());
-    let suffix = getrandom::u64().context("no randomness")?;
     let identity = Identity {
         namespace: args
             .leader_elect_resource_namespace
             .clone()
             .unwrap_or_else(|| hub.config.default_namespace.clone()),
         lease: args.leader_elect_resource_name.clone(),
-        // As client-go's candidates call themselves: a host may have several.
-        candidate: format!("{host}_{suffix:016x}"),
+        candidate: net::candidate()?,
     };
     Ok(Election { identity, timing, field_manager: MANAGER.to_owned() })
 }

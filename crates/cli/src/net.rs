@@ -61,6 +61,17 @@ pub(crate) fn hostname() -> Option<String> {
     hostname::get().ok().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty())
 }
 
+/// A name for a candidate of an election, as client-go's candidates call themselves: a host may have several.
+///
+/// # Errors
+///
+/// There is no randomness.
+pub(crate) fn candidate() -> anyhow::Result<String> {
+    let host = hostname().unwrap_or_else(|| "unknown".to_owned());
+    let suffix = getrandom::u64().context("no randomness")?;
+    Ok(format!("{host}_{suffix:016x}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

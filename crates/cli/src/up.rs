@@ -256,6 +256,7 @@ async fn join_cluster(
         ephemeral_identity: false,
         hub_secret: None,
         endpoints: Vec::new(),
+        election: None,
     })
 }
 

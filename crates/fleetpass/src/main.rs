@@ -1,11 +1,10 @@
 //! The `fleetpass` program: it parses arguments and runs the command, nothing else.
 
-use clap::Parser as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match fleetpass_cli::run(fleetpass_cli::Cli::parse()) {
+    match fleetpass_cli::run(fleetpass_cli::Cli::of_process()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If nobody listens, the exit code still tells.

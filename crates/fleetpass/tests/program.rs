@@ -243,13 +243,16 @@ async fn client(path: &Path) -> Client {
 
 /// The manager that holds the Lease, once it is none of `former`.
 async fn leader(hub: &Client, former: &[&str]) -> String {
-    let leases: Api<Lease> = Api::namespaced(hub.clone(), "default");
+    holder_of(hub, "default", "fleetpass-manager", former).await
+}
+
+async fn holder_of(client: &Client, namespace: &str, lease: &str, former: &[&str]) -> String {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let holder = |lease: Option<&Lease>| {
         let holder = lease?.spec.as_ref()?.holder_identity.clone()?;
         (!holder.is_empty() && !former.contains(&holder.as_str())).then_some(holder)
     };
-    let elected =
-        await_condition(leases, "fleetpass-manager", |lease: Option<&Lease>| holder(lease).is_some());
+    let elected = await_condition(leases, lease, |lease: Option<&Lease>| holder(lease).is_some());
     let lease = tokio::time::timeout(Duration::from_secs(60), elected).await.expect("someone leads in time");
     holder(lease.unwrap().as_ref()).unwrap()
 }
@@ -336,6 +339,59 @@ async fn hub_and_agent_run_by_themselves() {
     let ca = fs::read(Path::new(&cluster_data).join("pki/ca.crt")).unwrap();
     assert_eq!(secret.data.unwrap()[names::SECRET_KEY_CA].0, ca, "the CA is the cluster's");
     agent.stop().await;
+    hub.stop().await;
+    cluster.stop().await;
+}
+
+/// As upstream's AddOnTemplate starts them: `/msa agent --leader-elect=true`.
+#[cfg(unix)]
+#[tokio::test]
+async fn agents_of_a_cluster_take_over_from_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let start = |data: &str| Running::start(&["hub", "--data-dir", data, "--secure-port", "0"]);
+    let (hub_data, cluster_data) = (path("hub"), path("cluster"));
+    let (hub, cluster) = (start(&hub_data), start(&cluster_data));
+    let kubeconfig = |data: &str| Path::new(data).join("admin.kubeconfig");
+    let on_hub = client(&kubeconfig(&hub_data)).await;
+    let on_cluster = client(&kubeconfig(&cluster_data)).await;
+    create_namespace(&on_hub, "cluster1").await;
+    create_namespace(&on_cluster, "agents").await;
+    let msa = dir.path().join("msa");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fleetpass"), &msa).unwrap();
+    let agent = || {
+        let mut command = Command::new(&msa);
+        command
+            .args(["agent", "--leader-elect=true", "--cluster-name=cluster1", "--lease-health-check=true"])
+            .args(["--feature-gates=EphemeralIdentity=true,ClusterProfile=false", "-v=2"])
+            .arg(format!("--kubeconfig={}", kubeconfig(&hub_data).display()))
+            .arg(format!("--spoke-kubeconfig={}", kubeconfig(&cluster_data).display()))
+            // Its own addresses are the same for all.
+            .args(["--metrics-bind-address=0", "--health-probe-bind-address=0", "--liveness-bind-address=0"])
+            .env_remove("RUST_LOG")
+            .env("NAMESPACE", "agents")
+            .stderr(Stdio::null());
+        Running(command.spawn().unwrap())
+    };
+    let token = async |name: &str| {
+        let accounts: Api<ManagedServiceAccount> = Api::namespaced(on_hub.clone(), "cluster1");
+        accounts.create(&PostParams::default(), &ManagedServiceAccount::new("cluster1", name)).await.unwrap();
+        let secrets: Api<Secret> = Api::namespaced(on_hub.clone(), "cluster1");
+        let there = await_condition(secrets, name, |secret: Option<&Secret>| secret.is_some());
+        tokio::time::timeout(Duration::from_secs(60), there).await.expect("a token comes in time").unwrap();
+    };
+    let lease = "managed-serviceaccount-addon-agent";
+    let first = agent();
+    let its = holder_of(&on_cluster, "agents", lease, &[]).await;
+    token("one").await;
+    let second = agent();
+    token("two").await;
+    assert_eq!(holder_of(&on_cluster, "agents", lease, &[]).await, its, "the second one waits");
+    // Given up in order, it is taken at once.
+    first.stop().await;
+    holder_of(&on_cluster, "agents", lease, &[&its]).await;
+    token("three").await;
+    second.stop().await;
     hub.stop().await;
     cluster.stop().await;
 }

@@ -1,5 +1,6 @@
 //! The arguments of `fleetpass manager`.
 
+use super::upstream::{KlogArgs, UpstreamManagerArgs};
 use super::values::{EndpointAddress, duration, endpoint};
 use clap::{ArgAction, Args};
 use fleetpass_api::features::FeatureGates;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 /// The arguments of `fleetpass manager`.
 #[derive(Debug, Clone, Args)]
+// Of a flag that is given twice the last one counts, as upstream's flags are read.
+#[command(args_override_self = true)]
 #[command(after_long_help = "Examples:\n  \
     fleetpass manager --kubeconfig hub.kubeconfig --leader-elect-resource-namespace fleetpass\n  \
     fleetpass manager   (in a pod of the hub; `fleetpass install hub` prints what it needs)")]
@@ -26,6 +29,13 @@ pub(crate) struct ManagerArgs {
     /// Switches: EphemeralIdentity=true honours spec.ttlSecondsAfterCreation
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
     pub(crate) feature_gates: FeatureGates,
+
+    /// Flags of the upstream manager that change nothing here
+    #[command(flatten)]
+    pub(crate) upstream: UpstreamManagerArgs,
+    /// As above
+    #[command(flatten)]
+    pub(crate) klog: KlogArgs,
 
     /// Whether managers elect one that works; without it, run one only
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]

@@ -2,6 +2,7 @@
 
 use fleetpass_api::GoDuration;
 use fleetpass_api::duration::ParseError;
+use fleetpass_api::features::{FeatureError, FeatureGates, Role};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,10 +69,7 @@ pub(super) fn request_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn no_election(text: &str) -> Result<bool, String> {
-    match text {
-        // Accepted and without effect, so that the upstream agent's manifests work as they are.
-        "false" => Ok(false),
-        _ => Err("leader election is not supported: run one agent for each cluster".into()),
-    }
+/// Of an agent, to which gates of upstream's manager are known.
+pub(super) fn agent_gates(text: &str) -> Result<FeatureGates, FeatureError> {
+    FeatureGates::parse(text, Role::Agent)
 }

@@ -393,6 +393,7 @@ async fn an_agent_goes_on_with_its_new_certificate() {
         ephemeral_identity: false,
         hub_secret: None,
         endpoints: Vec::new(),
+        election: None,
     };
     let stop = CancellationToken::new();
     let (_, old) = world.credential();

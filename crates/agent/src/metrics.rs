@@ -96,12 +96,12 @@ impl Collector for Scraped {
         }
         let mut family = encoder.encode_descriptor(
             "fleetpass_agent_side_up",
-            "Whether the hub or the cluster answered when it was asked last",
+            "Whether the hub or the cluster does what the agent asks it for: 0 while it is away or refuses the agent",
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?;
         for side in Side::ALL {
-            let up = self.health.standing(side).phase != Phase::Unreachable;
+            let up = !matches!(self.health.standing(side).phase, Phase::Unreachable | Phase::Refused);
             ConstGauge::new(i64::from(up)).encode(family.encode_family(&[("side", side.as_str())])?)?;
         }
         let mut family = encoder.encode_descriptor(

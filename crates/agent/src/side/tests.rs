@@ -332,7 +332,7 @@ fn expect_shown(found: &mut Findings, handle: &Handle, hub: &Server, step: &Step
     let series =
         format!("fleetpass_agent_side_state{{side=\"{side}\",state=\"{state}\",cause=\"{cause}\"}} 1");
     found.expect(metrics.contains(&series), || format!("{series} not in {metrics}"));
-    let series = format!("fleetpass_agent_side_up{{side=\"{side}\"}} {}", u8::from(*state == "refused"));
+    let series = format!("fleetpass_agent_side_up{{side=\"{side}\"}} 0");
     found.expect(metrics.contains(&series), || format!("{series} not in {metrics}"));
     let awaits = handle.health().awaits();
     // A side that is away makes the agent unready only if it was never seen.

@@ -6,6 +6,7 @@
 use crate::args::{ClusterArgs, HUB_KUBECONFIG_SECRET, HubManifestArgs, InstallArgs, Side};
 use anyhow::Context as _;
 use fleetpass_agent::InCluster;
+use fleetpass_api::definition::{LONGEST_VALIDITY, account_definition};
 use fleetpass_api::names;
 use fleetpass_codec::yaml;
 use fleetpass_hub::{join, manifests};
@@ -48,6 +49,8 @@ fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {
     add(&mut command, "namespace", &args.namespace, manifests::DEFAULT_MANAGER_NAMESPACE);
     add(&mut command, "image", args.image.as_deref().unwrap_or_default(), "");
     add(&mut command, "feature-gates", &args.feature_gates.to_string(), "");
+    let limit = args.max_validity.to_string();
+    add(&mut command, "max-validity", &limit, &LONGEST_VALIDITY.to_string());
     let about = if args.image.is_some() { "" } else { "\nThere is no Deployment: no --image was given." };
     let comment = format!(
         "Printed by `{command}`.\n\
@@ -60,7 +63,7 @@ fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {
         image: args.image.as_deref(),
         features: args.feature_gates,
     };
-    let mut manifests = vec![manifests::account_definition()?];
+    let mut manifests = vec![account_definition(args.max_validity)?];
     manifests.extend(manager.manifests());
     let remark = args.image.is_none().then_some(NO_DEPLOYMENT);
     Ok(Printed { yaml: documents(&comment, &manifests), remark })

@@ -1,8 +1,9 @@
 //! How API server and controllers are started, and with what: no other file here knows how to.
 
-use crate::settings::Role;
+use crate::settings::{HubRole, Role};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
+use fleetpass_api::definition::account_definition;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
@@ -81,7 +82,7 @@ impl Server {
         // Before anything is read: half of a fleet's objects would look like a fleet, and garbage collection would begin.
         fleetpass_store::migrate::refuse_unfinished(&*store).await?;
         let crds = match role {
-            Role::Hub(_) => vec![serde_json::from_str(fleetpass_api::account::CRD_JSON)?],
+            Role::Hub(hub) => vec![account_definition(hub.max_validity)?],
             Role::Cluster => Vec::new(),
         };
         let options = Options {
@@ -177,7 +178,7 @@ impl Server {
                 tracing::error!(%error, "the controllers have ended");
             }
         });
-        if let Role::Hub(features) = given.role {
+        if let Role::Hub(HubRole { features, .. }) = given.role {
             let (client, work) = (self.client(), clock.clone());
             let term = move |ends| hub_term(client.clone(), work.clone(), features, ends);
             match election("fleetpass-accounts") {

@@ -2,7 +2,6 @@
 
 use crate::join;
 use fleetpass_api::{
-    account::CRD_JSON,
     features::FeatureGates,
     names,
     workload::{self, Replicas, Workload},
@@ -25,15 +24,6 @@ pub struct Manager<'a> {
     pub image: Option<&'a str>,
     /// Its switches.
     pub features: FeatureGates,
-}
-
-/// The CustomResourceDefinition of ManagedServiceAccount, as a Fleetpass hub serves it.
-///
-/// # Errors
-///
-/// None: the manifest is part of the program, and a test reads it.
-pub fn account_definition() -> Result<Value, serde_json::Error> {
-    serde_json::from_str(CRD_JSON)
 }
 
 impl Manager<'_> {
@@ -115,7 +105,6 @@ mod tests {
 
     #[test]
     fn the_managers_rights_are_what_it_does() {
-        assert_eq!(account_definition().unwrap()["kind"], "CustomResourceDefinition");
         let mut manager = Manager { namespace: "here", image: None, features: FeatureGates::default() };
         let manifests = manager.manifests();
         for rule in manifests.iter().filter_map(|manifest| manifest["rules"].as_array()).flatten() {

@@ -56,7 +56,8 @@ fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {
         "Printed by `{command}`.\n\
          On the hub: the kind ManagedServiceAccount, and the namespace and rights of the manager. It reads Secrets'\n\
          metadata only, but a right to list is a right to read: RBAC knows no smaller one. It approves agents' renewals of\n\
-         their certificates, for which the last ClusterRole lets agents ask.{about}"
+         their certificates, for which a ClusterRole lets agents ask.\n\
+         Whoever has the roles view, edit or admin in a namespace may see or change its accounts.{about}"
     );
     let manager = manifests::Manager {
         namespace: &args.namespace,
@@ -206,7 +207,7 @@ mod tests {
         let with = printed("hub --image x/y:1 --namespace n --feature-gates EphemeralIdentity=true").unwrap();
         assert!(with.remark.is_none() && with.yaml.contains("- --feature-gates=EphemeralIdentity=true\n"));
         let kinds = kinds(&with.yaml);
-        assert_eq!((kinds[0].as_str(), kinds[9].as_str()), ("CustomResourceDefinition", "Deployment"));
+        assert_eq!((kinds[0].as_str(), kinds[11].as_str()), ("CustomResourceDefinition", "Deployment"));
     }
 
     #[test]

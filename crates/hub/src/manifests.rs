@@ -1,6 +1,6 @@
 //! The hub-side controllers on a Kubernetes: the kind that they look after, their rights, their Deployment.
 
-use crate::join;
+use crate::{join, roles};
 use fleetpass_api::{
     features::FeatureGates,
     names,
@@ -76,6 +76,7 @@ impl Manager<'_> {
                 "roleRef": reference("Role"), "subjects": subjects}),
         ];
         manifests.extend(join::renewal_manifests());
+        manifests.extend(roles::account_roles());
         manifests.extend(self.image.map(|image| self.deployment(image)));
         manifests
     }
@@ -117,7 +118,7 @@ mod tests {
         manager.image = Some("example.com/fleetpass:1");
         let manifests = manager.manifests();
         assert_eq!(accounts(&manifests), json!(["get", "list", "watch", "delete"]));
-        let pod = &manifests[8]["spec"]["template"]["spec"];
+        let pod = &manifests[10]["spec"]["template"]["spec"];
         assert_eq!(pod["serviceAccountName"], manifests[1]["metadata"]["name"]);
         assert_eq!(
             pod["containers"][0]["args"].as_array().unwrap()[..2],

@@ -40,6 +40,7 @@
 
 pub mod account;
 pub mod clock;
+pub mod definition;
 pub mod duration;
 pub mod features;
 pub mod names;

@@ -18,6 +18,7 @@
 //! table of kinds shows: schemas stay text, rules and patterns are compiled by the first request that needs them. Under the lock
 //! maps are changed, in time that grows with the logarithm of the number of definitions.
 
+mod brought;
 mod state;
 
 use crate::cache::{Event, EventKind, Object, Subscriber, join_key};
@@ -37,6 +38,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use brought::updated_spec;
 
 const PREFIX: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions";
 const PLURAL: &str = "customresourcedefinitions";
@@ -99,22 +102,6 @@ impl From<Status> for Pending {
     fn from(status: Status) -> Self {
         Self::Refused(status)
     }
-}
-
-/// What has to be written so that a CRD that the server brings along has the desired spec; `None` if it has. Labels, status and
-/// whatever else was added to it stay.
-pub(crate) fn updated_spec(existing: Option<&Value>, desired: &Value) -> Option<Value> {
-    let Some(existing) = existing else { return Some(desired.clone()) };
-    let mut wanted = existing.clone();
-    for (name, value) in desired["spec"].as_object()? {
-        wanted["spec"][name.as_str()] = value.clone();
-    }
-    // Compared after defaulting, since what is stored was defaulted: otherwise every start would write.
-    let mut defaulted = wanted.clone();
-    if let Some(strategy) = crate::resources::customresourcedefinitions::resource().strategy() {
-        strategy.default(&mut defaulted);
-    }
-    (!meta::same(Some(&defaulted["spec"]), Some(&existing["spec"]))).then_some(wanted)
 }
 
 /// What [`Definitions`] has to do with the cache.

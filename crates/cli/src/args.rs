@@ -14,11 +14,15 @@ pub(crate) use values::EndpointAddress;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use fleetpass_api::GoDuration;
+use fleetpass_api::definition::LONGEST_VALIDITY;
 use fleetpass_api::features::FeatureGates;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{agent_gates, duration, endpoint, file, issuer, max_token_expiration, request_timeout};
+use values::{
+    agent_gates, duration, endpoint, file, issuer, max_token_expiration, request_timeout, validity_limit,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -160,6 +164,11 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "DURATION", value_parser = max_token_expiration)]
     #[arg(help_heading = "Service-account tokens")]
     pub(crate) service_account_max_token_expiration: Option<Duration>,
+
+    /// The longest spec.rotation.validity of a ManagedServiceAccount; more is refused. 10m to 2^32 s
+    #[arg(long, value_name = "DURATION", default_value_t = LONGEST_VALIDITY, value_parser = validity_limit)]
+    #[arg(help_heading = "ManagedServiceAccounts")]
+    pub(crate) max_validity: GoDuration,
 
     /// Where the objects are kept instead of the data directory
     #[command(flatten)]

@@ -4,7 +4,7 @@ use crate::args::{EtcdArgs, HubArgs};
 use crate::control_plane::{self, ControlPlane};
 use crate::net;
 use crate::open_files;
-use crate::settings::{AuditLog, CertificateFiles, EtcdServers, Role, Settings, Storage};
+use crate::settings::{AuditLog, CertificateFiles, EtcdServers, HubRole, Role, Settings, Storage};
 use crate::signals::stop_on_signal;
 use fleetpass_api::clock;
 use fleetpass_apiserver::audit::Rotation;
@@ -46,7 +46,7 @@ fn settings(args: HubArgs, connections: ConnectionLimits) -> Settings {
         name: "hub".into(),
         kubeconfig: args.data_dir.join("admin.kubeconfig"),
         directory: args.data_dir,
-        role: Role::Hub(args.feature_gates),
+        role: Role::Hub(HubRole { features: args.feature_gates, max_validity: args.max_validity }),
         certificate: args
             .tls_cert_file
             .zip(args.tls_private_key_file)

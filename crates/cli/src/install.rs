@@ -6,6 +6,7 @@
 use crate::args::{ClusterArgs, HUB_KUBECONFIG_SECRET, HubManifestArgs, InstallArgs, Side};
 use anyhow::Context as _;
 use fleetpass_agent::InCluster;
+use fleetpass_api::definition::{LONGEST_VALIDITY, account_definition};
 use fleetpass_api::names;
 use fleetpass_codec::yaml;
 use fleetpass_hub::{join, manifests};
@@ -48,19 +49,22 @@ fn hub(args: &HubManifestArgs) -> anyhow::Result<Printed> {
     add(&mut command, "namespace", &args.namespace, manifests::DEFAULT_MANAGER_NAMESPACE);
     add(&mut command, "image", args.image.as_deref().unwrap_or_default(), "");
     add(&mut command, "feature-gates", &args.feature_gates.to_string(), "");
+    let limit = args.max_validity.to_string();
+    add(&mut command, "max-validity", &limit, &LONGEST_VALIDITY.to_string());
     let about = if args.image.is_some() { "" } else { "\nThere is no Deployment: no --image was given." };
     let comment = format!(
         "Printed by `{command}`.\n\
          On the hub: the kind ManagedServiceAccount, and the namespace and rights of the manager. It reads Secrets'\n\
          metadata only, but a right to list is a right to read: RBAC knows no smaller one. It approves agents' renewals of\n\
-         their certificates, for which the last ClusterRole lets agents ask.{about}"
+         their certificates, for which a ClusterRole lets agents ask.\n\
+         Whoever has the roles view, edit or admin in a namespace may see or change its accounts.{about}"
     );
     let manager = manifests::Manager {
         namespace: &args.namespace,
         image: args.image.as_deref(),
         features: args.feature_gates,
     };
-    let mut manifests = vec![manifests::account_definition()?];
+    let mut manifests = vec![account_definition(args.max_validity)?];
     manifests.extend(manager.manifests());
     let remark = args.image.is_none().then_some(NO_DEPLOYMENT);
     Ok(Printed { yaml: documents(&comment, &manifests), remark })
@@ -203,7 +207,7 @@ mod tests {
         let with = printed("hub --image x/y:1 --namespace n --feature-gates EphemeralIdentity=true").unwrap();
         assert!(with.remark.is_none() && with.yaml.contains("- --feature-gates=EphemeralIdentity=true\n"));
         let kinds = kinds(&with.yaml);
-        assert_eq!((kinds[0].as_str(), kinds[9].as_str()), ("CustomResourceDefinition", "Deployment"));
+        assert_eq!((kinds[0].as_str(), kinds[11].as_str()), ("CustomResourceDefinition", "Deployment"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! How API server and controllers are started, and with what: no other file here knows how to.
 
-use crate::settings::Role;
+use crate::settings::{HubRole, Role};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
+use fleetpass_api::definition::account_definition;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
@@ -11,7 +12,7 @@ use fleetpass_auth::authn::ServiceAccounts;
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
-use fleetpass_hub::{Counter, Scope, join};
+use fleetpass_hub::{Counter, Scope, join, roles};
 use fleetpass_store::Store;
 use fleetpass_token::claims::{LegacyClaims, Lifetimes};
 use fleetpass_token::ring::KeyRing;
@@ -81,7 +82,7 @@ impl Server {
         // Before anything is read: half of a fleet's objects would look like a fleet, and garbage collection would begin.
         fleetpass_store::migrate::refuse_unfinished(&*store).await?;
         let crds = match role {
-            Role::Hub(_) => vec![serde_json::from_str(fleetpass_api::account::CRD_JSON)?],
+            Role::Hub(hub) => vec![account_definition(hub.max_validity)?],
             Role::Cluster => Vec::new(),
         };
         let options = Options {
@@ -177,7 +178,7 @@ impl Server {
                 tracing::error!(%error, "the controllers have ended");
             }
         });
-        if let Role::Hub(features) = given.role {
+        if let Role::Hub(HubRole { features, .. }) = given.role {
             let (client, work) = (self.client(), clock.clone());
             let term = move |ends| hub_term(client.clone(), work.clone(), features, ends);
             match election("fleetpass-accounts") {
@@ -205,17 +206,19 @@ async fn hub_term(client: kube::Client, clock: SharedClock, features: FeatureGat
         }
     };
     let renewals = async {
-        grant_renewals(&client, &ends).await;
+        grant(&client, &ends).await;
         fleetpass_hub::renewals::run(client.clone(), clock.clone(), Counter::default(), ends.clone()).await;
     };
     tokio::join!(ttl, renewals);
 }
 
-/// Gives agents the right to renew their certificates, as a server gives its bootstrap roles: at every start.
-async fn grant_renewals(client: &kube::Client, ends: &CancellationToken) {
+/// Gives agents the right to renew their certificates, and people with `view`, `edit` or `admin` theirs to accounts, as a
+/// server gives its bootstrap roles: at every start.
+async fn grant(client: &kube::Client, ends: &CancellationToken) {
     const RETRY: Duration = Duration::from_secs(5);
-    while let Err(error) = join::ensure(client, &join::renewal_manifests()).await {
-        tracing::warn!(%error, "agents cannot be given the right to renew their certificates; trying again");
+    let manifests = [join::renewal_manifests(), roles::account_roles()].concat();
+    while let Err(error) = join::ensure(client, &manifests).await {
+        tracing::warn!(%error, "agents and people cannot be given their rights; trying again");
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
             () = ends.cancelled() => return,

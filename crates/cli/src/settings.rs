@@ -1,5 +1,7 @@
 //! What a control plane is made of: what `hub` and `up` make of their arguments, and what starts from it.
 
+use fleetpass_api::GoDuration;
+use fleetpass_api::definition::LONGEST_VALIDITY;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_apiserver::audit::Rotation;
 use fleetpass_apiserver::{ConnectionLimits, RequestLimits};
@@ -54,11 +56,25 @@ pub(crate) enum AuditLog {
     File(PathBuf, Rotation),
 }
 
+/// How a hub looks after ManagedServiceAccounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HubRole {
+    pub(crate) features: FeatureGates,
+    /// The longest `spec.rotation.validity` that it takes.
+    pub(crate) max_validity: GoDuration,
+}
+
+impl Default for HubRole {
+    fn default() -> Self {
+        Self { features: FeatureGates::default(), max_validity: LONGEST_VALIDITY }
+    }
+}
+
 /// What makes one control plane differ from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It knows ManagedServiceAccounts and looks after them.
-    Hub(FeatureGates),
+    Hub(HubRole),
     /// It is a managed cluster.
     Cluster,
 }

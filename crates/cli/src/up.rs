@@ -11,7 +11,7 @@ use crate::net;
 use crate::open_files;
 use crate::pki::ClientSubject;
 use crate::proof::{Proof, Target, prove};
-use crate::settings::{Role, Settings, Storage};
+use crate::settings::{HubRole, Role, Settings, Storage};
 use crate::signals::stop_on_signal;
 use anyhow::Context as _;
 use fleetpass_agent::{Options, spoke_manifests};
@@ -163,7 +163,10 @@ async fn start_control_planes(
 /// The hub has index 0, the clusters count from 1.
 fn settings(directory: &Path, index: usize, connections: ConnectionLimits) -> Settings {
     let (name, role) = match index {
-        0 => ("hub".to_owned(), Role::Hub(FeatureGates { ephemeral_identity: true })),
+        0 => (
+            "hub".to_owned(),
+            Role::Hub(HubRole { features: FeatureGates { ephemeral_identity: true }, ..HubRole::default() }),
+        ),
         index => (format!("cluster{index}"), Role::Cluster),
     };
     Settings {

@@ -155,8 +155,12 @@ pub async fn join(client: &Client, cluster: &str) -> Result<Joined, Error> {
     Ok(identity(cluster))
 }
 
+/// Annotation by which an operator keeps an object from being renewed (k8s.io/api, `rbac/v1`, `AutoUpdateAnnotationKey`).
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
 /// Creates each object, or gives the one that is there the manifest's values (JSON merge patch: lists are replaced
-/// whole, what the manifest does not name stays). Stops at the first that fails.
+/// whole, what the manifest does not name stays). One that an operator took over stays as it is: with the annotation
+/// `rbac.authorization.kubernetes.io/autoupdate: "false"`, as for Kubernetes' own roles. Stops at the first that fails.
 pub async fn ensure(client: &Client, manifests: &[Value]) -> Result<(), Error> {
     for manifest in manifests {
         let text = |value: &Value, what| value.as_str().map(str::to_owned).ok_or(Error::Manifest(what));
@@ -176,14 +180,23 @@ pub async fn ensure(client: &Client, manifests: &[Value]) -> Result<(), Error> {
         let object: DynamicObject =
             serde_json::from_value(manifest.clone()).map_err(|_| Error::Manifest("readable metadata"))?;
         let result = match api.create(&PostParams::default(), &object).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(manifest)).await
-            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => match api.get(&name).await {
+                Ok(found) if is_taken_over(&found) => {
+                    continue;
+                }
+                Ok(_) => api.patch(&name, &PatchParams::default(), &Patch::Merge(manifest)).await,
+                Err(error) => Err(error),
+            },
             result => result,
         };
         result.map_err(|source| Error::Api { what: format!("{kind} {name}"), source: Box::new(source) })?;
     }
     Ok(())
+}
+
+fn is_taken_over(found: &DynamicObject) -> bool {
+    let annotations = found.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(AUTO_UPDATE)).is_some_and(|value| value == "false")
 }
 
 #[cfg(test)]

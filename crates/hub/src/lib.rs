@@ -17,6 +17,7 @@
 //! - [`renewals`] approves CertificateSigningRequests in which agents ask for the name that they have.
 //! - `fleet` counts accounts and clusters and tells how their tokens are.
 //! - [`manager`] is all of them in one process, for a hub that is an ordinary Kubernetes.
+//! - [`roles`] are what `view`, `edit` and `admin` may do with accounts.
 //! - [`join`] gives a cluster its namespace, and its agent the rights there; [`manifests`] are those of a manager.
 //!
 //! The controllers know no server: they are given a [`kube::Client`], of any Kubernetes or of Fleetpass' own API
@@ -59,6 +60,7 @@ pub mod manager;
 pub mod manifests;
 mod orphans;
 pub mod renewals;
+pub mod roles;
 pub mod ttl;
 
 use kube::{Api, Client, Resource};

@@ -1,8 +1,7 @@
 //! The hub-side controllers on a Kubernetes: the kind that they look after, their rights, their Deployment.
 
-use crate::join;
+use crate::{join, roles};
 use fleetpass_api::{
-    account::CRD_JSON,
     features::FeatureGates,
     names,
     workload::{self, Replicas, Workload},
@@ -25,15 +24,6 @@ pub struct Manager<'a> {
     pub image: Option<&'a str>,
     /// Its switches.
     pub features: FeatureGates,
-}
-
-/// The CustomResourceDefinition of ManagedServiceAccount, as a Fleetpass hub serves it.
-///
-/// # Errors
-///
-/// None: the manifest is part of the program, and a test reads it.
-pub fn account_definition() -> Result<Value, serde_json::Error> {
-    serde_json::from_str(CRD_JSON)
 }
 
 impl Manager<'_> {
@@ -86,6 +76,7 @@ impl Manager<'_> {
                 "roleRef": reference("Role"), "subjects": subjects}),
         ];
         manifests.extend(join::renewal_manifests());
+        manifests.extend(roles::account_roles());
         manifests.extend(self.image.map(|image| self.deployment(image)));
         manifests
     }
@@ -115,7 +106,6 @@ mod tests {
 
     #[test]
     fn the_managers_rights_are_what_it_does() {
-        assert_eq!(account_definition().unwrap()["kind"], "CustomResourceDefinition");
         let mut manager = Manager { namespace: "here", image: None, features: FeatureGates::default() };
         let manifests = manager.manifests();
         for rule in manifests.iter().filter_map(|manifest| manifest["rules"].as_array()).flatten() {
@@ -128,7 +118,7 @@ mod tests {
         manager.image = Some("example.com/fleetpass:1");
         let manifests = manager.manifests();
         assert_eq!(accounts(&manifests), json!(["get", "list", "watch", "delete"]));
-        let pod = &manifests[8]["spec"]["template"]["spec"];
+        let pod = &manifests[10]["spec"]["template"]["spec"];
         assert_eq!(pod["serviceAccountName"], manifests[1]["metadata"]["name"]);
         assert_eq!(
             pod["containers"][0]["args"].as_array().unwrap()[..2],

@@ -280,7 +280,7 @@ impl Objects {
         self.kind.version(ctx.version)
     }
 
-    fn validate_new(&self, version: &CustomVersion, object: &Value) -> ErrorList {
+    fn validate_new(&self, ctx: &Context<'_>, version: &CustomVersion, object: &Value) -> ErrorList {
         let root = Path::default();
         // The order of `customResourceStrategy.Validate` (`registry/customresource/strategy.go`). It is the order
         // of the causes in the answer, and the rules come last because they are asked only about values of the
@@ -289,11 +289,20 @@ impl Objects {
         validate_scale(version, object, false, &mut errors);
         errors.append(objectmeta::validate_embedded(object, &version.schema));
         errors.append(listtype::validate(&root, &version.schema, object));
-        validate_rules(version, object, None, &mut errors);
+        // The registry has said what is wrong with the metadata. It counts here too: also then rules are not asked.
+        let metadata = metadata::validate(object, !ctx.namespace.is_empty(), &names::is_dns1123_subdomain);
+        validate_rules(version, object, None, &metadata, &mut errors);
         errors
     }
 
-    fn validate_changed(&self, version: &CustomVersion, new: &Value, old: &Value) -> ErrorList {
+    /// `metadata` is what is wrong with the metadata.
+    fn validate_changed(
+        &self,
+        version: &CustomVersion,
+        new: &Value,
+        old: &Value,
+        metadata: &ErrorList,
+    ) -> ErrorList {
         let root = Path::default();
         let mut errors = ErrorList::new();
         // On `/status` the schema is asked about the status alone (`status_strategy.go`): where the spec became
@@ -315,7 +324,7 @@ impl Objects {
         if listtype::validate(&root, &version.schema, old).is_empty() {
             errors.append(listtype::validate(&root, &version.schema, new));
         }
-        validate_rules(version, new, Some(old), &mut errors);
+        validate_rules(version, new, Some(old), metadata, &mut errors);
         errors
     }
 }
@@ -387,7 +396,7 @@ impl Strategy for Objects {
         // Of another kind or version the schema would only find errors that say nothing to the client.
         let errors = self.kind.validate_type(ctx, object);
         match self.rules(ctx) {
-            Some(version) if errors.is_empty() => self.validate_new(version, object),
+            Some(version) if errors.is_empty() => self.validate_new(ctx, version, object),
             _ => errors,
         }
     }
@@ -398,7 +407,8 @@ impl Strategy for Objects {
             // What is wrong with metadata is said once by the registry and once more here, as a real server does.
             errors.append(metadata::validate_update(new, old));
             if let Some(version) = self.rules(ctx) {
-                errors.append(self.validate_changed(version, new, old));
+                let found = self.validate_changed(version, new, old, &errors);
+                errors.append(found);
             }
         }
         errors
@@ -456,9 +466,15 @@ impl Strategy for Objects {
 
 /// The CEL rules of the schema. They are not run on values whose types or sizes are wrong (`hasBlockingErr`): they could not
 /// be evaluated, or would cost more than was estimated.
-fn validate_rules(version: &CustomVersion, new: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+fn validate_rules(
+    version: &CustomVersion,
+    new: &Value,
+    old: Option<&Value>,
+    metadata: &ErrorList,
+    errors: &mut ErrorList,
+) {
     let Some(rules) = version.rules() else { return };
-    if validation::blocks_rules(errors) {
+    if validation::blocks_rules(metadata) || validation::blocks_rules(errors) {
         let detail = "some validation rules were not checked because the object was invalid; correct the existing \
                       errors to complete validation";
         errors.push(Error::invalid(&Path::default(), Value::Null, detail));

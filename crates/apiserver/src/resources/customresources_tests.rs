@@ -45,7 +45,7 @@ fn context<'a>(world: &'a World, version: &'a str) -> Context<'a> {
 
 fn account(spec: Value) -> Value {
     json!({"apiVersion": "authentication.open-cluster-management.io/v1beta1", "kind": "ManagedServiceAccount",
-        "metadata": {"name": "robot"}, "spec": spec})
+        "metadata": {"name": "robot", "namespace": "ns"}, "spec": spec})
 }
 
 #[test]
@@ -58,8 +58,11 @@ fn the_row_shows_what_the_definition_says() {
     assert!(row.versions[1].deprecation.as_deref().is_some_and(|w| w.ends_with("in the next release")));
     assert!(row.subresources[0].is_in("v1alpha1") && row.subresources[0].is_in("v1beta1"));
     let columns: Vec<&str> = row.versions[0].columns.iter().map(|c| c.name.as_str()).collect();
-    assert_eq!(columns, ["Name", "Age"]);
+    assert_eq!(columns, ["Name", "Ready", "Reason", "Expires", "Age"]);
 }
+
+const NOT_CHECKED: &str = "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; \
+    correct the existing errors to complete validation";
 
 #[test]
 fn decodes_defaults_and_validates_specs() {
@@ -72,15 +75,35 @@ fn decodes_defaults_and_validates_specs() {
             json!({"rotation": {"enabled": null}}),
             Ok(json!({"rotation": {"enabled": true, "validity": "8640h0m0s"}})),
         ),
-        (json!({}), Err("spec.rotation: Required value")),
-        (json!({"rotation": null}), Err("spec.rotation: Required value")),
+        (json!({}), Err(vec!["spec.rotation: Required value", NOT_CHECKED])),
+        (json!({"rotation": null}), Err(vec!["spec.rotation: Required value", NOT_CHECKED])),
+        (
+            json!({"rotation": {"validity": "1d"}}),
+            Err(vec![concat!(
+                "spec.rotation.validity: Invalid value: \"1d\": must be a duration as Go writes it: numbers with the units h, m, s, ",
+                "ms, us or ns, such as 720h or 1h30m; a day is 24h"
+            )]),
+        ),
+        (
+            json!({"rotation": {"validity": "1000000h"}}),
+            Err(vec![concat!(
+                "spec.rotation.validity: Invalid value: \"1000000h\": must be at least 10m, the shortest lifetime that a cluster ",
+                "gives a token, and at most 876000h0m0s, the limit of this hub"
+            )]),
+        ),
         (
             json!({"rotation": {}, "ttlSecondsAfterCreation": 0}),
-            Err(
+            Err(vec![
                 "spec.ttlSecondsAfterCreation: Invalid value: 0: spec.ttlSecondsAfterCreation in body should be greater than 0",
-            ),
+            ]),
         ),
-        (json!([]), Err("spec: Invalid value: \"array\": spec in body must be of type object: \"array\"")),
+        (
+            json!([]),
+            Err(vec![
+                "spec: Invalid value: \"array\": spec in body must be of type object: \"array\"",
+                NOT_CHECKED,
+            ]),
+        ),
     ] {
         let mut object = account(spec);
         custom_resource::decode(&mut object, schema).expect("readable");
@@ -90,7 +113,7 @@ fn decodes_defaults_and_validates_specs() {
                 assert_eq!(errors, Vec::<String>::new());
                 assert_eq!(object["spec"], spec);
             }
-            Err(message) => assert_eq!(errors, [message]),
+            Err(messages) => assert_eq!(errors, messages),
         }
     }
 }
@@ -235,6 +258,28 @@ fn unqualified_finalizers_give_a_warning() {
     );
 }
 
+#[test]
+fn a_validity_from_before_the_rules_stays_until_it_is_changed() {
+    let row = msa();
+    let world = World::default();
+    let ctx = context(&world, "v1beta1");
+    let mut old = account(json!({"rotation": {"enabled": true, "validity": "1d"}}));
+    old["metadata"]["resourceVersion"] = "1".into();
+    let mut new = old.clone();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    new["spec"]["rotation"]["enabled"] = false.into();
+    new["status"] = json!({"conditions": []});
+    assert_eq!(texts(&strategy(&row).validate_update(&ctx, &new, &old)), Vec::<String>::new());
+    assert_eq!(texts(&status_strategy(&row).validate_update(&ctx, &new, &old)), Vec::<String>::new());
+    for other in ["2d", "5m", "1000000h"] {
+        new["spec"]["rotation"]["validity"] = other.into();
+        let errors = texts(&strategy(&row).validate_update(&ctx, &new, &old));
+        assert!(errors.len() == 1 && errors[0].starts_with("spec.rotation.validity: "), "{errors:?}");
+    }
+    new["spec"]["rotation"]["validity"] = "24h".into();
+    assert_eq!(texts(&strategy(&row).validate_update(&ctx, &new, &old)), Vec::<String>::new());
+}
+
 /// Definitions with objects, and what a real kube-apiserver did with them (`testdata/objects.json`).
 #[test]
 fn objects_fare_as_recorded() {
@@ -258,6 +303,8 @@ fn objects_fare_as_recorded() {
             assert_eq!(decoded, unknown, "{}", case["body"]);
             let ctx = context(&world, "v1");
             strategy(&row).prepare_for_create(&ctx, &mut object);
+            // As the registry does: it is one of the rules of metadata.
+            object["metadata"]["namespace"] = "ns".into();
             let errors = texts(&strategy(&row).validate(&ctx, &object));
             let expected: Vec<&str> =
                 case["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

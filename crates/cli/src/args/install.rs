@@ -1,6 +1,9 @@
 //! The arguments of `fleetpass install`.
 
+use super::values::validity_limit;
 use clap::{Args, Subcommand, ValueEnum};
+use fleetpass_api::GoDuration;
+use fleetpass_api::definition::LONGEST_VALIDITY;
 use fleetpass_api::features::FeatureGates;
 use fleetpass_api::names;
 use fleetpass_apimachinery::validation::names::{is_dns1123_label, is_dns1123_subdomain};
@@ -37,6 +40,9 @@ pub(crate) struct HubManifestArgs {
     /// The image of the manager's Deployment; its entry point is fleetpass. Without it there is no Deployment
     #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) image: Option<String>,
+    /// The longest spec.rotation.validity of an account. 10m to 2^32 s
+    #[arg(long, value_name = "DURATION", default_value_t = LONGEST_VALIDITY, value_parser = validity_limit)]
+    pub(crate) max_validity: GoDuration,
     /// Switches: with EphemeralIdentity=true the manager deletes accounts whose time is over, and may
     #[arg(long, value_name = "NAME=BOOL", default_value = "", hide_default_value = true)]
     pub(crate) feature_gates: FeatureGates,

@@ -54,6 +54,16 @@ pub(super) fn max_token_expiration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A limit of `spec.rotation.validity`, within what a TokenRequest takes (kubernetes,
+/// `pkg/apis/authentication/validation/validation.go`).
+pub(super) fn validity_limit(text: &str) -> Result<GoDuration, String> {
+    let limit: GoDuration = text.parse().map_err(|error: ParseError| error.to_string())?;
+    if limit.as_secs() < 600 || limit.as_secs() > 1 << 32 {
+        return Err("must be between 10 minutes and 2^32 seconds".into());
+    }
+    Ok(limit)
+}
+
 /// A Go duration that is not negative.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration: GoDuration = text.parse().map_err(|error: ParseError| error.to_string())?;

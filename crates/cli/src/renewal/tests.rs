@@ -6,9 +6,8 @@ use crate::control_plane::{self, ControlPlane};
 use crate::files;
 use crate::kubeconfig::{KubeconfigFile, administrator};
 use crate::pki::{ClientSubject, Identity};
-use crate::settings::{Role, Settings, Storage};
+use crate::settings::{HubRole, Role, Settings, Storage};
 use fleetpass_agent::{Agent, Options, spoke_manifests};
-use fleetpass_api::features::FeatureGates;
 use fleetpass_api::{ManagedServiceAccount, clock, names};
 use fleetpass_apiserver::{ConnectionLimits, RequestLimits};
 use fleetpass_hub::join;
@@ -94,7 +93,7 @@ impl World {
     }
 
     async fn hub() -> Self {
-        Self::new(Role::Hub(FeatureGates::default())).await
+        Self::new(Role::Hub(HubRole::default())).await
     }
 
     fn source(&self) -> Source {

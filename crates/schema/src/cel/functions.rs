@@ -127,19 +127,15 @@ fn cast(name: &str, value: &Val) -> Option<Outcome> {
             | Val::Ip(_)
             | Val::Cidr(..),
         ) => Ok(Val::string(&print(value))),
+        // What cel-go says of any text that it cannot convert (`common/types/string.go`).
         ("timestamp", Val::String(t)) => t.parse::<Timestamp>().map_or_else(
-            |_| {
-                Err(format!(
-                    "parsing time {0} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0} as \"2006\"",
-                    fleetpass_apimachinery::field::go_quote(t)
-                ))
-            },
+            |_| Err("type conversion error from 'string' to 'google.protobuf.Timestamp'".into()),
             |t| Ok(Val::Timestamp(t)),
         ),
         ("timestamp", Val::Int(i)) => Timestamp::from_second(*i)
             .map_or_else(|_| Err("timestamp overflow".into()), |t| Ok(Val::Timestamp(t))),
         ("duration", Val::String(t)) => parse_duration(t).map_or_else(
-            || Err(format!("time: invalid duration {}", fleetpass_apimachinery::field::go_quote(t))),
+            || Err("type conversion error from 'string' to 'google.protobuf.Duration'".into()),
             |d| Ok(Val::Duration(d)),
         ),
         ("duration", Val::Int(i)) => Ok(Val::Duration(SignedDuration::from_nanos(*i))),

@@ -133,6 +133,9 @@ impl Entry {
     }
 }
 
+/// More names than servers that are in order give: of each kind no more than half of that is listed.
+const MOST_NAMES: usize = 100_000;
+
 /// All accounts of which something is known.
 #[derive(Default)]
 pub(crate) struct News(HashMap<Name, Entry>);
@@ -142,6 +145,10 @@ impl News {
     /// [`end`](News::end).
     #[must_use]
     pub(crate) fn notify(&mut self, name: &Name, kind: Kind, change: Change) -> bool {
+        // A server that makes names up gets no memory for them. What there is shows the next list, once there is room.
+        if self.0.len() >= MOST_NAMES && !self.0.contains_key(name) {
+            return false;
+        }
         let entry = self.0.entry(name.clone()).or_default();
         match (kind, &change) {
             (Kind::Account, Change::Deleted { uid, .. }) => {

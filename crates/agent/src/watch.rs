@@ -52,7 +52,7 @@ const OVERTIME: Duration = Duration::from_secs(30);
 /// A watch that ends sooner was none.
 const BRIEF: Duration = Duration::from_secs(10);
 /// A watch that is open for so long was let in.
-const LET_IN: Duration = Duration::from_secs(5);
+const LET_IN: Duration = BRIEF;
 
 /// Revisions do not go back more often: who puts one backup in place after another means the last.
 const REWOUND: Duration = Duration::from_secs(5 * 60);
@@ -82,6 +82,7 @@ pub(crate) async fn watch(peer: Arc<Peer>, path: String, kind: Kind, signals: mp
         signals,
         reconnect: Reconnect::default(),
         page_size: PAGE,
+        objects: 0,
         rewound: None,
         newest: None,
     };
@@ -124,6 +125,8 @@ struct Watch {
     reconnect: Reconnect,
     /// How many objects to ask for at a time.
     page_size: u32,
+    /// How many objects the last list had, and were added since.
+    objects: usize,
     /// When revisions went back last.
     rewound: Option<Instant>,
     /// The highest revision that was seen.
@@ -216,21 +219,24 @@ impl Watch {
 
     /// Lists all objects; gives the version of the list.
     async fn list(&mut self) -> Result<String, Ended> {
-        let mut names = HashSet::new();
+        let mut found = Vec::new();
         let mut params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
-        for page in 0..MOST_PAGES {
+        for _page in 0..MOST_PAGES {
             let result = self.page(&mut params).await;
-            self.peer.note(&self.list, &result);
+            if result.is_err() {
+                self.peer.note(&self.list, &result);
+            }
             let Page { metadata, items } = result.map_err(|failure| ended(&failure))?;
-            if page == 0 {
-                self.rewound(&metadata.resource_version).await?;
-            }
-            for Item { metadata: ItemMeta { name, resource_version, .. } } in items.into_iter().flatten() {
-                let name: Name = name.into();
-                names.insert(name.clone());
-                self.tell(Signal::Changed(name, self.kind, Change::Is(resource_version))).await?;
-            }
+            let items = items.into_iter().flatten().map(|item| item.metadata);
+            found.extend(items.map(|item| (Name::from(item.name), item.resource_version)));
             if metadata.next.is_empty() {
+                self.peer.note(&self.list, &Ok(()));
+                self.rewound(&metadata.resource_version).await?;
+                let names = found.iter().map(|(name, _)| name.clone()).collect();
+                self.objects = found.len();
+                for (name, version) in found {
+                    self.tell(Signal::Changed(name, self.kind, Change::Is(version))).await?;
+                }
                 // Before it is worked off: ready means that the agent knows its objects, not that all of them are in
                 // order.
                 self.peer.health().listed(self.kind);
@@ -238,7 +244,7 @@ impl Watch {
                 self.tell(Signal::Listed(self.kind, names)).await?;
                 return Ok(metadata.resource_version);
             }
-            if names.len() > MOST_OBJECTS {
+            if found.len() > MOST_OBJECTS {
                 break;
             }
             params.continue_token = Some(metadata.next);
@@ -378,6 +384,14 @@ impl Watch {
         };
         if name.is_empty() {
             return Err(junk("an event of an object without name"));
+        }
+        if event.type_ == "ADDED" {
+            self.objects += 1;
+            // Of those that went meanwhile the next list knows.
+            if self.objects > MOST_OBJECTS {
+                let what = format!("more than {MOST_OBJECTS} objects are not looked at");
+                return Err(Stop::Failure(Cause::TooLarge(what.into()).into()));
+            }
         }
         self.tell(Signal::Changed(name.into(), self.kind, change)).await.map_err(Stop::Ended)
     }

@@ -211,7 +211,7 @@ impl fmt::Display for Cause {
                 write!(f, "the server does not take the agent's certificate: {why}")
             }
             Self::Credential(why) => write!(f, "the agent has no credential to show: {why}"),
-            Self::Silence(time) => write!(f, "no answer within {} s", time.as_secs()),
+            Self::Silence(time) => write!(f, "no answer within {} s", time.as_secs_f64()),
             Self::Broken(why) => write!(f, "the connection broke: {why}"),
             Self::Answer { code, reason, message, .. } => {
                 let reason = if reason.is_empty() { standard_reason(*code) } else { reason };

@@ -15,7 +15,7 @@ use super::{
     call::Call,
     cause::{Cause, Scope, Verdict},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// A side as others see it.
@@ -62,6 +62,8 @@ const LAPSE: Duration = Duration::from_secs(5 * 60);
 /// The least time between two occasions on which everybody who failed tries at once: a side that comes and goes would be
 /// asked by all of them all the time.
 const HURRY: Duration = Duration::from_secs(30);
+/// A trouble that is back within so long after it was over is not said anew, unless it stays.
+const DAMPED: Duration = Duration::from_secs(60);
 /// Kinds of calls whose causes are kept. The agent makes fewer.
 const MOST_CALLS: usize = 64;
 
@@ -100,6 +102,24 @@ pub(crate) enum Line {
     Again,
 }
 
+/// Whether a trouble that has been logged is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Now,
+    /// It was over at that time.
+    Over(Instant),
+}
+
+/// What a line is about: several causes have one line, whichever call it was that met them first.
+fn subject(call: &Call, cause: &Cause) -> String {
+    match cause {
+        // Silence of one call is not worth another line after silence of all.
+        Cause::Silence(_) => String::new(),
+        cause if cause.scope() == Scope::Server => String::new(),
+        _ => call.to_string(),
+    }
+}
+
 /// What follows from an answer or a failure.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Followed {
@@ -119,8 +139,8 @@ pub(crate) struct State {
     calls: Vec<Trouble>,
     /// When it answered last.
     answered: Option<Instant>,
-    /// What has been logged since it was admitted last: of each call and label one line, however often they take turns.
-    said: BTreeSet<(String, &'static str)>,
+    /// What has been logged: of each subject and label one line, however often they take turns.
+    said: BTreeMap<(String, &'static str), Said>,
     /// How often it recovered.
     returns: u64,
     was: Option<Phase>,
@@ -184,21 +204,29 @@ impl State {
         if scope == Scope::Server {
             self.whole = Some(trouble);
         }
-        // The same that was said of it already, though others may have had their turn since.
-        let repeated = known.is_some_and(|known| known.cause.label() == cause.label());
-        // Silence of one call is not worth another line after silence of all.
-        let subject = match cause {
-            Cause::Silence(_) => String::new(),
-            cause if cause.scope() == Scope::Server => String::new(),
-            _ => call.to_string(),
+        let line = self.say(call, cause, now);
+        self.follow(line, there, now)
+    }
+
+    /// The line about a failure, if there is something new to say: a trouble that comes and goes within a short time is
+    /// said once; one that stays is said even if it came again right after it was over.
+    fn say(&mut self, call: &Call, cause: &Cause, now: Instant) -> Option<Line> {
+        // What one object is refused was said when it was not yet known that others are not.
+        if self.phase(now) == Phase::Admitted {
+            return None;
+        }
+        let key = (subject(call, cause), cause.label());
+        match self.said.get(&key) {
+            Some(Said::Now) => return None,
+            Some(Said::Over(at)) if now < *at + DAMPED => return None,
+            _ => self.said.insert(key, Said::Now),
         };
-        let new = self.said.insert((subject.clone(), cause.label())) && !repeated;
         let phase = Phase::from(cause.verdict());
         let text = match cause.scope() {
             Scope::Server => cause.in_full(),
             Scope::Call => format!("{call}: {}", cause.in_full()),
         };
-        self.follow(new.then_some(Line::Trouble(phase, text)), there, now)
+        Some(Line::Trouble(phase, text))
     }
 
     /// What a cause that came now is about: silence about the whole server if nothing else was heard of it meanwhile.
@@ -222,18 +250,15 @@ impl State {
             self.hurried = Some(now);
             self.returns += 1;
         }
-        if back {
-            self.said.clear();
-        }
         let line = match (was, phase) {
             (None | Some(Phase::Connecting), Phase::Admitted) => Some(Line::Admitted),
-            _ if back => Some(Line::Again),
-            // What was said of one object is about all of them by now.
-            (Some(Phase::Admitted), _) if phase != Phase::Admitted && trouble.is_none() => {
-                self.why(now).map(|why| Line::Trouble(phase, why))
-            }
+            // Only if there is a line that it answers.
+            _ if back => self.said.values().any(|said| *said == Said::Now).then_some(Line::Again),
             _ => trouble,
         };
+        if back {
+            self.said.values_mut().for_each(|said| *said = Said::Over(now));
+        }
         Followed { line, recovered }
     }
 
@@ -355,7 +380,16 @@ mod tests {
         assert_eq!(back, Followed { line: Some(Line::Again), recovered: true });
         assert_eq!((state.phase(start), state.returns()), (Phase::Admitted, 1));
         assert_eq!(state.answered(&list(), after(start, 103)), Followed::default());
-        assert!(state.failed(&list(), &refused, after(start, 104)).line.is_some());
+        // Once more at once it is not said; if it stays it is.
+        assert_eq!(state.failed(&list(), &refused, after(start, 104)), Followed::default());
+        assert_eq!(state.answered(&list(), after(start, 105)).line, None);
+        assert_eq!(state.failed(&list(), &refused, after(start, 106)), Followed::default());
+        assert_eq!(state.phase(after(start, 106)), Phase::Unreachable);
+        assert_eq!(
+            trouble(&state.failed(&list(), &refused, after(start, 166))),
+            (Phase::Unreachable, "no connection: connection refused")
+        );
+        assert_eq!(state.answered(&list(), after(start, 167)).line, Some(Line::Again));
     }
 
     #[test]

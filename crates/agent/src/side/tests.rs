@@ -5,51 +5,17 @@ mod tls;
 
 use crate::{
     Agent, CaSource, Handle, Options,
-    fake::{FakeClock, Fault, Server},
+    fake::{FakeClock, Fault, Log, Server},
 };
 use serde_json::{Value, json};
 use std::{
-    io,
-    sync::{Arc, Mutex, atomic::AtomicI64},
+    sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 
 const ACCOUNT: &str = "/apis/authentication.open-cluster-management.io/v1beta1/namespaces/cluster1/managedserviceaccounts/robot";
 const TEN_MINUTES: Duration = Duration::from_secs(600);
-
-/// What is logged, one line each.
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Logs what this thread does from now on.
-    pub(super) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .with_max_level(tracing::Level::INFO)
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    pub(super) fn lines(&self) -> Vec<String> {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
-    }
-}
 
 /// A step of an agent, named as RBAC does.
 struct Step {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::health::Health;
+use crate::{fake::Log, health::Health};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use kube::{Client, client::Body};
@@ -232,9 +232,11 @@ async fn what_is_no_list_is_not_taken_for_one() {
         ("unversioned", unversioned, "a list without resourceVersion"),
     ];
     for (name, answer, says) in rows {
+        let (log, _guard) = Log::begin();
         let mut scene = watching(Kind::ServiceAccount, answer);
         let told = scene.tells(Duration::from_secs(20)).await;
-        assert!(!told.iter().any(|signal| matches!(signal, Signal::Listed(..))), "{name}");
+        assert_eq!(told, [], "{name}");
+        assert_eq!(log.lines().len(), 1, "{name}: {:#?}", log.lines());
         let awaits = scene.awaits();
         assert!(
             awaits.contains("the cluster refuses the agent: list secrets") && awaits.contains(says),
@@ -275,4 +277,25 @@ async fn a_side_that_came_back_is_listed_anew() {
     scene.health.answered(Side::Cluster, &call);
     assert_eq!(scene.tells(Duration::from_secs(20)).await, [all(&[])]);
     assert_eq!(scene.tells(Duration::from_secs(20)).await, [], "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_without_end_are_not_remembered() {
+    let (log, _guard) = Log::begin();
+    let mut scene = watching(Kind::ServiceAccount, |query| {
+        if !query.contains("watch=") {
+            return list(7, "", &[]);
+        }
+        let event = |at: u64| {
+            let event = json!({"type": "ADDED", "object": object(&format!("o{at}"), 8)});
+            Ok::<_, Infallible>(http_body::Frame::data(format!("{event}\n").into()))
+        };
+        let events = futures::stream::iter(0..u64::MAX);
+        let events = futures::StreamExt::map(events, event);
+        Response::new(http_body_util::StreamBody::new(events).boxed_unsync())
+    });
+    let told = scene.tells(Duration::from_millis(1)).await;
+    assert_eq!(told.len(), 1 + MOST_OBJECTS);
+    assert!(scene.awaits().contains("more than 50000 objects are not looked at"), "{}", scene.awaits());
+    assert_eq!(log.lines().iter().filter(|line| line.contains(" WARN ")).count(), 1, "{:#?}", log.lines());
 }

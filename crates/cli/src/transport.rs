@@ -5,7 +5,7 @@
 //! would spend most of its time on handshakes. A server that knows no HTTP/2 is spoken to as before (ALPN decides). All that
 //! holds through a proxy, too: it carries the connection, and sees nothing of what is in it.
 
-use crate::authn::{Credential, Origin, Plugin, Source};
+use crate::authn::{Credential, NoCredential, Origin, Plugin, Source};
 use crate::proxy::{Proxy, Route, Via};
 use fleetpass_api::clock::{self, SharedClock};
 use futures::future::BoxFuture;
@@ -17,7 +17,7 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::retry::RetryPolicy;
-use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use kube::client::{AuthError, Body, ClientBuilder, ConfigExt as _};
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use rustls::client::Resumption;
@@ -212,19 +212,24 @@ impl Authenticated {
         let Some(source) = self.source else {
             return Ok(self.connections.with(None).request(request).await?);
         };
-        let credential = source.current().await?;
+        let credential = source.current().await.map_err(no_credential)?;
         let again = repeat(&request);
         let response = self.connections.of(&credential, &mut request).request(request).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        match (again, source.refused(&credential).await?) {
+        match (again, source.refused(&credential).await.map_err(no_credential)?) {
             (Some(mut again), Some(credential)) => {
                 Ok(self.connections.of(&credential, &mut again).request(again).await?)
             }
             _ => Ok(response),
         }
     }
+}
+
+/// As kube's own clients say it, so that whoever sends requests can tell it from a server that is away.
+fn no_credential(error: NoCredential) -> BoxError {
+    kube::Error::Auth(AuthError::AuthExec(error.to_string())).into()
 }
 
 impl Connections {

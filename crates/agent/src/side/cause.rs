@@ -309,6 +309,8 @@ fn of_auth(error: &kube::client::AuthError) -> Cause {
             format!("the plugin {} failed with {}", brief(cmd), out.status)
         }
         AuthError::AuthExecParse(_) => "what the plugin printed is no ExecCredential".to_owned(),
+        // From a transport with plugins and files of its own: it says whose fault it is.
+        AuthError::AuthExec(why) => brief(why),
         error => brief(&error.to_string()),
     })
 }

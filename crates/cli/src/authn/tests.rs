@@ -161,7 +161,8 @@ async fn who(client: &kube::Client) -> Result<String, String> {
     match client.request::<serde_json::Value>(request).await {
         Ok(answer) => Ok(answer["who"].as_str().unwrap().to_owned()),
         Err(kube::Error::Api(status)) => Err(status.code.to_string()),
-        Err(error) => Err(anyhow::Error::new(error).root_cause().to_string()),
+        Err(kube::Error::Auth(kube::client::AuthError::AuthExec(why))) => Err(why),
+        Err(error) => panic!("{error}"),
     }
 }
 

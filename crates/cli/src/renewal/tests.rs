@@ -109,13 +109,12 @@ impl World {
     }
 
     async fn renewer(&self) -> Renewer {
-        let hub = self.source().load().await.unwrap();
         let client = self.hub.client();
         let mut options = Options::new(CLUSTER, clock::system());
         options.ca = fleetpass_agent::CaSource::Pem(b"PEM".to_vec());
         let (_, handle) = Agent::new(client.clone(), client, options).unwrap();
         let watched = Watched::new(Side::Hub, self.source(), handle, clock::system());
-        Renewer { watched, cluster: CLUSTER.into(), hub, secret: None }
+        Renewer { watched, cluster: CLUSTER.into(), secret: None }
     }
 
     fn requests(&self) -> Api<CertificateSigningRequest> {

@@ -74,6 +74,9 @@ pub const CONDITION_TOKEN_REPORTED: &str = "TokenReported";
 /// Absent from accounts to which that never happened. Set by Fleetpass only.
 pub const CONDITION_TOKEN_EXPIRING: &str = "TokenExpiring";
 
+/// Condition: somebody looks after the accounts of the cluster. Set by the hub: True once an agent was seen, absent before.
+pub const CONDITION_AGENT_AVAILABLE: &str = "AgentAvailable";
+
 // Reasons are part of what users see and scripts compare: they are added to, and not renamed.
 
 /// Reason of `SecretCreated` when it is True.
@@ -99,6 +102,13 @@ pub const REASON_HUB_REFUSED: &str = "HubRefused";
 
 /// Reason of `TokenExpiring` when it is False; when it is True, it has the reason of the failure.
 pub const REASON_TOKEN_NOT_EXPIRING: &str = "TokenNotExpiring";
+
+/// Reason of `AgentAvailable` when it is True.
+pub const REASON_AGENT_SEEN: &str = "AgentSeen";
+/// Reason of `AgentAvailable`: no agent has been seen in the account's namespace.
+pub const REASON_NO_AGENT: &str = "NoAgent";
+/// Reason of `AgentAvailable`: there was an agent, and it has not been seen for a while.
+pub const REASON_AGENT_GONE: &str = "AgentGone";
 
 /// Group of all agents of the addon for one cluster, the organisation of their client certificates
 /// (`agent.DefaultGroups` in open-cluster-management-io/addon-framework, `pkg/agent/inteface.go`).

@@ -143,7 +143,7 @@ impl AgentJob {
         for (endpoint, listener) in listeners {
             helpers.spawn(serve(listener, endpoint, view.clone(), end.clone()));
         }
-        let (watched, renewer) = self.credentials(&hub, &spoke, &handle);
+        let (watched, renewer) = self.credentials(&spoke, &handle);
         for watched in watched {
             helpers.spawn(watched.run(end.clone()));
         }
@@ -207,7 +207,7 @@ impl AgentJob {
     }
 
     /// Who looks after the agent's own credentials.
-    fn credentials(&self, hub: &Loaded, spoke: &Loaded, handle: &Handle) -> ([Watched; 2], Renewer) {
+    fn credentials(&self, spoke: &Loaded, handle: &Handle) -> ([Watched; 2], Renewer) {
         let watched = |side, source: &Source| {
             Watched::new(side, source.clone(), handle.clone(), self.options.clock.clone())
         };
@@ -219,12 +219,7 @@ impl AgentJob {
         };
         let secret =
             self.hub_secret.clone().map(|name| SecretRef { client: spoke.client(), namespace, name });
-        let renewer = Renewer {
-            watched: of_hub.clone(),
-            cluster: self.options.cluster.clone(),
-            hub: hub.clone(),
-            secret,
-        };
+        let renewer = Renewer { watched: of_hub.clone(), cluster: self.options.cluster.clone(), secret };
         ([of_hub, of_cluster], renewer)
     }
 }

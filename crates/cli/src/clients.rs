@@ -45,7 +45,6 @@ pub(crate) enum Source {
 }
 
 /// What a [`Source`] gave.
-#[derive(Clone)]
 pub(crate) struct Loaded {
     /// How to reach the server, and as whom.
     pub(crate) config: kube::Config,

@@ -4,7 +4,6 @@ use crate::settings::{HubRole, Role};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
 use fleetpass_api::definition::account_definition;
-use fleetpass_api::features::FeatureGates;
 use fleetpass_apimachinery::user::{ALL_AUTHENTICATED, SYSTEM_MASTERS, UserInfo};
 use fleetpass_apiserver::audit::Log;
 use fleetpass_apiserver::{ApiServer, ConnectionLimits, Options, RequestLimits};
@@ -12,7 +11,8 @@ use fleetpass_auth::authn::ServiceAccounts;
 use fleetpass_auth::authn::TokenFile;
 use fleetpass_controllers::leader::{self, Election, Identity, Standing};
 use fleetpass_controllers::{CertificateAuthority, TokenIssuer};
-use fleetpass_hub::{Counter, Scope, join, roles};
+use fleetpass_hub::manager::Manager;
+use fleetpass_hub::{join, roles};
 use fleetpass_store::Store;
 use fleetpass_token::claims::{LegacyClaims, Lifetimes};
 use fleetpass_token::ring::KeyRing;
@@ -179,9 +179,12 @@ impl Server {
             }
         });
         if let Role::Hub(HubRole { features, .. }) = given.role {
-            let (client, work) = (self.client(), clock.clone());
-            let term = move |ends| hub_term(client.clone(), work.clone(), features, ends);
-            match election("fleetpass-accounts") {
+            let manager = Manager::new(HUB_ELECTION, clock.clone(), features).without_orphans();
+            let manager = Arc::new(manager);
+            let (client, shown) = (self.client(), manager.clone());
+            self.0.add_metrics(move || shown.metrics());
+            let term = move |ends| hub_term(client.clone(), manager.clone(), ends);
+            match election(HUB_ELECTION) {
                 None => tasks.spawn(term(stop.clone())),
                 Some(identity) => {
                     let (client, clock, stop) = (self.client(), clock.clone(), stop.clone());
@@ -196,20 +199,12 @@ impl Server {
     }
 }
 
-/// What only a hub does, until `ends`. Secrets whose account is gone are left to the garbage collector, which every server
-/// of ours has.
-async fn hub_term(client: kube::Client, clock: SharedClock, features: FeatureGates, ends: CancellationToken) {
-    let ttl = async {
-        if features.ephemeral_identity {
-            let (client, clock) = (client.clone(), clock.clone());
-            fleetpass_hub::ttl::run(client, Scope::All, clock, Counter::default(), ends.clone()).await;
-        }
-    };
-    let renewals = async {
-        grant(&client, &ends).await;
-        fleetpass_hub::renewals::run(client.clone(), clock.clone(), Counter::default(), ends.clone()).await;
-    };
-    tokio::join!(ttl, renewals);
+/// The election of the replica that does what only a hub does.
+const HUB_ELECTION: &str = "fleetpass-accounts";
+
+/// What only a hub does, until `ends`.
+async fn hub_term(client: kube::Client, manager: Arc<Manager>, ends: CancellationToken) {
+    tokio::join!(grant(&client, &ends), manager.term(client.clone(), ends.clone()));
 }
 
 /// Gives agents the right to renew their certificates, and people with `view`, `edit` or `admin` theirs to accounts, as a

@@ -113,7 +113,7 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
     ]
 }
 
-/// The right of all agents to renew their certificates, once on a hub: to ask ([`crate::renewals`] approves), and to see
+/// The right of all agents to renew their certificates, once on a hub: to ask (`crate::renewals` approves), and to see
 /// what became of it. By the group that is in every agent's certificate; those of other names can be bound beside it.
 ///
 /// It does not end at the cluster's namespace, because CertificateSigningRequests are in none.

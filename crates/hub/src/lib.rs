@@ -14,8 +14,9 @@
 //!
 //! - [`ttl`] deletes accounts whose `spec.ttlSecondsAfterCreation` is over.
 //! - `orphans` deletes projected Secrets whose account is gone, where no garbage collector does.
-//! - [`renewals`] approves CertificateSigningRequests in which agents ask for the name that they have.
-//! - `fleet` counts accounts and clusters and tells how their tokens are.
+//! - `renewals` approves CertificateSigningRequests in which agents ask for the name that they have.
+//! - `fleet` counts accounts and clusters, tells how their tokens and agents are, and says in the accounts whether their
+//!   agent is available; the rules of that are in `availability`.
 //! - [`manager`] is all of them in one process, for a hub that is an ordinary Kubernetes.
 //! - [`roles`] are what `view`, `edit` and `admin` may do with accounts.
 //! - [`join`] gives a cluster its namespace, and its agent the rights there; [`manifests`] are those of a manager.
@@ -53,13 +54,14 @@
 //! - No election. Who may work is decided by the caller (`fleetpass_controllers::leader`), who ends a term.
 //! - No finalizers: without a manager, accounts are deleted as they always were.
 
+mod availability;
 mod control;
 mod fleet;
 pub mod join;
 pub mod manager;
 pub mod manifests;
 mod orphans;
-pub mod renewals;
+mod renewals;
 pub mod roles;
 pub mod ttl;
 

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Manager {
     clock: SharedClock,
     features: FeatureGates,
+    collects: bool,
     fleet: Arc<Fleet>,
     expired: Counter,
     orphaned: Counter,
@@ -64,7 +65,13 @@ impl Manager {
         );
         registry.register_collector(Box::new(Shared(fleet.clone())));
         registry.register_collector(Box::new(leading.clone()));
-        Self { clock, features, fleet, expired, orphaned, renewed, leading, registry }
+        Self { clock, features, collects: true, fleet, expired, orphaned, renewed, leading, registry }
+    }
+
+    /// The same on a Fleetpass hub, whose garbage collector looks after Secrets whose account is gone.
+    #[must_use]
+    pub fn without_orphans(self) -> Self {
+        Self { collects: false, ..self }
     }
 
     /// Works until `ends`. Whoever calls it leads: the fleet's metrics are served meanwhile.
@@ -72,7 +79,11 @@ impl Manager {
     /// To be run to its end, not dropped: only then do the metrics say that this process no longer leads.
     pub async fn term(&self, client: Client, ends: CancellationToken) {
         self.leading.leads.store(true, Ordering::Relaxed);
-        let orphans = orphans::run(client.clone(), Scope::All, self.orphaned.clone(), ends.clone());
+        let orphans = async {
+            if self.collects {
+                orphans::run(client.clone(), Scope::All, self.orphaned.clone(), ends.clone()).await;
+            }
+        };
         // Without the feature, nothing watches for it, and the manager needs no right to delete accounts.
         let ttl = async {
             if self.features.ephemeral_identity {

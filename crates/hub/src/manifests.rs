@@ -30,7 +30,7 @@ impl Manager<'_> {
     /// What the manager needs, to be created in this order. It may
     ///
     /// - everywhere, ManagedServiceAccounts: list, watch, get, and delete if accounts have a time to live
-    ///   ([`FeatureGates::ephemeral_identity`])
+    ///   ([`FeatureGates::ephemeral_identity`]); their status: patch; the agents' Leases: list, watch
     /// - everywhere, Secrets: list, watch, delete. It reads their metadata only, but a right to list is a right to
     ///   read: RBAC knows no smaller one
     /// - CertificateSigningRequests of the signer `kubernetes.io/kube-apiserver-client`: get, list, watch, approve; and
@@ -45,6 +45,9 @@ impl Manager<'_> {
         let certificates = "certificates.k8s.io";
         let everywhere = json!([
             {"apiGroups": [names::GROUP], "resources": [names::PLURAL], "verbs": account_verbs},
+            {"apiGroups": [names::GROUP], "resources": [format!("{}/status", names::PLURAL)], "verbs": ["patch"]},
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [names::AGENT_LEASE],
+             "verbs": ["list", "watch"]},
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch", "delete"]},
             {"apiGroups": [certificates], "resources": ["certificatesigningrequests"],
              "verbs": ["get", "list", "watch"]},

@@ -157,7 +157,7 @@ struct Context {
 }
 
 /// Approves renewals until shut down; counts them in `approved`.
-pub async fn run(client: Client, clock: SharedClock, approved: Counter, shutdown: CancellationToken) {
+pub(crate) async fn run(client: Client, clock: SharedClock, approved: Counter, shutdown: CancellationToken) {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let failed = |request: &ObjectRef<_>, error: &kube::Error| {
         tracing::warn!(request = request.name, %error, "the renewal of a certificate could not be approved");

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +52,8 @@ pub(super) struct Metrics {
     refused: Family<FlowLabels, Counter>,
     /// The flows that `refused` has a time series for.
     refused_flows: Mutex<HashSet<FlowId>>,
+    /// The exposition text of what works in the same process.
+    more: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
 }
 
 fn buckets() -> Histogram {
@@ -87,13 +90,28 @@ impl Metrics {
         if let Some(log) = audit {
             log.register(&mut registry);
         }
-        Self { registry, requests, durations, under_way, watches, refused, refused_flows: Mutex::default() }
+        Self {
+            registry,
+            requests,
+            durations,
+            under_way,
+            watches,
+            refused,
+            refused_flows: Mutex::default(),
+            more: OnceLock::new(),
+        }
     }
 
     /// The same, with those of the server's connections.
     pub(super) fn with(mut self, connections: &Connections) -> Self {
         connections.register(&mut self.registry);
         self
+    }
+
+    /// Shows the metrics of something else too, as OpenMetrics text of other names. Once.
+    pub(super) fn add(&self, more: Box<dyn Fn() -> String + Send + Sync>) {
+        // A second one would be a second owner of the names.
+        let _ = self.more.set(more);
     }
 
     /// A request of a flow was answered 429.
@@ -122,6 +140,10 @@ impl Metrics {
             objects.push_str(&format!("apiserver_resource_objects{{resource=\"{resource}\"}} {count}\n"));
         }
         objects.push_str(&flow_loads(loads));
+        if let Some(more) = self.more.get() {
+            let more = more();
+            objects.push_str(more.trim_end().trim_end_matches("# EOF"));
+        }
         // OpenMetrics ends with this line; nothing may come after it.
         match out.rfind("# EOF") {
             Some(at) => out.insert_str(at, &objects),

@@ -88,6 +88,12 @@ impl ApiServer {
         listener::serve(listener, tls, answer, self.state.connections.clone(), stop).await;
     }
 
+    /// `/metrics` shows this too, OpenMetrics text of what works beside the server in the same process. Once: a second call
+    /// changes nothing.
+    pub fn add_metrics(&self, text: impl Fn() -> String + Send + Sync + 'static) {
+        self.state.metrics.add(Box::new(text));
+    }
+
     /// `/readyz` fails, with this name, until [`ApiServer::has_come`] is called with it: for what has to happen once before
     /// clients should come.
     pub fn await_for_ready(&self, name: &'static str) {

@@ -33,7 +33,7 @@ mod rules;
 mod secret;
 mod subject;
 
-use crate::clients::{Loaded, Source};
+use crate::clients::Source;
 use anyhow::Context as _;
 use ask::{Asked, Trouble};
 use fleetpass_agent::{Handle, Side};
@@ -87,8 +87,6 @@ pub(crate) struct Renewer {
     pub(crate) watched: Watched,
     /// The name of the cluster, for the name of the request.
     pub(crate) cluster: String,
-    /// How the hub is reached.
-    pub(crate) hub: Loaded,
     /// Where the files come from, if not from whoever writes files.
     pub(crate) secret: Option<SecretRef>,
 }
@@ -256,9 +254,11 @@ impl Renewer {
             let place = place.clone();
             blocking(move || Ok(place.require_writable()?)).await.map_err(Trouble::Keep)?;
         }
+        // As it is now: an agent that runs for months has seen other authorities and proxies come.
+        let hub = self.watched.source.load().await.map_err(Trouble::Keep)?;
         let asked = Asked::new(old).map_err(Trouble::Keep)?;
         let new = asked
-            .answer(&self.hub, &self.cluster, &self.watched.clock, |trouble| self.watched.complain(trouble))
+            .answer(&hub, &self.cluster, &self.watched.clock, |trouble| self.watched.complain(trouble))
             .await?;
         let ends = new.validity().not_after;
         let new = Arc::new(new);

@@ -108,13 +108,12 @@ impl World {
     }
 
     async fn renewer(&self) -> Renewer {
-        let hub = self.source().load().await.unwrap();
         let client = self.hub.client();
         let mut options = Options::new(CLUSTER, clock::system());
         options.ca = fleetpass_agent::CaSource::Pem(b"PEM".to_vec());
         let (_, handle) = Agent::new(client.clone(), client, options).unwrap();
         let watched = Watched::new(Side::Hub, self.source(), handle, clock::system());
-        Renewer { watched, cluster: CLUSTER.into(), hub, secret: None }
+        Renewer { watched, cluster: CLUSTER.into(), secret: None }
     }
 
     fn requests(&self) -> Api<CertificateSigningRequest> {
@@ -406,6 +405,28 @@ async fn an_agent_goes_on_with_its_new_certificate() {
     served("before").await;
     eventually("another certificate", async || world.credential().1.chain() != old.chain()).await;
     served("after").await;
+    // Said by the hub, of an agent that it knows by its Lease alone.
+    eventually("AgentAvailable", async || {
+        let account = accounts.get("after").await.unwrap();
+        let condition = account.status.as_ref().and_then(|s| s.condition(names::CONDITION_AGENT_AVAILABLE));
+        condition.is_some_and(|condition| condition.status == "True")
+    })
+    .await;
+    let client = world.hub.client();
+    let scrape = async || {
+        let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+        client.request_text(request).await.unwrap()
+    };
+    for line in [
+        "fleetpass_hub_agents{state=\"available\"} 1\n",
+        "fleetpass_hub_accounts 2\n",
+        "fleetpass_hub_token_seconds_to_expiry_count 2\n",
+        "fleetpass_hub_agent_renewals_approved_total 1\n",
+    ] {
+        eventually(line, async || scrape().await.contains(line)).await;
+    }
+    let metrics = scrape().await;
+    assert!(metrics.ends_with("# EOF\n") && metrics.matches("# EOF").count() == 1);
     stop.cancel();
     running.await.unwrap().unwrap();
     let requested: Vec<Value> =

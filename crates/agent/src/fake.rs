@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) away: bool,
     /// Answers 403 to requests whose method and path begin with one of these.
     pub(crate) forbidden: Vec<&'static str>,
+    /// Keeps no annotations, as under a policy that takes out those that it does not know.
+    pub(crate) strips_annotations: bool,
     /// What it does instead, when it is asked to do this (`get secrets`); and how often it was.
     pub(crate) fault: Option<(&'static str, Fault)>,
     pub(crate) faults: usize,
@@ -259,6 +261,11 @@ impl Server {
 
 impl State {
     fn store(&mut self, path: &str, mut object: Value) -> Value {
+        if self.strips_annotations
+            && let Some(metadata) = object["metadata"].as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
         if object["metadata"]["uid"].is_null() {

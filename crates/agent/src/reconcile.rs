@@ -191,9 +191,15 @@ impl Context {
             Step::MarkServiceAccount(mark) => {
                 let Some(found) = &seen.service_account else { return Ok(()) };
                 match self.calls.mark_service_account(name, found, &mark).await {
-                    Ok(marked) => {
+                    Ok(marked) if marked.mark.covers(&mark) => {
                         seen.service_account = Some(marked);
                         tracing::info!(account = name, "adopted the ServiceAccount");
+                    }
+                    // A policy of the cluster that takes annotations out again, say: asking once more would not help.
+                    Ok(unmarked) => {
+                        self.marking.refused("it does not keep the annotations");
+                        seen.service_account = Some(unmarked);
+                        seen.may_not_mark = true;
                     }
                     Err(CallError { kind: CallErrorKind::Refused { code, message, .. }, .. })
                         if code != 401 =>

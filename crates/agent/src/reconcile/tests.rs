@@ -189,6 +189,19 @@ async fn a_service_account_without_a_mark_is_adopted_with_its_token() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_keeps_no_marks_gets_its_tokens_all_the_same() {
+    let mut scene = Scene::new();
+    scene.spoke.state.lock().unwrap().strips_annotations = true;
+    scene.reconcile().await;
+    assert_eq!(scene.condition("TokenReported")["status"], "True", "{}", scene.condition("TokenReported"));
+    let writes = scene.spoke.take_writes();
+    let patches = writes.iter().filter(|write| write.starts_with("PATCH")).count();
+    assert_eq!(patches, 1, "{writes:?}");
+    scene.reconcile().await;
+    assert!(scene.spoke.take_writes().is_empty());
+}
+
+#[tokio::test]
 async fn a_foreign_secret_is_never_overwritten() {
     let mut scene = Scene::new();
     scene

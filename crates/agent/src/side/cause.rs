@@ -365,3 +365,51 @@ fn timestamp(time: UnixTime) -> String {
     Timestamp::from_second(seconds)
         .map_or_else(|_| "a time beyond all calendars".to_owned(), |time| time.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::client::AuthError;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    #[test]
+    fn what_a_plugin_printed_is_not_said() {
+        let out = std::process::Output {
+            status: std::process::ExitStatus::from_raw(256),
+            stdout: b"s3cret".to_vec(),
+            stderr: b"s3cret".to_vec(),
+        };
+        let failed = AuthError::AuthExecRun { cmd: "aws eks".to_owned(), out: Box::new(out) };
+        // As the client says it, and as a layer of it does.
+        let layered = kube::Error::Service(Box::new(AuthError::AuthExec("no such plugin".to_owned())));
+        for (error, says) in [
+            (kube::Error::Auth(failed), "the plugin aws eks failed with exit status: 1"),
+            (layered, "no such plugin"),
+        ] {
+            let cause = Cause::of_error(&error);
+            assert!(matches!(cause, Cause::Credential(_)), "{cause:?}");
+            assert_eq!((cause.scope(), cause.verdict()), (Scope::Server, Verdict::Refused));
+            let said = cause.in_full();
+            assert!(said.contains(says) && !said.contains("s3cret"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_servers_words_stay_within_a_line() {
+        assert_eq!(brief(" a\r\nb\u{1b}[31m "), "a  b [31m");
+        assert_eq!(brief(&"ä".repeat(MOST_MESSAGE)), "ä".repeat(MOST_MESSAGE));
+        assert_eq!(brief(&"ä".repeat(MOST_MESSAGE + 1)), format!("{}…", "ä".repeat(MOST_MESSAGE)));
+    }
+
+    #[test]
+    fn retry_after_is_bounded() {
+        let wait = |value: &str| {
+            let headers = [(http::header::RETRY_AFTER, value.parse().unwrap())].into_iter().collect();
+            retry_after(&headers)
+        };
+        assert_eq!(wait("20"), Some(Duration::from_secs(20)));
+        assert_eq!(wait("18446744073709551615"), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(wait("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        assert_eq!(wait("-1"), None);
+    }
+}

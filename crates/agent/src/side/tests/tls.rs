@@ -298,5 +298,9 @@ async fn a_server_that_proves_itself_is_let_in() {
     let fake = Server { now: Some(super::clock()), ..Server::default() };
     let (agent, handle) = Agent::new(client(address, &authority), fake.client(), options(&fake)).unwrap();
     assert!(agent.context().calls.account("robot").await.unwrap().is_none());
-    assert!(handle.metrics().contains("{side=\"hub\",state=\"admitted\",cause=\"none\"} 1"));
+    let metrics = handle.metrics();
+    assert!(metrics.contains("{side=\"hub\",state=\"admitted\",cause=\"none\"} 1"), "{metrics}");
+    assert!(metrics.contains("{side=\"cluster\",state=\"connecting\",cause=\"none\"} 1"), "{metrics}");
+    assert!(metrics.contains("fleetpass_agent_side_seconds_since_answer{side=\"hub\"} "), "{metrics}");
+    assert!(!metrics.contains("fleetpass_agent_side_seconds_since_answer{side=\"cluster\"} "), "{metrics}");
 }

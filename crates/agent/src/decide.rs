@@ -30,7 +30,8 @@
 //! - an object without our label, or with the mark of another agent, is never minted for, overwritten or deleted;
 //! - an account never says that a token is good of which the cluster has said that it is not;
 //! - a good token is not replaced before 78 % of its lifetime, and is replaced before 80 % of it (`promise`);
-//! - taking the steps ends in a state that asks for no further step.
+//! - an account that can have a token has a good one, and no cause costs two;
+//! - taking the steps ends in a state that asks for no further step, and names the time of the next look.
 
 use crate::{
     observe::{Account, Mark, Minted, Observed, Secret, ServiceAccount, Unseen},
@@ -238,7 +239,11 @@ impl<'a> Context<'a> {
         let token = TokenContext { context: self, account, service_account, wanted: &wanted };
         match token.decide() {
             TokenStep::Take(step) => Plan { step: Some(step), next: None },
-            TokenStep::Wait => Plan { step: None, next: Some(later) },
+            TokenStep::Wait => {
+                let held = self.held();
+                let next = held.good_until.map_or(later, |until| until.min(later));
+                report(Verdict::secret_terminating(held), Some(next))
+            }
             TokenStep::Good { expires_at, refreshed_at, next } => {
                 report(Verdict::reported(expires_at, refreshed_at), Some(next))
             }

@@ -103,6 +103,12 @@ impl Verdict {
         Self::blocked(held, names::REASON_SERVICE_ACCOUNT_TERMINATING, message)
     }
 
+    /// The Secret is on its way out: no other token gets into it, and none into another of its name.
+    pub(crate) fn secret_terminating(held: Held) -> Self {
+        let message = "the Secret is being deleted; a finalizer holds it";
+        Self::failing(held, names::REASON_SECRET_TERMINATING, message)
+    }
+
     fn blocked(held: Held, reason: &'static str, message: String) -> Self {
         Self {
             secret_created: Finding::secret(held.exists),

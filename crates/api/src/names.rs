@@ -93,6 +93,8 @@ pub const REASON_CLUSTER_NAME_IN_USE: &str = "ClusterNameInUse";
 pub const REASON_INVALID_VALIDITY: &str = "InvalidValidity";
 /// Reason: the ServiceAccount is being deleted and somebody's finalizer holds it.
 pub const REASON_SERVICE_ACCOUNT_TERMINATING: &str = "ServiceAccountTerminating";
+/// Reason: the Secret is being deleted and somebody's finalizer holds it, so that no other token gets into it.
+pub const REASON_SECRET_TERMINATING: &str = "SecretTerminating";
 /// Reason: the cluster did not answer.
 pub const REASON_CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
 /// Reason: the cluster answered with an error.

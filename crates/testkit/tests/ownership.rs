@@ -72,10 +72,16 @@ impl Running {
 
     /// Starts an agent with the rights that it has.
     fn run(hub: &Cluster, spoke: &Cluster, options: Options) -> Result<Self> {
-        let (cluster, namespace) = (options.cluster.clone(), options.agent_namespace.clone());
+        let cluster = options.cluster.clone();
         let groups = vec![names::agent_group(&cluster), "system:authenticated".into()];
         let user = names::agent_user(&cluster);
         let on_hub = hub.client(UserInfo { name: user, groups, ..UserInfo::default() });
+        Self::run_as(on_hub, hub, spoke, options)
+    }
+
+    /// Starts an agent that is somebody else on the hub.
+    fn run_as(on_hub: Client, hub: &Cluster, spoke: &Cluster, options: Options) -> Result<Self> {
+        let (cluster, namespace) = (options.cluster.clone(), options.agent_namespace.clone());
         let account = names::service_account_user(&namespace, names::ADDON_NAME);
         let groups = vec!["system:serviceaccounts".into(), "system:authenticated".into()];
         let on_spoke = spoke.client(UserInfo { name: account, groups, ..UserInfo::default() });
@@ -297,6 +303,28 @@ async fn a_namespace_may_go_in_any_order() -> Result<()> {
     unbind(&hub).await?;
     delete_namespace(&hub).await?;
     for name in ["a", "b", "c"] {
+        agent.gone(name).await?;
+    }
+    agent.stop().await
+}
+
+/// The agent's own identity is a ServiceAccount in that namespace, as README has it: after the first moments it is nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_may_take_the_identity_of_the_agent_with_it() -> Result<()> {
+    let (hub, spoke, agent) = served(&["a", "b", "c", "d", "e", "f"]).await?;
+    let options = agent.options.clone();
+    agent.stop().await?;
+    let accounts = Api::<ServiceAccount>::namespaced(hub.admin(), "cluster1");
+    let request = serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 3600}}))?;
+    let to = PostParams::default();
+    let identity = accounts.create_token_request(join::AGENT_SERVICE_ACCOUNT, &to, &request);
+    let token = identity.await?.status.context("a status")?.token.context("a token")?;
+    let client = hub.client_over_tls(hub.address, &token).await?;
+    let agent = Running::run_as(client, &hub, &spoke, options)?;
+    agent.create("g").await?;
+    agent.served("g").await?;
+    delete_namespace(&hub).await?;
+    for name in ["a", "b", "c", "d", "e", "f", "g"] {
         agent.gone(name).await?;
     }
     agent.stop().await

@@ -6,6 +6,8 @@ use crate::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use proptest::prelude::*;
 
+mod properties;
+
 const NAME: &str = "robot";
 const CA: &[u8] = b"ca";
 const HOUR: i64 = 3_600;
@@ -480,14 +482,14 @@ fn mark(cluster: Option<&str>, hub: Option<&str>) -> Mark {
 }
 
 /// Whether the mark names another agent than the one of these tests, in words of its own.
-fn foreign(service: &ServiceAccount) -> bool {
-    [Some("cluster2"), Some("")].contains(&service.mark.cluster.as_deref())
-        || service.mark.hub.as_deref() == Some("hub2")
+fn foreign(service: &ServiceAccount, hub: Option<&str>) -> bool {
+    service.mark.cluster.as_deref() == Some("cluster2")
+        || (hub == Some("hub1") && service.mark.hub.as_deref() == Some("hub2"))
 }
 
 impl World {
     fn take(&mut self, step: Step) {
-        let now = self.now;
+        let (now, hub) = (self.now, self.seen.hub.clone());
         match step {
             Step::CreateServiceAccount(mark) => {
                 assert!(self.seen.service_account.is_none());
@@ -500,7 +502,7 @@ impl World {
             }
             Step::MarkServiceAccount(mark) => {
                 let service = self.seen.service_account.as_mut().unwrap();
-                assert!(service.managed && !service.terminating && !foreign(service));
+                assert!(service.managed && !service.terminating && !foreign(service, hub.as_deref()));
                 match self.marks {
                     true => service.mark = mark,
                     false => self.seen.may_not_mark = true,
@@ -508,7 +510,7 @@ impl World {
             }
             Step::RequestToken(wanted, _) => {
                 let service = self.seen.service_account.as_ref().unwrap();
-                assert!(service.managed && !service.terminating && !foreign(service));
+                assert!(service.managed && !service.terminating && !foreign(service, hub.as_deref()));
                 assert!(self.seen.secret.as_ref().is_none_or(|secret| secret.managed));
                 self.tokens += 1;
                 let lifetime = wanted.expiration_seconds.min(self.longest);
@@ -523,7 +525,7 @@ impl World {
             Step::WriteSecret(source) => self.write(source),
             Step::DeleteServiceAccount { uid } => {
                 let service = self.seen.service_account.take().unwrap();
-                assert!(service.managed && service.uid == uid && !foreign(&service));
+                assert!(service.managed && service.uid == uid && !foreign(&service, hub.as_deref()));
             }
             Step::DeleteSecret { uid } => {
                 let secret = self.seen.secret.take().unwrap();

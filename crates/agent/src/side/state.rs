@@ -152,7 +152,13 @@ impl State {
     /// The server answered, and gave what was asked for or said something about the object.
     pub(crate) fn answered(&mut self, call: &Call, now: Instant) -> Followed {
         self.answered = Some(now);
-        let there = self.whole.take().is_some();
+        // What a watch tells that was let in before says nothing about the credential of now: a server goes on sending
+        // after it was revoked.
+        let revoked = |trouble: &Trouble| matches!(trouble.cause, Cause::Answer { code: 401, .. });
+        let before = match &self.whole {
+            Some(trouble) if call.verb == "watch" && revoked(trouble) => None,
+            _ => self.whole.take(),
+        };
         for trouble in self.calls.iter_mut().filter(|trouble| trouble.call.is_like(call)) {
             if trouble.call.object == call.object {
                 trouble.lapses = now;
@@ -161,17 +167,17 @@ impl State {
                 trouble.others = Some(now);
             }
         }
-        self.follow(None, there, now)
+        self.follow(None, before.as_ref(), now)
     }
 
     /// A call failed.
     pub(crate) fn failed(&mut self, call: &Call, cause: &Cause, now: Instant) -> Followed {
-        let mut there = false;
+        let mut before = None;
         if let Cause::Answer { code, .. } = cause {
             self.answered = Some(now);
             // It was reached and took the credential, whatever else.
             if *code != 401 {
-                there = self.whole.take().is_some();
+                before = self.whole.take();
             }
         }
         let wait = cause.retry_after().unwrap_or_default();
@@ -205,7 +211,7 @@ impl State {
             self.whole = Some(trouble);
         }
         let line = self.say(call, cause, now);
-        self.follow(line, there, now)
+        self.follow(line, before.as_ref(), now)
     }
 
     /// The line about a failure, if there is something new to say: a trouble that comes and goes within a short time is
@@ -239,16 +245,23 @@ impl State {
         }
     }
 
-    /// What follows from what has been noted; `there`: the server is there again.
-    fn follow(&mut self, trouble: Option<Line>, there: bool, now: Instant) -> Followed {
+    /// What follows from what has been noted; `before`: what was wrong with the whole server, and
+    /// is over.
+    fn follow(&mut self, trouble: Option<Line>, before: Option<&Trouble>, now: Instant) -> Followed {
         self.calls.retain(|trouble| trouble.lapses > now);
         let phase = self.phase(now);
         let was = self.was.replace(phase);
         let back = phase == Phase::Admitted && matches!(was, Some(Phase::Refused | Phase::Unreachable));
-        let recovered = (there || back) && self.hurried.is_none_or(|hurried| now >= hurried + HURRY);
+        let recovered =
+            (before.is_some() || back) && self.hurried.is_none_or(|hurried| now >= hurried + HURRY);
         if recovered {
             self.hurried = Some(now);
-            self.returns += 1;
+            // Not after a refusal: what was open goes on, and may be the last that is heard of what was deleted with the
+            // rights to it.
+            let was_away = |trouble: &Trouble| trouble.cause.verdict() == Verdict::Unreachable;
+            if before.is_some_and(was_away) || (back && was == Some(Phase::Unreachable)) {
+                self.returns += 1;
+            }
         }
         let line = match (was, phase) {
             (None | Some(Phase::Connecting), Phase::Admitted) => Some(Line::Admitted),
@@ -390,6 +403,25 @@ mod tests {
             (Phase::Unreachable, "no connection: connection refused")
         );
         assert_eq!(state.answered(&list(), after(start, 167)).line, Some(Line::Again));
+    }
+
+    #[test]
+    fn a_watch_that_goes_on_does_not_mend_a_credential() {
+        let start = Instant::now();
+        let mut state = State::default();
+        let watch = Call::of(&Method::GET, "/api/v1/namespaces/c1/secrets", Some("watch=true"));
+        state.answered(&list(), start);
+        state.answered(&watch, start);
+        assert!(state.failed(&list(), &answer(401), after(start, 1)).line.is_some());
+        assert_eq!(state.answered(&watch, after(start, 2)), Followed::default());
+        assert_eq!((state.phase(after(start, 2)), state.returns()), (Phase::Refused, 0));
+        let back = state.answered(&list(), after(start, 3));
+        assert_eq!(back, Followed { line: Some(Line::Again), recovered: true });
+        assert_eq!(state.returns(), 0, "watches go on through a refusal");
+        // That nobody was there is over with whatever comes.
+        state.failed(&list(), &Cause::Connect("refused".into()), after(start, 1_000));
+        assert!(state.answered(&watch, after(start, 1_001)).recovered);
+        assert_eq!(state.returns(), 1);
     }
 
     #[test]

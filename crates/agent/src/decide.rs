@@ -51,6 +51,8 @@ pub(crate) struct Policy {
     pub(crate) agent_namespace: String,
     /// Audiences to request; empty for the cluster's default.
     pub(crate) audiences: Vec<String>,
+    /// The longest validity that an account may ask for, in seconds; none: whatever the cluster grants.
+    pub(crate) longest_validity: Option<i64>,
     /// Seconds between two TokenReviews of one token: how long a token that the cluster no longer accepts (its signing
     /// key was replaced, say) may stay in a Secret unnoticed.
     pub(crate) review_seconds: i64,
@@ -369,6 +371,12 @@ fn wanted_request(account: &Account, policy: &Policy) -> Result<TokenRequestSpec
     if !(SHORTEST..=LONGEST).contains(&expiration_seconds) {
         return Err(format!(
             "spec.rotation.validity: {validity} is {expiration_seconds} s; a token lives {SHORTEST} to {LONGEST} s"
+        ));
+    }
+    if let Some(limit) = policy.longest_validity.filter(|limit| expiration_seconds > *limit) {
+        return Err(format!(
+            "spec.rotation.validity: {validity} is {expiration_seconds} s; the agent of this cluster requests tokens for at most \
+             {limit} s (--max-validity)"
         ));
     }
     Ok(TokenRequestSpec { expiration_seconds, audiences: policy.audiences.clone() })

@@ -16,7 +16,7 @@ use crate::{
     side::{Kind, Side, peer::Peer},
     watch::{Signal, watch},
 };
-use fleetpass_api::{ManagedServiceAccount, clock::SharedClock, names};
+use fleetpass_api::{GoDuration, ManagedServiceAccount, clock::SharedClock, names};
 use fleetpass_workqueue::{Next, Queue, queue};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::{Client, Resource};
@@ -38,6 +38,8 @@ pub struct Options {
     pub ca: CaSource,
     /// Audiences to request; empty for the cluster's default.
     pub audiences: Vec<String>,
+    /// The longest validity that an account may ask for (`--max-validity`); none: whatever the cluster grants.
+    pub max_validity: Option<GoDuration>,
     /// How often the cluster is asked whether a token is still good. At least a second.
     pub review_interval: Duration,
     /// How many accounts are worked on at the same time: it bounds the requests that wait at either side.
@@ -62,6 +64,7 @@ impl Options {
             agent_namespace: names::DEFAULT_AGENT_NAMESPACE.to_owned(),
             ca: CaSource::ConfigMap,
             audiences: Vec::new(),
+            max_validity: None,
             review_interval: Duration::from_secs(10 * 60),
             concurrency: 128,
             request_timeout: Duration::from_secs(30),
@@ -179,6 +182,7 @@ impl Agent {
                 cluster: options.cluster.clone(),
                 agent_namespace: options.agent_namespace.clone(),
                 audiences: options.audiences.clone(),
+                longest_validity: options.max_validity.map(|limit| limit.as_secs()),
                 review_seconds: options.review_interval.as_secs().min(YEAR) as i64,
                 // Few objects are ever in the way; a look costs four reads.
                 obstacle_seconds: 30,

@@ -58,6 +58,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         None => names::DEFAULT_AGENT_NAMESPACE.to_owned(),
     };
     options.lease = args.lease_health_check;
+    options.max_validity = args.max_validity;
     let endpoints = vec![
         (Endpoint::Metrics, "--metrics-bind-address", args.metrics_bind_address),
         (Endpoint::Probes, "--health-probe-bind-address", args.health_probe_bind_address),

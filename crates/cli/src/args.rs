@@ -290,6 +290,10 @@ pub(crate) struct AgentArgs {
     /// open-cluster-management-agent-addon
     #[arg(long = "namespace", value_name = "NAME", env = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+    /// The longest spec.rotation.validity that this cluster's agent requests; accounts with a longer one are told. 10m to
+    /// 2^32 s. Default: whatever the cluster grants
+    #[arg(long, alias = "max-token-validity", value_name = "DURATION", value_parser = validity_limit)]
+    pub(crate) max_validity: Option<GoDuration>,
     /// Where /metrics is served; :PORT for all addresses, 0 for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:38080", value_parser = endpoint)]
     pub(crate) metrics_bind_address: EndpointAddress,
@@ -506,6 +510,8 @@ mod tests {
             ("manager --deploy-mode=Helm", "AddOnTemplate"),
             ("agent --cluster-name=", "--cluster-name"),
             ("agent --cluster-name a --metrics-bind-address here", "IP:PORT"),
+            ("agent --cluster-name a --max-validity 9m", "between 10 minutes"),
+            ("agent --cluster-name a --max-validity 1d", "1d"),
             ("agent --cluster-name a --metrics-bind-address :99999", "no port"),
             ("", "Usage"),
         ] {

@@ -204,6 +204,20 @@ fn freed(leases: Api<Lease>, name: &str) -> impl Stream<Item = ()> + use<> {
     })
 }
 
+/// An error and what is behind it, in one line: of a request that did not arrive, the last cause says most.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// A candidate.
 struct Candidate {
     leases: Api<Lease>,
@@ -278,6 +292,8 @@ impl Candidate {
     async fn campaign(&mut self, stop: &CancellationToken) -> bool {
         let Timing { renew_within, retry, .. } = self.election.timing;
         let mut freed = pin!(freed(self.leases.clone(), self.lease()));
+        // Said once for each cause: a server may be away for days.
+        let mut told = None;
         loop {
             let held = tokio::select! {
                 biased;
@@ -285,18 +301,23 @@ impl Candidate {
                 () = stop.cancelled() => return false,
                 held = tokio::time::timeout(renew_within, self.hold()) => held,
             };
-            let standing = match held {
+            let failure = match held {
                 Ok(Ok(true)) => return true,
-                Ok(Ok(false)) => Standing::Waiting,
-                Ok(Err(error)) => {
-                    tracing::warn!(lease = self.lease(), %error, "the lease cannot be had");
-                    Standing::Unknown
-                }
-                Err(_) => {
-                    tracing::warn!(lease = self.lease(), "the lease cannot be had: no answer in time");
-                    Standing::Unknown
-                }
+                Ok(Ok(false)) => None,
+                Ok(Err(error)) => Some(causes(&error)),
+                Err(_) => Some("no answer in time".to_owned()),
             };
+            match &failure {
+                Some(why) if failure != told => {
+                    tracing::warn!(lease = self.lease(), why, "the lease cannot be had, trying again");
+                }
+                None if told.is_some() => {
+                    tracing::info!(lease = self.lease(), "the lease can be asked for again")
+                }
+                _ => {}
+            }
+            let standing = if failure.is_some() { Standing::Unknown } else { Standing::Waiting };
+            told = failure;
             self.standing.send_replace(standing);
             tokio::select! {
                 () = stop.cancelled() => return false,

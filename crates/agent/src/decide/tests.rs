@@ -22,6 +22,7 @@ fn policy() -> Policy {
         cluster: "cluster1".into(),
         agent_namespace: "agents".into(),
         audiences: Vec::new(),
+        longest_validity: None,
         review_seconds: 600,
         obstacle_seconds: 30,
     }
@@ -302,6 +303,20 @@ fn nonsense_in_the_spec_is_said_and_not_requested() {
         seen.secret = None;
         let reason = names::REASON_INVALID_VALIDITY.to_owned();
         assert_eq!(reported(&seen, START), ("False".into(), reason), "{validity}");
+    }
+}
+
+#[test]
+fn a_validity_beyond_the_operators_limit_is_said_and_not_requested() {
+    let limited = Policy { longest_validity: Some(HOUR), ..policy() };
+    for (validity, refused) in
+        [("10m", false), ("1h", false), ("1h0m0.5s", false), ("1h0m1s", true), ("8640h", true)]
+    {
+        let account = Account { validity: validity.into(), ..settled().account.unwrap() };
+        let wanted = wanted_request(&account, &limited);
+        let message = wanted.as_ref().err().cloned().unwrap_or_default();
+        assert_eq!(wanted.is_err(), refused, "{validity}: {message}");
+        assert!(!refused || message.contains("at most 3600 s (--max-validity)"), "{message}");
     }
 }
 

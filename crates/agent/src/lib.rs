@@ -19,6 +19,7 @@
 //! | `reconcile` | reads one account on both sides, asks `decide`, takes the step, asks again |
 //! | `decide`, `promise`, `report` | pure functions: the next step; when a token is due; the account's status |
 //! | `gone` | a pure function: whether an account was deleted, or the agent is only refused |
+//! | `events` | what is told about an account as Events, and how often |
 //! | `calls` | the requests, and what their answers mean |
 //! | `claim` | the Lease on the hub: which cluster works under the name |
 //! | `identity`, `marking` | which hub this is; whether ServiceAccounts can be marked as this agent's |
@@ -164,6 +165,7 @@ mod ca;
 mod calls;
 mod claim;
 mod decide;
+mod events;
 #[cfg(test)]
 mod fake;
 mod gone;

@@ -5,6 +5,7 @@ use crate::{
     calls::{CallError, CallErrorKind, Calls, Content},
     claim::Claim,
     decide::{Cause, Plan, Policy, Source, Step, after_failure, decide, refuse_issued, wanted_record},
+    events::Events,
     gone::{Answer, Evidence, Finding},
     identity::Identity,
     marking::Marking,
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) claim: Arc<Claim>,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<Events>,
 }
 
 /// More steps than any state needs (the tests prove it for all states that they make up): ends a disagreement
@@ -133,6 +135,7 @@ impl Context {
                 Err((error, Some(versions)))
             }
         };
+        self.events.found(name, seen.account.as_ref());
         *memory = std::mem::take(&mut seen.memory);
         result
     }
@@ -268,6 +271,9 @@ impl Context {
         let content = Content { account_uid: &account.uid, token, ca: &seen.ca, record: &record };
         let fingerprint = token.fingerprint();
         let written = self.calls.write_secret(name, &content, present).await?;
+        if let Source::Minted(cause) = source {
+            self.events.happened(name, account, cause);
+        }
         seen.secret = Some(written);
         // Only now that it is written: a write that failed leaves the token to the next attempt. Where only the answer
         // was lost, the next look finds that token in the Secret, and at worst writes it once more.

@@ -5,6 +5,7 @@ use crate::{
     calls::Calls,
     claim::{Claim, Keeper},
     decide::Policy,
+    events::Events,
     health::Health,
     identity::Identity,
     lease,
@@ -193,6 +194,7 @@ impl Agent {
             claim: claim.clone(),
             clock: options.clock.clone(),
             metrics: metrics.clone(),
+            events: Arc::new(Events::new(&options.cluster, options.clock.clone())),
         });
         let handle = Handle { metrics, health: health.clone(), claim };
         Ok((Self { context, health, options }, handle))
@@ -253,6 +255,8 @@ impl Agent {
         let context = self.context.clone();
         let keeper = Keeper::new(context.claim.clone(), self.health.clone(), clock());
         helpers.spawn(async move { keeper.keep(&context.calls).await });
+        let (events, client) = (self.context.events.clone(), hub.client());
+        helpers.spawn(async move { events.post(client).await });
         if self.options.lease {
             let (health, claim) = (self.health.clone(), self.context.claim.clone());
             helpers.spawn(lease::keep(spoke.client(), agent_namespace.clone(), clock(), health, claim));

@@ -45,6 +45,7 @@ pub mod duration;
 pub mod features;
 pub mod names;
 pub mod quota;
+pub mod reasons;
 pub mod workload;
 
 pub use account::ManagedServiceAccount;

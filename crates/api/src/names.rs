@@ -112,6 +112,11 @@ pub const REASON_NO_AGENT: &str = "NoAgent";
 /// Reason of `AgentAvailable`: there was an agent, and it has not been seen for a while.
 pub const REASON_AGENT_GONE: &str = "AgentGone";
 
+/// Reason of the Event that an account got its token.
+pub const EVENT_TOKEN_ISSUED: &str = "TokenIssued";
+/// Reason of the Event that an account's token was renewed.
+pub const EVENT_TOKEN_ROTATED: &str = "TokenRotated";
+
 /// Group of all agents of the addon for one cluster, the organisation of their client certificates
 /// (`agent.DefaultGroups` in open-cluster-management-io/addon-framework, `pkg/agent/inteface.go`).
 pub fn agent_group(cluster: &str) -> String {

@@ -8,10 +8,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, future::Future, pin::pin, sync::Arc, time::Duration};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Has `reconcile` look at each object when it is seen first, when it changes, and when its [`Next`] says so; after an
-/// error, which `failed` is told, after `retry`. Runs until shut down, without waiting for what is due later. All
+/// error, which `failed` is told, after `retry`; and at all of them when `again` is notified. Runs until shut down, without waiting for what is due later. All
 /// objects that are due run at once.
 ///
 /// The watch fills a store, and a change puts a reference to the object into a work queue; what runs is given the
@@ -23,6 +24,7 @@ pub(crate) async fn control<K, F>(
     retry: Duration,
     reconcile: impl Fn(Arc<K>) -> F,
     failed: impl Fn(&ObjectRef<K>, &kube::Error),
+    again: &Notify,
     shutdown: CancellationToken,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -37,11 +39,22 @@ pub(crate) async fn control<K, F>(
     });
     let watch = async {
         let mut events = pin!(events.reflect(writer));
-        while let Some(event) = events.next().await {
+        loop {
+            // Both may be dropped where they are: a stream keeps its state, and a notification that nobody waits for is kept.
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = again.notified() => {
+                    kept.state().iter().for_each(|object| queue.add(key(&**object)));
+                    continue;
+                }
+            };
+            let Some(event) = event else { return };
             match event {
                 Ok(watcher::Event::Apply(object)) => queue.add(key(&object)),
                 // The store takes over a list only when it is complete.
-                Ok(watcher::Event::InitDone) => kept.state().iter().for_each(|object| queue.add(key(object))),
+                Ok(watcher::Event::InitDone) => {
+                    kept.state().iter().for_each(|object| queue.add(key(&**object)))
+                }
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_) | watcher::Event::Delete(_)) => {}
                 Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted"),
             }

@@ -53,6 +53,7 @@ fn cluster_role(cluster: &str) -> String {
 /// - ManagedServiceAccounts: delete, if it is the one to delete those whose time is over
 ///   ([`FeatureGates::ephemeral_identity`])
 /// - the Lease `fleetpass-agent`: get, update; Leases: create
+/// - Events: create, patch
 ///
 /// And outside of it, Namespaces: get that of the cluster, to see that it was deleted, and `kube-system`, whose UID says
 /// which hub this is.
@@ -87,6 +88,7 @@ pub fn hub_manifests(cluster: &str, features: FeatureGates) -> Vec<Value> {
                  "verbs": ["update", "patch"]},
                 {"apiGroups": [""], "resources": ["secrets"],
                  "verbs": ["get", "list", "watch", "create", "update", "delete"]},
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
                 // RBAC cannot limit `create` to a name: an object that does not exist yet has none to compare.
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],

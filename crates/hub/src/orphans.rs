@@ -15,6 +15,7 @@ use kube::{
 };
 use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Time between two looks at a Secret to which nothing happens: nothing tells when its account goes, because accounts
@@ -49,7 +50,7 @@ pub(crate) async fn run(client: Client, scope: Scope, deleted: Counter, shutdown
     let select = watcher::Config::default().labels(&labels);
     let context = Arc::new(Context { client, deleted });
     let reconcile = |secret| reconcile(secret, context.clone());
-    control(api, select, RETRY, reconcile, failed, shutdown).await;
+    control(api, select, RETRY, reconcile, failed, &Notify::new(), shutdown).await;
 }
 
 async fn reconcile(secret: Arc<SecretMeta>, context: Arc<Context>) -> Result<Next, kube::Error> {

@@ -28,6 +28,7 @@ use kube::{
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use x509_parser::{
     certification_request::X509CertificationRequest,
@@ -165,7 +166,7 @@ pub(crate) async fn run(client: Client, clock: SharedClock, approved: Counter, s
     let select = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
     let context = Arc::new(Context { client, clock, approved });
     let reconcile = |request| reconcile(request, context.clone());
-    control(api, select, RETRY, reconcile, failed, shutdown).await;
+    control(api, select, RETRY, reconcile, failed, &Notify::new(), shutdown).await;
 }
 
 async fn reconcile(

@@ -12,12 +12,16 @@ use kube::{
 };
 use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// The longest sleep: timers have an upper bound, and a wall clock that jumps is noticed within this.
+/// The longest sleep: timers have an upper bound.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 /// Time to the next attempt after one that failed.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the clock is looked at, and by how much it may differ from the time that has passed.
+const LOOK: Duration = Duration::from_secs(1);
+const DRIFT_MILLIS: i64 = 250;
 
 /// When the account's time is over; `None` if it has no end, or has not been created yet.
 fn end_of_life(account: &ManagedServiceAccount) -> Option<Timestamp> {
@@ -58,7 +62,33 @@ pub async fn run(
     };
     let context = Arc::new(Context { client, clock, deleted });
     let reconcile = |account| reconcile(account, context.clone());
-    control(api, watcher::Config::default(), RETRY, reconcile, failed, shutdown).await;
+    let jumped = Notify::new();
+    let work = control(api, watcher::Config::default(), RETRY, reconcile, failed, &jumped, shutdown);
+    tokio::select! {
+        () = work => {}
+        () = watch_clock(&context.clock, &jumped) => {}
+    }
+}
+
+/// Notifies when the clock was set, or the machine slept: timers measure what passes while it runs, and accounts end by the
+/// clock.
+async fn watch_clock(clock: &SharedClock, jumped: &Notify) {
+    let mut before = (clock.now(), Instant::now());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = (clock.now(), Instant::now());
+        if drift_millis(before, now).abs() > DRIFT_MILLIS {
+            jumped.notify_one();
+        }
+        before = now;
+    }
+}
+
+/// By how much more the clock moved than time passed.
+fn drift_millis(before: (Timestamp, Instant), now: (Timestamp, Instant)) -> i64 {
+    let moved = now.0.as_millisecond().saturating_sub(before.0.as_millisecond());
+    let passed = now.1.saturating_duration_since(before.1).as_millis();
+    moved.saturating_sub(i64::try_from(passed).unwrap_or(i64::MAX))
 }
 
 async fn reconcile(account: Arc<ManagedServiceAccount>, context: Arc<Context>) -> Result<Next, kube::Error> {
@@ -87,6 +117,16 @@ async fn reconcile(account: Arc<ManagedServiceAccount>, context: Arc<Context>) -
 mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_set_is_noticed() {
+        let at = |milli| Timestamp::from_millisecond(milli).unwrap();
+        let start = Instant::now();
+        let later = start + Duration::from_secs(1);
+        for (moved, drift) in [(1_000, 0), (1_100, 100), (61_000, 60_000), (-3_599_000, -3_600_000)] {
+            assert_eq!(drift_millis((at(0), start), (at(moved), later)), drift);
+        }
+    }
 
     #[test]
     fn an_account_ends_when_its_time_is_over() {

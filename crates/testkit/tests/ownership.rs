@@ -10,9 +10,9 @@ use fleetpass_hub::join;
 use fleetpass_testkit::cluster::Cluster;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -161,6 +161,23 @@ impl Running {
         .await
     }
 
+    /// Waits for an Event about the account.
+    async fn event(&self, name: &str, type_: &str, reason: &str) -> Result<()> {
+        let uid = self.accounts().get(name).await?.uid();
+        let events: Api<Event> = Api::namespaced(self.hub.clone(), &self.cluster);
+        until(&format!("an Event {reason} about {}/{name}", self.cluster), async || {
+            let all = events.list(&ListParams::default()).await?;
+            let found = all.items.iter().find(|event| {
+                event.involved_object.uid == uid
+                    && uid.is_some()
+                    && event.type_.as_deref() == Some(type_)
+                    && event.reason.as_deref() == Some(reason)
+            });
+            Ok(found.map(|_| ()))
+        })
+        .await
+    }
+
     /// How many tokens this agent has projected.
     fn tokens(&self) -> u64 {
         let metrics = self.handle.metrics();
@@ -182,6 +199,8 @@ async fn share(one: &Running, two: &Running) -> Result<()> {
     ensure!(message.contains("belongs to another agent"), "{message}");
     one.create("b").await?;
     one.says("b", "False", names::REASON_NAME_CONFLICT).await?;
+    one.event("a", "Normal", names::EVENT_TOKEN_ISSUED).await?;
+    one.event("b", "Warning", names::REASON_NAME_CONFLICT).await?;
     ensure!(one.secrets().get("a").await?.data == token.data && two.secrets().get_opt("a").await?.is_none());
     ensure!(one.services().get("a").await?.uid() == made.uid(), "the ServiceAccount was made anew");
     ensure!((one.tokens(), two.tokens()) == (1, 1), "{} and {} tokens", one.tokens(), two.tokens());

@@ -92,7 +92,9 @@ async fn runs(answers: Vec<(Value, Events)>, script: impl Future<Output = ()>) -
     let shutdown = CancellationToken::new();
     let retry = Duration::from_secs(10);
     let select = watcher::Config::default();
-    let control = control(Api::all(server(answers)), select, retry, reconcile, failed, shutdown.clone());
+    let again = Notify::new();
+    let control =
+        control(Api::all(server(answers)), select, retry, reconcile, failed, &again, shutdown.clone());
     let end = async {
         script.await;
         shutdown.cancel();

@@ -150,9 +150,13 @@ impl Form {
 
     fn list(self, items: Vec<Value>, revision: u64, next: Option<String>) -> Value {
         let kind = if self.metadata_only { "PartialObjectMetadata" } else { self.kind };
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        // Absent at the end, never null.
+        if let Some(next) = next {
+            metadata["continue"] = json!(next);
+        }
         json!({
-            "kind": format!("{kind}List"), "apiVersion": self.version(), "items": items,
-            "metadata": {"resourceVersion": revision.to_string(), "continue": next},
+            "kind": format!("{kind}List"), "apiVersion": self.version(), "metadata": metadata, "items": items,
         })
     }
 

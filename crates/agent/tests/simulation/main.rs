@@ -20,7 +20,8 @@
 //! cargo test --release -p fleetpass-agent --test simulation -- --ignored --nocapture
 //! ```
 //!
-//! One seed again: `SIMULATION_SEED=7 cargo test -p fleetpass-agent --test simulation one_seed -- --ignored`.
+//! One seed again: `SIMULATION_SEED=7 cargo test -p fleetpass-agent --test simulation one_seed -- --ignored`;
+//! with `SIMULATION_TRACE=cluster1` it prints all that the agent of that cluster asks.
 
 mod api;
 mod checks;
@@ -33,26 +34,49 @@ mod token;
 mod weather;
 mod world;
 
-use checks::Figures;
+use checks::{Checks, Figures};
 use schedule::Size;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const SMALL: Size = Size {
-    clusters: 3,
-    accounts: 5,
-    days: 2,
-    kills: 10,
-    review: Duration::from_secs(600),
-    check: Duration::from_secs(20),
+    clusters: 2,
+    accounts: 4,
+    days: 1,
+    kills: 6,
+    agents: true,
+    review: Duration::from_secs(900),
+    hub_lease: Duration::from_secs(240),
+    check: Duration::from_secs(120),
 };
 
-fn simulate(size: Size, seed: u64) -> Figures {
+const WHOLE: Size = Size {
+    clusters: 200,
+    accounts: 20,
+    days: 30,
+    kills: 1_000,
+    agents: true,
+    review: Duration::from_secs(6 * 3_600),
+    hub_lease: Duration::from_secs(3_600),
+    check: Duration::from_secs(1_200),
+};
+
+fn run(size: Size, seed: u64) -> Arc<Checks> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let checks = runtime.block_on(world::simulate(size, seed));
+    runtime.block_on(world::simulate(size, seed))
+}
+
+fn simulate(size: Size, seed: u64) -> Figures {
+    let checks = run(size, seed);
     let violations = checks.violations();
-    assert!(violations.is_empty(), "seed {seed}, {size:?}\n{}", violations.join("\n"));
+    let first = violations[..violations.len().min(3)].join("\n");
+    assert!(violations.is_empty(), "seed {seed}, {size:?}: {} violations\n{first}", violations.len());
     checks.report()
+}
+
+/// The seed of the environment.
+fn seed() -> Option<u64> {
+    std::env::var("SIMULATION_SEED").ok().map(|text| text.parse().expect("SIMULATION_SEED is a number"))
 }
 
 #[test]
@@ -66,6 +90,19 @@ fn agents_keep_their_promise_in_bad_weather() {
     }
     // And the weather was bad.
     assert!(excused > 0);
+}
+
+#[test]
+fn an_agent_that_does_nothing_is_found_out() {
+    let violations = run(Size { agents: false, ..SMALL }, 0).violations();
+    assert!(violations.iter().any(|violation| violation.contains("holds nothing")), "{violations:?}");
+}
+
+#[test]
+#[ignore = "takes a release build, and minutes"]
+#[allow(clippy::print_stderr)]
+fn a_fleet_of_200_clusters_through_30_days_and_1000_deaths() {
+    eprintln!("{:#?}", simulate(WHOLE, seed().unwrap_or(0)));
 }
 
 #[test]

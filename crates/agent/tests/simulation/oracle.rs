@@ -122,8 +122,10 @@ pub(crate) struct Books {
     pub(crate) accounts: HashMap<String, Record>,
     /// When something happened that may cost a token for each account, such as a death of the agent, in the last hour.
     pub(crate) excuses: Vec<Duration>,
-    /// Until when lost answers and wrong clocks may cost a token for every attempt.
-    pub(crate) costly_until: Duration,
+    /// How many things go on that may cost a token for every attempt: lost answers, a wrong clock. And when the last of
+    /// them was over.
+    costly: u32,
+    costly_until: Duration,
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -149,6 +151,15 @@ impl Books {
         self.excuse(now);
     }
 
+    pub(crate) fn costly_begins(&mut self) {
+        self.costly += 1;
+    }
+
+    pub(crate) fn costly_ends(&mut self, now: Duration) {
+        self.costly -= 1;
+        self.costly_until = now;
+    }
+
     /// Something happened that may cost a token.
     pub(crate) fn excuse(&mut self, now: Duration) {
         self.excuses.retain(|at| *at + HOUR > now);
@@ -168,7 +179,7 @@ impl Books {
         // One at 80 % of each lifetime, and the one that began before the hour.
         let regular = 3_600 * 10 / (lifetime * 7) + 2;
         let excuses = self.excuses.iter().filter(|at| **at + HOUR > now).count() * 2;
-        let costly = if self.costly_until + HOUR > now { COSTLY } else { 0 };
+        let costly = if self.costly > 0 || self.costly_until + HOUR > now { COSTLY } else { 0 };
         let allowed = regular as usize + excuses + costly;
         (count > allowed).then_some((count, allowed))
     }
@@ -231,7 +242,7 @@ mod tests {
 
     #[test]
     fn more_tokens_than_there_is_cause_for_are_too_many() {
-        let mut books = Books { costly_until: Duration::ZERO, ..Books::default() };
+        let mut books = Books::default();
         let late = secs(10 * 3_600);
         // An hour's token: one by plan, and one on each side.
         let mut refused = None;

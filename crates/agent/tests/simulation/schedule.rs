@@ -14,8 +14,12 @@ pub(crate) struct Size {
     pub(crate) days: u64,
     /// Deaths of agents, besides those that any schedule has.
     pub(crate) kills: usize,
+    /// Whether there are agents at all: without, the checks have to find fault.
+    pub(crate) agents: bool,
     /// How often an agent asks whether a token is still good.
     pub(crate) review: Duration,
+    /// How long the agents' Leases on the hub last. The longer, the fewer requests a simulation has to carry.
+    pub(crate) hub_lease: Duration,
     /// How often all accounts are checked.
     pub(crate) check: Duration,
 }

@@ -147,6 +147,14 @@ pub(crate) struct Link {
     cut: Mutex<CancellationToken>,
     /// Watches that were opened before the last change of this are mute: their connection is dead, and nobody noticed.
     mute: AtomicU64,
+    /// Whether to print all that goes over it.
+    trace: bool,
+}
+
+/// Prints what happens, for whoever looks for the cause of a violation.
+#[allow(clippy::print_stderr)]
+fn trace(time: Time, place: &str, what: std::fmt::Arguments<'_>) {
+    eprintln!("{:>10.3} s {place}: {what}", time.now().as_secs_f64());
 }
 
 /// After what time without a byte a client gives a connection up: the read timeout of kube's `Config`.
@@ -157,8 +165,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 type Reply = Response<UnsyncBoxBody<Bytes, Error>>;
 
 impl Link {
-    pub(crate) fn new(server: Arc<Server>, reaper: Arc<Reaper>) -> Arc<Self> {
-        Arc::new(Self { server, sky: Sky::default(), reaper, cut: Mutex::default(), mute: AtomicU64::new(0) })
+    pub(crate) fn new(cluster: &str, server: Arc<Server>, reaper: Arc<Reaper>) -> Arc<Self> {
+        Arc::new(Self {
+            trace: std::env::var("SIMULATION_TRACE").is_ok_and(|traced| traced == cluster),
+            server,
+            sky: Sky::default(),
+            reaper,
+            cut: Mutex::default(),
+            mute: AtomicU64::new(0),
+        })
     }
 
     /// A client on this way, as a new process makes one.
@@ -186,6 +201,17 @@ impl Link {
     /// Carries a request there and the answer back, as far as the weather allows.
     async fn carry(self: Arc<Self>, request: Request<Body>) -> Result<Reply, Error> {
         let call = read(request).await;
+        let asked =
+            self.trace.then(|| format!("{} {} {:?} {}", call.method, call.path, call.query, call.body));
+        let result = self.exchange(call).await;
+        if let Some(asked) = asked {
+            let answered = result.as_ref().map(Reply::status);
+            trace(self.server.time, &self.server.name, format_args!("{asked}: {answered:?}"));
+        }
+        result
+    }
+
+    async fn exchange(self: &Arc<Self>, call: Call) -> Result<Reply, Error> {
         let death = self.reaper.request();
         if death == Some(Death::BeforeRequest) {
             self.die().await;

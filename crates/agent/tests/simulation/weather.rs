@@ -40,8 +40,11 @@ impl Sky {
         self.0.lock().unwrap().push((number, weather));
     }
 
-    pub(crate) fn over(&self, number: u64) {
-        self.0.lock().unwrap().retain(|(begun, _)| *begun != number);
+    /// Gives what is over.
+    pub(crate) fn over(&self, number: u64) -> Option<Weather> {
+        let mut weather = self.0.lock().unwrap();
+        let place = weather.iter().position(|(begun, _)| *begun == number)?;
+        Some(weather.remove(place).1)
     }
 
     pub(crate) fn now(&self) -> Option<Weather> {

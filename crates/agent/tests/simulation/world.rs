@@ -47,7 +47,6 @@ pub(crate) struct World {
     orphans: HashSet<Key>,
     names: u64,
     agents: JoinSet<()>,
-    review: Duration,
 }
 
 /// How often the hub's own controllers look: its garbage collector, and the end of old Events.
@@ -69,8 +68,8 @@ impl World {
             let reaper = Arc::new(Reaper::default());
             sites.push(Arc::new(Site {
                 name: server.name.clone(),
-                hub_link: Link::new(hub.clone(), reaper.clone()),
-                cluster_link: Link::new(server.clone(), reaper.clone()),
+                hub_link: Link::new(&server.name, hub.clone(), reaper.clone()),
+                cluster_link: Link::new(&server.name, server.clone(), reaper.clone()),
                 server,
                 clock: Arc::new(MachineClock::new(time)),
                 reaper,
@@ -85,7 +84,6 @@ impl World {
             orphans: HashSet::new(),
             names: 0,
             agents: JoinSet::new(),
-            review: size.review,
         };
         world.furnish(size);
         world
@@ -94,6 +92,7 @@ impl World {
     /// What is there before the agents come.
     fn furnish(&mut self, size: Size) {
         let checks = self.checks.clone();
+        self.put(&checks.hub, Key::new(NAMESPACES, "", "kube-system"), json!({}));
         for (number, site) in checks.sites.iter().enumerate() {
             self.put(&checks.hub, Key::new(NAMESPACES, "", &site.name), json!({}));
             self.put(&site.server, Key::new(NAMESPACES, "", "kube-system"), json!({}));
@@ -113,7 +112,10 @@ impl World {
     pub(crate) async fn run(mut self, size: Size, schedule: Vec<(Duration, Act)>) -> Arc<Checks> {
         let time = self.checks.time;
         for number in 0..self.checks.sites.len() {
-            self.agents.spawn(supervise(self.checks.clone(), number, self.review));
+            self.checks.books(number).calm.begin(time.now());
+            if size.agents {
+                self.agents.spawn(supervise(self.checks.clone(), number, size));
+            }
         }
         let end = Duration::from_secs(size.days * 86_400);
         let mut acts = schedule.into_iter().peekable();
@@ -205,8 +207,7 @@ impl World {
                     let books = &mut *self.checks.books(site);
                     books.calm.broken(now);
                     if matches!(weather, Weather::Lossy(_)) {
-                        // Extended while it lasts, see `Over`.
-                        books.costly_until = Duration::MAX / 2;
+                        books.costly_begins();
                     }
                 }
                 // What refuses connections has lost the old ones; what is silent has not.
@@ -215,12 +216,12 @@ impl World {
                 }
             }
             Act::Over { place, number } => {
-                self.sky(place).over(number);
+                let over = self.sky(place).over(number);
                 for site in self.touched(place) {
                     let books = &mut *self.checks.books(site);
                     books.calm.mended(now);
-                    if books.costly_until > now {
-                        books.costly_until = now + Duration::from_secs(400);
+                    if matches!(over, Some(Weather::Lossy(_))) {
+                        books.costly_ends(now);
                     }
                 }
             }
@@ -234,13 +235,13 @@ impl World {
                 self.checks.sites[cluster].clock.ahead_seconds.store(ahead, Ordering::Relaxed);
                 let books = &mut *self.checks.books(cluster);
                 books.calm.broken(now);
-                books.costly_until = Duration::MAX / 2;
+                books.costly_begins();
             }
             Act::ClockRight { cluster } => {
                 self.checks.sites[cluster].clock.ahead_seconds.store(0, Ordering::Relaxed);
                 let books = &mut *self.checks.books(cluster);
                 books.calm.mended(now);
-                books.costly_until = now;
+                books.costly_ends(now);
             }
             Act::Kill { cluster, at, down } => {
                 let site = &self.checks.sites[cluster];
@@ -470,12 +471,15 @@ fn change(server: &Server, key: &Key, how: impl FnOnce(&mut Value)) {
 }
 
 /// Runs the agent of a cluster, again and again: it dies when the reaper says so, and remembers nothing.
-async fn supervise(checks: Arc<Checks>, number: usize, review: Duration) {
+async fn supervise(checks: Arc<Checks>, number: usize, size: Size) {
     let site = checks.sites[number].clone();
-    checks.books(number).calm.begin(checks.time.now());
     loop {
-        let options =
-            Options { review_interval: review, lease: true, ..Options::new(&*site.name, site.clock.clone()) };
+        let options = Options {
+            review_interval: size.review,
+            hub_lease: size.hub_lease,
+            lease: true,
+            ..Options::new(&*site.name, site.clock.clone())
+        };
         let (agent, _handle) =
             Agent::new(site.hub_link.client(), site.cluster_link.client(), options).unwrap();
         tokio::select! {

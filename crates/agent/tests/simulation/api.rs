@@ -241,7 +241,7 @@ impl State {
             longest_token,
             future,
             page,
-            gone_by_event: page % 2 == 0,
+            gone_by_event: page.is_multiple_of(2),
             issued: 0,
             rests: HashMap::new(),
         }

@@ -37,6 +37,9 @@ pub(crate) struct Event {
     pub(crate) object: Arc<Value>,
 }
 
+/// What happened, and what will.
+pub(crate) type Events = (Vec<Arc<Event>>, mpsc::UnboundedReceiver<Arc<Event>>);
+
 /// The objects and the revision of one moment.
 #[derive(Clone)]
 pub(crate) struct Backup {
@@ -160,11 +163,7 @@ impl Store {
 
     /// The events of a place after a revision, and those to come; `None` if the history no longer has them. A revision
     /// that is still to come is waited for, in silence.
-    pub(crate) fn watch(
-        &mut self,
-        place: (&'static str, String),
-        after: u64,
-    ) -> Option<(Vec<Arc<Event>>, mpsc::UnboundedReceiver<Arc<Event>>)> {
+    pub(crate) fn watch(&mut self, place: (&'static str, String), after: u64) -> Option<Events> {
         if after < self.compacted {
             return None;
         }

@@ -20,6 +20,9 @@
 //! cargo test --release -p fleetpass-agent --test simulation -- --ignored --nocapture
 //! ```
 //!
+//! It takes more than an hour; `SIMULATION_SIZE=20,20,30,1000` makes it a fleet of 20 clusters with 20 accounts each, 30 days
+//! and 1,000 deaths besides those of every schedule.
+//!
 //! One seed again: `SIMULATION_SEED=7 cargo test -p fleetpass-agent --test simulation one_seed -- --ignored`;
 //! with `SIMULATION_TRACE=cluster1` it prints all that the agent of that cluster asks.
 
@@ -102,7 +105,18 @@ fn an_agent_that_does_nothing_is_found_out() {
 #[ignore = "takes a release build, and minutes"]
 #[allow(clippy::print_stderr)]
 fn a_fleet_of_200_clusters_through_30_days_and_1000_deaths() {
-    eprintln!("{:#?}", simulate(WHOLE, seed().unwrap_or(0)));
+    let size = match std::env::var("SIMULATION_SIZE") {
+        Ok(text) => {
+            let numbers: Vec<u64> = text.split(',').map(|part| part.parse().expect("a number")).collect();
+            let [clusters, accounts, days, kills] = numbers[..] else {
+                panic!("SIMULATION_SIZE is CLUSTERS,ACCOUNTS,DAYS,KILLS")
+            };
+            let [clusters, accounts, kills] = [clusters, accounts, kills].map(|number| number as usize);
+            Size { clusters, accounts, days, kills, ..WHOLE }
+        }
+        Err(_) => WHOLE,
+    };
+    eprintln!("{:#?}", simulate(size, seed().unwrap_or(0)));
 }
 
 #[test]

@@ -291,9 +291,14 @@ impl World {
         let backups = self.backups.get_mut(&place).expect("there is a first one");
         backups.truncate(pick as usize % backups.len() + 1);
         let backup = backups.last().expect("one is left").clone();
-        let sites = if place == HUB { (0..self.checks.sites.len()).collect() } else { vec![place] };
+        let sites: Vec<usize> =
+            if place == HUB { (0..self.checks.sites.len()).collect() } else { vec![place] };
         if place == HUB {
             self.checks.check_all();
+            // Validities may go back too.
+            for site in &sites {
+                self.accounts(*site).iter().for_each(|name| self.checks.validity_changes(*site, name));
+            }
         }
         server.state.lock().unwrap().store.restore(&backup);
         for site in sites {

@@ -1,14 +1,17 @@
 //! `fleetpass manager` works on a real Kubernetes with the rights that `fleetpass install` prints and no others.
 
 use anyhow::{Context as _, Result, ensure};
-use fleetpass_api::ManagedServiceAccount;
+use fleetpass_api::{ManagedServiceAccount, names};
 use fleetpass_testkit::cluster::ADMIN_TOKEN;
 use fleetpass_testkit::rig::{
     Kubectl, Process, RealCluster, SOON, Signal, eventually, install, program, total,
 };
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use serde_json::json;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -17,7 +20,7 @@ const NAME: &str = "fleetpass-manager";
 
 /// A hub with what a manager needs.
 struct Hub {
-    _cluster: RealCluster,
+    cluster: RealCluster,
     admin: Client,
     folder: TempDir,
 }
@@ -34,7 +37,8 @@ impl Hub {
         let token = kubectl.run(&["-n", NAMESPACE, "create", "token", NAME]).await?;
         let folder = tempfile::tempdir()?;
         cluster.endpoint().write_kubeconfig(&folder.path().join("kubeconfig"), token.trim())?;
-        Ok(Self { admin: cluster.endpoint().admin().await?, _cluster: cluster, folder })
+        let admin = cluster.endpoint().admin().await?;
+        Ok(Self { cluster, admin, folder })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -111,4 +115,71 @@ async fn managers_take_over_from_each_other_with_their_own_rights() -> Result<()
         ensure!(!log.contains("forbidden") && !log.contains("403"), "{name} lacks a right: {log}");
     }
     total("manager, Kubernetes", "4 managers, one at a time, with the printed rights")
+}
+
+/// A request for a client's certificate, as `user` sends it.
+async fn ask(hub: &Hub, user: &str, groups: &[String], name: &str, organization: &str) -> Result<()> {
+    let mut config = hub.cluster.endpoint().config(ADMIN_TOKEN).await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    config.auth_info.impersonate_groups = Some(groups.to_vec());
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, organization);
+    params.distinguished_name.push(DnType::CommonName, user);
+    let pem = params.serialize_request(&KeyPair::generate()?)?.pem()?;
+    let request = json!({
+        "metadata": {"name": name},
+        "spec": {"request": k8s_openapi::ByteString(pem.into_bytes()), "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth", "digital signature"], "expirationSeconds": 3600},
+    });
+    let requests: Api<CertificateSigningRequest> = Api::all(Client::try_from(config)?);
+    requests.create(&PostParams::default(), &serde_json::from_value(request)?).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_approves_renewals_and_says_who_is_there() -> Result<()> {
+    let hub = Hub::start().await?;
+    let manager = hub.manager("manager", ["15s", "10s", "2s"])?;
+    let accounts: Api<ManagedServiceAccount> = Api::namespaced(hub.admin.clone(), "cluster1");
+    accounts.create(&PostParams::default(), &ManagedServiceAccount::new("cluster1", "robot")).await?;
+    let lease = json!({
+        "metadata": {"name": names::AGENT_LEASE, "namespace": "cluster1"},
+        "spec": {"holderIdentity": "somebody/somewhere", "leaseDurationSeconds": 1,
+            "renewTime": fleetpass_apimachinery::time::rfc3339_micro(fleetpass_api::clock::system().now())},
+    });
+    let leases: Api<Lease> = Api::namespaced(hub.admin.clone(), "cluster1");
+    leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+    // One second long: it is seen, or was, whichever comes first to be read here; then it is gone.
+    eventually("the agent was last seen then", SOON, async || {
+        let status = accounts.get("robot").await.ok()?.status?;
+        let condition = status.condition(names::CONDITION_AGENT_AVAILABLE)?;
+        (condition.status == "False" && condition.reason == names::REASON_AGENT_GONE).then_some(())
+    })
+    .await
+    .with_context(|| hub.log("manager"))?;
+
+    let (agent, group) = (names::agent_user("cluster1"), names::agent_group("cluster1"));
+    let groups = [group.clone(), names::ADDON_GROUP.to_owned()];
+    // Who has the name and not the right; an agent that asks for another's group; and one that renews.
+    let kubectl = Kubectl::new(hub.cluster.endpoint(), ADMIN_TOKEN)?;
+    let may_ask =
+        ["create", "clusterrole", "asker", "--verb=create", "--resource=certificatesigningrequests"];
+    kubectl.run(&may_ask).await?;
+    kubectl.run(&["create", "clusterrolebinding", "asker", "--clusterrole=asker", "--user=eve"]).await?;
+    ask(&hub, "eve", &["devs".to_owned()], "stranger", "devs").await?;
+    ask(&hub, &agent, &groups, "greedy", &names::agent_group("cluster2")).await?;
+    ask(&hub, &agent, &groups, "renewal", &group).await?;
+    let requests: Api<CertificateSigningRequest> = Api::all(hub.admin.clone());
+    let decided = async |name: &str| -> Option<String> {
+        let conditions = requests.get(name).await.ok()?.status?.conditions?;
+        Some(conditions.first()?.type_.clone())
+    };
+    let decision = eventually("a decision", SOON, async || decided("renewal").await).await;
+    ensure!(decision.with_context(|| hub.log("manager"))? == "Approved");
+    ensure!(decided("stranger").await.is_none() && decided("greedy").await.is_none());
+    ensure!(manager.stop(SOON).await?.success(), "{}", hub.log("manager"));
+    let log = hub.log("manager");
+    ensure!(!log.contains("forbidden") && !log.contains("403"), "a right is missing: {log}");
+    total("manager, Kubernetes", "a renewal approved, two requests left alone, an agent that was gone")
 }

@@ -39,6 +39,7 @@ pub(crate) async fn control<K, F>(
     });
     let watch = async {
         let mut events = pin!(events.reflect(writer));
+        let mut told = false;
         loop {
             // Both may be dropped where they are: a stream keeps its state, and a notification that nobody waits for is kept.
             let event = tokio::select! {
@@ -56,6 +57,10 @@ pub(crate) async fn control<K, F>(
                     kept.state().iter().for_each(|object| queue.add(key(&**object)))
                 }
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_) | watcher::Event::Delete(_)) => {}
+                // A right that is missing does not come by itself, and without it nothing happens here. Said once.
+                Err(error) if is_refusal(&error) && !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "may not be watched; trying again");
+                }
                 Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted"),
             }
         }
@@ -77,6 +82,16 @@ pub(crate) async fn control<K, F>(
     tokio::select! {
         () = watch => {}
         _ = work => {}
+    }
+}
+
+fn is_refusal(error: &watcher::Error) -> bool {
+    let refused = |status: &kube::core::Status| status.code == 403;
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => refused(status),
+        watcher::Error::WatchError(status) => refused(status),
+        _ => false,
     }
 }
 

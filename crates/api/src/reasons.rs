@@ -89,6 +89,13 @@ pub const REASONS: &[Reason] = &[
         "find out from `metadata.finalizers` of the ServiceAccount on the cluster who has to let go; after that it is made anew",
     ),
     reason(
+        (REPORTED, "True or False"),
+        names::REASON_SECRET_TERMINATING,
+        "the Secret is being deleted, and a finalizer of somebody's holds it: no other token gets into it. True as long as the one \
+         in it is good",
+        "find out from `metadata.finalizers` of the Secret on the hub who has to let go; after that it is made anew",
+    ),
+    reason(
         (REPORTED, "False"),
         names::REASON_CLUSTER_NAME_IN_USE,
         "said by the agent, in its log and on `/readyz`, not by the account: another cluster works under this one's name",

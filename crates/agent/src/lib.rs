@@ -127,7 +127,7 @@
 //! assert_eq!(secret["metadata"]["ownerReferences"][0]["kind"], "ManagedServiceAccount");
 //! let keys: Vec<_> = secret["data"].as_object().unwrap().keys().collect();
 //! assert_eq!(keys, ["ca.crt", "token"]);
-//! assert!(handle.metrics().contains("fleetpass_agent_side_up{side=\"cluster\"} 1"));
+//! assert!(handle.metrics().contains("fleetpass_agent_side_up{cluster=\"cluster1\",side=\"cluster\"} 1"));
 //!
 //! stop.cancel();
 //! running.await.unwrap();

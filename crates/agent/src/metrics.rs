@@ -8,11 +8,13 @@ use crate::{
     side::{Side, state::Phase},
 };
 use fleetpass_api::clock::SharedClock;
+use fleetpass_api::{names, reasons::REASONS};
 use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{
+        MetricType,
         counter::Counter,
         family::Family,
         gauge::ConstGauge,
@@ -40,6 +42,11 @@ struct FailureLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
 }
@@ -52,6 +59,7 @@ pub(crate) struct Metrics {
     /// By labels of a few fixed texts each: no account's name, or a broken fleet would make as many series as accounts.
     failures: Family<FailureLabels, Counter>,
     reconciles: Family<OutcomeLabel, Histogram>,
+    refresh_failures: Family<ReasonLabel, Counter>,
     expiries: Arc<Scraped>,
 }
 
@@ -60,6 +68,8 @@ struct Scraped {
     /// When the token of each account expires. A std mutex: it is held for one operation of the map, or for the time of
     /// a scrape, and never across an `await`.
     expiries: Mutex<BTreeMap<String, Timestamp>>,
+    /// What the status of each account says: the reason of `TokenReported`.
+    accounts: Mutex<BTreeMap<String, &'static str>>,
     /// When the agent's own credential for hub and cluster ends, as far as that is known.
     credentials: Mutex<[Option<Timestamp>; 2]>,
     clock: SharedClock,
@@ -72,6 +82,40 @@ impl Scraped {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Timestamp>> {
         self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Scraped {
+    /// Accounts by state, and how long their tokens are good: a few series, however many accounts there are.
+    fn encode_accounts(&self, encoder: &mut DescriptorEncoder<'_>, now: Timestamp) -> Result<(), fmt::Error> {
+        let mut by_reason: BTreeMap<&str, i64> = BTreeMap::from([(names::REASON_TOKEN_REPORTED, 0)]);
+        for reason in self.accounts.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            *by_reason.entry(reason).or_default() += 1;
+        }
+        let help = "Accounts by state, and by the reason of their condition TokenReported";
+        let mut family =
+            encoder.encode_descriptor("fleetpass_agent_accounts", help, None, MetricType::Gauge)?;
+        for (reason, count) in by_reason {
+            let state = if reason == names::REASON_TOKEN_REPORTED { "ready" } else { "failing" };
+            ConstGauge::new(count).encode(family.encode_family(&[("state", state), ("reason", reason)])?)?;
+        }
+        // Of what is now, like the gauges: it says nothing of the past, and goes down too.
+        let left = Histogram::new(LEFT);
+        for expires_at in self.lock().values() {
+            left.observe((expires_at.as_second() - now.as_second()).max(0) as f64);
+        }
+        let help = "How long the tokens of the accounts are good from now on; 0 for those that have expired";
+        let name = "fleetpass_agent_token_remaining_seconds";
+        left.encode(encoder.encode_descriptor(name, help, None, MetricType::Histogram)?)
+    }
+}
+
+/// Bounds of how long tokens are good: a minute to a year.
+const LEFT: [f64; 9] =
+    [60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0, 7_776_000.0, 31_104_000.0];
+
+/// A reason of ours as a label; what others wrote into the condition is one series.
+fn label(reason: &str) -> &'static str {
+    REASONS.iter().find(|known| known.reason == reason).map_or("other", |known| known.reason)
 }
 
 impl fmt::Debug for Scraped {
@@ -87,18 +131,19 @@ impl Collector for Scraped {
             "fleetpass_agent_token_seconds_to_expiry",
             "Seconds until the token of the account expires; negative once it has",
             None,
-            prometheus_client::metrics::MetricType::Gauge,
+            MetricType::Gauge,
         )?;
         // Computed when it is asked for: no timer has to move a gauge every second.
         for (account, expires_at) in self.lock().iter() {
             let gauge = ConstGauge::new(expires_at.as_second() - now.as_second());
             gauge.encode(family.encode_family(&[("account", account.as_str())])?)?;
         }
+        self.encode_accounts(&mut encoder, now)?;
         let mut family = encoder.encode_descriptor(
             "fleetpass_agent_side_up",
             "Whether the hub or the cluster does what the agent asks it for: 0 while it is away or refuses the agent",
             None,
-            prometheus_client::metrics::MetricType::Gauge,
+            MetricType::Gauge,
         )?;
         for side in Side::ALL {
             let up = !matches!(self.health.standing(side).phase, Phase::Unreachable | Phase::Refused);
@@ -108,7 +153,7 @@ impl Collector for Scraped {
             "fleetpass_agent_side_state",
             "How the side is and why, as labels of a series that is 1",
             None,
-            prometheus_client::metrics::MetricType::Gauge,
+            MetricType::Gauge,
         )?;
         for side in Side::ALL {
             let Standing { phase, cause, .. } = self.health.standing(side);
@@ -119,7 +164,7 @@ impl Collector for Scraped {
             "fleetpass_agent_side_seconds_since_answer",
             "Seconds since the hub or the cluster answered anything; absent until it does",
             None,
-            prometheus_client::metrics::MetricType::Gauge,
+            MetricType::Gauge,
         )?;
         for side in Side::ALL {
             let Some(silent_for) = self.health.standing(side).silent_for else { continue };
@@ -130,14 +175,14 @@ impl Collector for Scraped {
             "fleetpass_agent_cluster_name_in_use",
             "Whether another cluster works under the name of this one, so that this agent has stopped",
             None,
-            prometheus_client::metrics::MetricType::Gauge,
+            MetricType::Gauge,
         )?;
         ConstGauge::new(i64::from(self.claim.is_in_use())).encode(family)?;
         let mut family = encoder.encode_descriptor(
             "fleetpass_agent_credential_seconds_to_expiry",
             "Seconds until the agent's own credential ends, a certificate or a token that says when; negative once it has",
             None,
-            prometheus_client::metrics::MetricType::Gauge,
+            MetricType::Gauge,
         )?;
         let ends = *self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
         for (side, ends) in [Side::Hub, Side::Cluster].into_iter().zip(ends) {
@@ -150,15 +195,19 @@ impl Collector for Scraped {
 }
 
 impl Metrics {
-    pub(crate) fn new(clock: SharedClock, health: Arc<Health>, claim: Arc<Claim>) -> Self {
-        let mut registry = Registry::default();
+    pub(crate) fn new(cluster: &str, clock: SharedClock, health: Arc<Health>, claim: Arc<Claim>) -> Self {
+        // On all of them: a scraper of many agents would otherwise have to know which one it asks.
+        let label = ("cluster".into(), cluster.to_owned().into());
+        let mut registry = Registry::with_labels([label].into_iter());
         let refreshes = Family::default();
         let failures = Family::default();
+        let refresh_failures = Family::default();
         let reconciles = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.001, 2.0, 16))) as fn() -> Histogram,
         );
         let expiries = Arc::new(Scraped {
             expiries: Mutex::default(),
+            accounts: Mutex::default(),
             credentials: Mutex::default(),
             clock,
             health,
@@ -179,8 +228,13 @@ impl Metrics {
             "Time that bringing one account up to date took",
             reconciles.clone(),
         );
+        registry.register(
+            "fleetpass_agent_token_refresh_failures",
+            "Attempts to bring an account up to date that failed, by the reason that its condition has",
+            refresh_failures.clone(),
+        );
         registry.register_collector(Box::new(expiries.clone()));
-        Self { registry, refreshes, failures, reconciles, expiries }
+        Self { registry, refreshes, failures, reconciles, refresh_failures, expiries }
     }
 
     /// A token was requested and projected.
@@ -200,6 +254,23 @@ impl Metrics {
         };
         let labels = FailureLabels { side: error.side.as_str(), call: error.call, kind };
         self.failures.get_or_create(&labels).inc();
+    }
+
+    /// What the account's status says now; `None` once it is gone, or as long as nothing is said.
+    pub(crate) fn account(&self, name: &str, reason: Option<&str>) {
+        let mut accounts = self.expiries.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason.map(label) {
+            None => drop(accounts.remove(name)),
+            Some(reason) => match accounts.get_mut(name) {
+                Some(known) => *known = reason,
+                None => drop(accounts.insert(name.to_owned(), reason)),
+            },
+        }
+    }
+
+    /// An attempt failed, and that is what the account is told.
+    pub(crate) fn refresh_failed(&self, reason: &str) {
+        self.refresh_failures.get_or_create(&ReasonLabel { reason: label(reason) }).inc();
     }
 
     /// One reconcile ended after that time.

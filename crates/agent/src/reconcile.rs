@@ -136,6 +136,9 @@ impl Context {
             }
         };
         self.events.found(name, seen.account.as_ref());
+        let told =
+            seen.account.as_ref().and_then(|found| found.status.condition(names::CONDITION_TOKEN_REPORTED));
+        self.metrics.account(name, told.map(|condition| condition.reason.as_str()));
         *memory = std::mem::take(&mut seen.memory);
         result
     }
@@ -304,6 +307,7 @@ impl Context {
             }
             (Side::Hub, kind) => (names::REASON_HUB_REFUSED, format!("hub: {}: {kind}", error.call)),
         };
+        self.metrics.refresh_failed(reason);
         let now = self.clock.now();
         let status = after_failure(name, seen, &self.policy, (reason, &message), now);
         if let (Some(status), Some(account)) = (status, &seen.account) {

@@ -101,6 +101,7 @@ pub struct Agent {
 /// A view of a running agent. Cheap to clone; stays usable after the agent ended.
 #[derive(Clone)]
 pub struct Handle {
+    cluster: Arc<str>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     claim: Arc<Claim>,
@@ -132,6 +133,11 @@ impl Handle {
     pub fn credential_ends(&self, side: Side, ends: Option<jiff::Timestamp>, warning: Option<String>) {
         self.metrics.credential_ends(side, ends);
         self.health.remark(side, warning);
+    }
+
+    /// The name of the cluster, which all metrics have as label.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
     }
 
     /// The agent's metrics as OpenMetrics text.
@@ -170,7 +176,8 @@ impl Agent {
         }
         let health = Arc::new(Health::default());
         let claim = Arc::new(Claim::new(options.hub_lease));
-        let metrics = Arc::new(Metrics::new(options.clock.clone(), health.clone(), claim.clone()));
+        let metrics =
+            Arc::new(Metrics::new(&options.cluster, options.clock.clone(), health.clone(), claim.clone()));
         let peer = |side, client| Arc::new(Peer::new(side, client, options.request_timeout, health.clone()));
         let context = Arc::new(Context {
             calls: Calls {
@@ -196,7 +203,8 @@ impl Agent {
             metrics: metrics.clone(),
             events: Arc::new(Events::new(&options.cluster, options.clock.clone())),
         });
-        let handle = Handle { metrics, health: health.clone(), claim };
+        let handle =
+            Handle { cluster: options.cluster.as_str().into(), metrics, health: health.clone(), claim };
         Ok((Self { context, health, options }, handle))
     }
 

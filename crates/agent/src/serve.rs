@@ -2,6 +2,7 @@
 
 use crate::run::Handle;
 use bytes::Bytes;
+use fleetpass_api::exposition;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -75,7 +76,8 @@ pub async fn serve(
         connections.spawn(async move {
             // The answer is made before the future, so nothing of the request has to outlive the call.
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(endpoint, request.method(), request.uri().path(), &observed);
+                let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+                let answer = answer(endpoint, request.method(), request.uri().path(), accept, &observed);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let served = http1::Builder::new()
@@ -112,13 +114,14 @@ fn answer(
     endpoint: Endpoint,
     method: &Method,
     path: &str,
+    accept: Option<&str>,
     observed: &impl Observed,
 ) -> Response<Full<Bytes>> {
     const PLAIN: &str = "text/plain; charset=utf-8";
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let (status, kind, body) = match (method, endpoint, path) {
         (&Method::GET | &Method::HEAD, Endpoint::Metrics, "/metrics") => {
-            (StatusCode::OK, OPEN_METRICS, observed.metrics())
+            let (kind, text) = exposition::answer(accept, observed.metrics());
+            (StatusCode::OK, kind, text)
         }
         // That it answers is the answer: a side that is away must not get the agent restarted.
         (&Method::GET | &Method::HEAD, Endpoint::Probes, "/healthz" | "/livez") => {
@@ -153,7 +156,7 @@ mod tests {
         let server = Server::default();
         let options = Options::new("cluster1", fleetpass_api::clock::system());
         let (_agent, handle) = Agent::new(server.client(), server.client(), options).unwrap();
-        let ask = |endpoint, method, path| answer(endpoint, &method, path, &handle).status().as_u16();
+        let ask = |endpoint, method, path| answer(endpoint, &method, path, None, &handle).status().as_u16();
         assert_eq!(ask(Endpoint::Metrics, Method::GET, "/metrics"), 200);
         assert_eq!(ask(Endpoint::Metrics, Method::GET, "/healthz"), 404);
         assert_eq!(ask(Endpoint::Probes, Method::GET, "/healthz"), 200);

@@ -42,6 +42,7 @@ pub mod account;
 pub mod clock;
 pub mod definition;
 pub mod duration;
+pub mod exposition;
 pub mod features;
 pub mod names;
 pub mod quota;

@@ -4,6 +4,7 @@ use crate::args::{AgentArgs, EndpointAddress};
 use crate::clients::{AGENT, Loaded, Source};
 use crate::endpoints::listen;
 use crate::net;
+use crate::process_metrics;
 use crate::renewal::{self, Renewer, SecretRef, Watched};
 use crate::signals::stop_on_signal;
 use anyhow::Context as _;
@@ -235,7 +236,7 @@ struct View {
 
 impl Observed for View {
     fn metrics(&self) -> String {
-        self.handle.metrics()
+        process_metrics::with_process(&self.handle.metrics(), &format!("cluster={:?}", self.handle.cluster()))
     }
 
     fn awaits(&self) -> Option<String> {

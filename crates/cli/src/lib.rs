@@ -52,6 +52,7 @@ mod net;
 mod open_files;
 mod operator_files;
 mod pki;
+mod process_metrics;
 mod proof;
 mod proxy;
 mod renewal;

@@ -4,6 +4,7 @@ use crate::args::ManagerArgs;
 use crate::clients::{Loaded, Program, Source};
 use crate::endpoints::listen;
 use crate::net;
+use crate::process_metrics;
 use crate::signals::stop_on_signal;
 use anyhow::Context as _;
 use fleetpass_agent::{Endpoint, Observed, serve};
@@ -145,7 +146,7 @@ struct View {
 
 impl Observed for View {
     fn metrics(&self) -> String {
-        self.manager.metrics()
+        process_metrics::with_process(&self.manager.metrics(), "")
     }
 
     fn awaits(&self) -> Option<String> {

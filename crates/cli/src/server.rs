@@ -1,5 +1,6 @@
 //! How API server and controllers are started, and with what: no other file here knows how to.
 
+use crate::process_metrics;
 use crate::settings::{HubRole, Role};
 use anyhow::Context as _;
 use fleetpass_api::clock::SharedClock;
@@ -182,7 +183,7 @@ impl Server {
             let manager = Manager::new(HUB_ELECTION, clock.clone(), features).without_orphans();
             let manager = Arc::new(manager);
             let (client, shown) = (self.client(), manager.clone());
-            self.0.add_metrics(move || shown.metrics());
+            self.0.add_metrics(move || process_metrics::with_process(&shown.metrics(), ""));
             let term = move |ends| hub_term(client.clone(), manager.clone(), ends);
             match election(HUB_ELECTION) {
                 None => tasks.spawn(term(stop.clone())),

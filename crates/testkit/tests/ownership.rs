@@ -452,7 +452,7 @@ async fn of_two_clusters_under_one_name_only_one_works() -> Result<()> {
     one.served("a").await?;
     let two = Running::start(&hub, &second, "cluster1", AGENTS).await?;
     two.is_in_use().await?;
-    ensure!(two.handle.metrics().contains("fleetpass_agent_cluster_name_in_use 1"));
+    ensure!(two.handle.metrics().contains("fleetpass_agent_cluster_name_in_use{cluster=\"cluster1\"} 1"));
     let before = one.secrets().get("a").await?.resource_version();
     one.create("b").await?;
     one.served("b").await?;

@@ -136,7 +136,7 @@ async fn of_two_clusters_under_one_name_one_works_and_the_other_follows_when_it_
         assert_eq!(holder_on(&hub), "u1/ns");
         assert!(first.claim_allows_work() && !second.claim_allows_work());
     }
-    assert!(second.metrics().contains("fleetpass_agent_cluster_name_in_use 1"));
+    assert!(second.metrics().contains("fleetpass_agent_cluster_name_in_use{cluster=\"cluster1\"} 1"));
     stop.cancel();
     pass(50).await;
     assert!(second.is_name_in_use(), "a restart of the first must find its name free");

@@ -100,10 +100,16 @@ async fn a_fresh_account_gets_its_token_and_then_peace() {
     assert!(scene.spoke.take_writes().is_empty() && scene.hub.take_writes().is_empty());
     let metrics = scene.handle.metrics();
     assert!(
-        metrics.contains("fleetpass_agent_token_refreshes_total{cause=\"secret_missing\"} 1"),
+        metrics.contains(
+            "fleetpass_agent_token_refreshes_total{cluster=\"cluster1\",cause=\"secret_missing\"} 1"
+        ),
         "{metrics}"
     );
-    assert!(metrics.contains("fleetpass_agent_token_seconds_to_expiry{account=\"robot\"} 3600"), "{metrics}");
+    assert!(
+        metrics
+            .contains("fleetpass_agent_token_seconds_to_expiry{cluster=\"cluster1\",account=\"robot\"} 3600"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -235,13 +241,17 @@ async fn a_cluster_that_is_away_costs_nothing_and_is_said() {
     assert_eq!(scene.hub.get(SECRET), secret);
     let condition = scene.condition("TokenReported");
     assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("ClusterUnreachable")));
-    assert!(scene.handle.metrics().contains("fleetpass_agent_side_up{side=\"cluster\"} 0"));
+    assert!(
+        scene.handle.metrics().contains("fleetpass_agent_side_up{cluster=\"cluster1\",side=\"cluster\"} 0")
+    );
 
     scene.spoke.state.lock().unwrap().away = false;
     scene.reconcile().await;
     assert_ne!(scene.hub.get(SECRET), secret);
     assert_eq!(scene.condition("TokenReported")["reason"], "TokenReported");
-    assert!(scene.handle.metrics().contains("fleetpass_agent_side_up{side=\"cluster\"} 1"));
+    assert!(
+        scene.handle.metrics().contains("fleetpass_agent_side_up{cluster=\"cluster1\",side=\"cluster\"} 1")
+    );
 }
 
 #[tokio::test]

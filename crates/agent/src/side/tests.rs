@@ -295,10 +295,11 @@ fn expect_shown(found: &mut Findings, handle: &Handle, hub: &Server, step: &Step
     let Step { side, .. } = step;
     let Row { state, cause, says, .. } = row;
     let metrics = handle.metrics();
-    let series =
-        format!("fleetpass_agent_side_state{{side=\"{side}\",state=\"{state}\",cause=\"{cause}\"}} 1");
+    let series = format!(
+        "fleetpass_agent_side_state{{cluster=\"cluster1\",side=\"{side}\",state=\"{state}\",cause=\"{cause}\"}} 1"
+    );
     found.expect(metrics.contains(&series), || format!("{series} not in {metrics}"));
-    let series = format!("fleetpass_agent_side_up{{side=\"{side}\"}} 0");
+    let series = format!("fleetpass_agent_side_up{{cluster=\"cluster1\",side=\"{side}\"}} 0");
     found.expect(metrics.contains(&series), || format!("{series} not in {metrics}"));
     let awaits = handle.health().awaits();
     // A side that is away makes the agent unready only if it was never seen.
@@ -381,7 +382,9 @@ async fn watches_that_do_not_last() {
         spoke.state.lock().unwrap().fault = None;
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(
-            handle.metrics().contains("{side=\"cluster\",state=\"admitted\",cause=\"none\"} 1"),
+            handle
+                .metrics()
+                .contains("{cluster=\"cluster1\",side=\"cluster\",state=\"admitted\",cause=\"none\"} 1"),
             "{name}"
         );
         shutdown.cancel();

@@ -5,6 +5,7 @@ use super::reply::Reply;
 use super::state::ServerState;
 use crate::discovery;
 use crate::server::render;
+use fleetpass_api::exposition;
 use fleetpass_apimachinery::status::Status;
 use fleetpass_auth::authn::oidc;
 use fleetpass_codec::negotiate::{self, Endpoint, MediaType, Output};
@@ -35,7 +36,8 @@ pub(super) fn serve(state: &ServerState, context: &RequestContext) -> Result<Rep
                 &state.registry.cache().counts(),
                 &[("heavy", state.pools.heavy.loads()), ("large", state.pools.large.loads())],
             );
-            Ok(Reply::new(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+            let (kind, text) = exposition::answer(context.accept(), text);
+            Ok(Reply::new(200, kind, text))
         }
         "/api" | "/apis" => {
             allow_get(context)?;

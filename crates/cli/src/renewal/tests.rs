@@ -207,7 +207,10 @@ async fn an_end_that_comes_near_is_said_and_one_that_is_averted_is_not() {
     let mut look = |now, ends| {
         clock.0.store(now, std::sync::atomic::Ordering::Relaxed);
         watched.tell(&Credential::Token(time(0), time(ends)), &mut warned);
-        let metric = format!("fleetpass_agent_credential_seconds_to_expiry{{side=\"hub\"}} {}\n", ends - now);
+        let metric = format!(
+            "fleetpass_agent_credential_seconds_to_expiry{{cluster=\"cluster1\",side=\"hub\"}} {}\n",
+            ends - now
+        );
         assert!(handle.metrics().contains(&metric), "{}", handle.metrics());
         (fleetpass_agent::Observed::remarks(&handle), warned)
     };
@@ -225,7 +228,7 @@ async fn an_end_that_comes_near_is_said_and_one_that_is_averted_is_not() {
         "{remarks:?}"
     );
     watched.tell(&Credential::Other, &mut None);
-    assert!(!handle.metrics().contains("expiry{side=\"hub\"}"));
+    assert!(!handle.metrics().contains("expiry{cluster=\"cluster1\",side=\"hub\"}"));
     assert_eq!(fleetpass_agent::Observed::remarks(&handle), Vec::<String>::new());
 }
 

@@ -299,8 +299,21 @@ async fn a_server_that_proves_itself_is_let_in() {
     let (agent, handle) = Agent::new(client(address, &authority), fake.client(), options(&fake)).unwrap();
     assert!(agent.context().calls.account("robot").await.unwrap().is_none());
     let metrics = handle.metrics();
-    assert!(metrics.contains("{side=\"hub\",state=\"admitted\",cause=\"none\"} 1"), "{metrics}");
-    assert!(metrics.contains("{side=\"cluster\",state=\"connecting\",cause=\"none\"} 1"), "{metrics}");
-    assert!(metrics.contains("fleetpass_agent_side_seconds_since_answer{side=\"hub\"} "), "{metrics}");
-    assert!(!metrics.contains("fleetpass_agent_side_seconds_since_answer{side=\"cluster\"} "), "{metrics}");
+    assert!(
+        metrics.contains("{cluster=\"cluster1\",side=\"hub\",state=\"admitted\",cause=\"none\"} 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("{cluster=\"cluster1\",side=\"cluster\",state=\"connecting\",cause=\"none\"} 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("fleetpass_agent_side_seconds_since_answer{cluster=\"cluster1\",side=\"hub\"} "),
+        "{metrics}"
+    );
+    assert!(
+        !metrics
+            .contains("fleetpass_agent_side_seconds_since_answer{cluster=\"cluster1\",side=\"cluster\"} "),
+        "{metrics}"
+    );
 }

@@ -417,7 +417,10 @@ async fn an_agent_goes_on_with_its_new_certificate() {
     .await;
     let client = world.hub.client();
     let scrape = async || {
-        let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+        let request = http::Request::get("/metrics")
+            .header("Accept", "application/openmetrics-text")
+            .body(Vec::new())
+            .unwrap();
         client.request_text(request).await.unwrap()
     };
     for line in [

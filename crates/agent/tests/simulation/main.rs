@@ -59,7 +59,7 @@ const WHOLE: Size = Size {
     kills: 1_000,
     agents: true,
     review: Duration::from_secs(6 * 3_600),
-    hub_lease: Duration::from_secs(3_600),
+    hub_lease: Duration::from_secs(1_800),
     check: Duration::from_secs(1_200),
 };
 

@@ -44,6 +44,8 @@ use tokio::{
 const UNKNOWN: &str = "unknown";
 /// The longest that a Lease of another may last, whatever it says: a mistake there must not keep the name for ever.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// The longest wait for the next attempt after one that failed.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Who holds a Lease: `CLUSTER/NAMESPACE`, the cluster by the UID of its `kube-system`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -332,7 +334,9 @@ impl Keeper {
             // Renewed three times while it lasts; up to a quarter earlier, so that a fleet does not come all at once.
             (self.claim.lasts / 3).mul_f64(0.75 + random() / 4.0)
         } else {
-            let waits = Backoff::new(self.claim.lasts / 60, self.claim.lasts / 6);
+            // However long the Lease lasts: accounts wait for it after a start, and the hub may be back at any time.
+            let longest = (self.claim.lasts / 6).min(LONGEST_WAIT);
+            let waits = Backoff::new((self.claim.lasts / 60).min(longest), longest);
             waits.delay(self.failures - 1).mul_f64(0.5 + random() / 2.0)
         }
     }

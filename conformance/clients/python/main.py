@@ -236,7 +236,7 @@ def dynamic(api):
     kind = dyn.resources.get(api_version=f"{GROUP}/v1beta1", kind="ManagedServiceAccount")
     say("kind", [kind.name, kind.namespaced, sorted(kind.verbs), sorted(kind.subresources)])
     maps = dyn.resources.get(api_version="v1", kind="ConfigMap")
-    say("short", dyn.resources.get(short_names=["msa"]).kind if kind.short_names else kind.short_names)
+    say("short", dyn.resources.get(api_version=f"{GROUP}/v1beta1", short_names=["msa"]).kind)
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "d"}, "data": {"a": "1"}}
     say("created", maps.create(body=body, namespace=NAMESPACE).to_dict())
     say("applied", maps.server_side_apply(body=body, namespace=NAMESPACE, field_manager="dyn").to_dict())

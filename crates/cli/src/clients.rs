@@ -221,6 +221,18 @@ fn without_content(error: &str) -> String {
     parts.map(|(index, part)| if index % 2 == 0 { part } else { "\"…\"" }).collect()
 }
 
+/// Reads a kubeconfig.
+///
+/// # Errors
+///
+/// It cannot be read, or is none. The error names the file, and quotes nothing of what is in it.
+pub(crate) fn read_kubeconfig(path: &Path) -> anyhow::Result<Kubeconfig> {
+    Kubeconfig::read_from(path).map_err(|error| {
+        let why = without_content(&error.to_string());
+        anyhow::anyhow!("the kubeconfig {} cannot be used: {why}", path.display())
+    })
+}
+
 async fn load_files(paths: &[PathBuf], program: Program) -> anyhow::Result<Loaded> {
     // Each before it is read, so that a change in between is seen later.
     let mut fingerprints = fingerprint(paths);
@@ -231,10 +243,7 @@ async fn load_files(paths: &[PathBuf], program: Program) -> anyhow::Result<Loade
         if paths.len() > 1 && !path.exists() {
             continue;
         }
-        let file = Kubeconfig::read_from(path).map_err(|error| {
-            let why = without_content(&error.to_string());
-            anyhow::anyhow!("the kubeconfig {} cannot be used: {why}", path.display())
-        })?;
+        let file = read_kubeconfig(path)?;
         // kubectl takes keys that everybody can read. We do not, whichever flag names the file.
         let keys =
             file.auth_infos.iter().filter_map(|user| user.auth_info.as_ref()?.client_key_data.as_ref());

@@ -9,7 +9,7 @@ use super::{
 use crate::health::Health;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, response};
-use http_body_util::{BodyExt as _, Either, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use kube::{Client, client::Body, core::Status};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::de::IgnoredAny;
@@ -29,8 +29,6 @@ const ERROR_BYTES: usize = 64 << 10;
 const SMALL_BYTES: usize = 64 << 10;
 /// As many larger ones of a side as are read at a time, so that all answers together are bounded, too.
 const LARGE_AT_A_TIME: usize = 8;
-/// What a watch may send through [`Peer::client`] before it has to be taken up anew.
-const WATCH_BYTES: usize = 64 << 20;
 
 /// One of the two servers.
 pub(crate) struct Peer {
@@ -41,9 +39,6 @@ pub(crate) struct Peer {
     health: Arc<Health>,
     large: Semaphore,
 }
-
-/// The body of what [`Peer::client`] passes on: read already, or that of a watch.
-type Passed = Either<Full<Bytes>, Limited<Body>>;
 
 /// What came instead of what was asked for.
 #[derive(Debug)]
@@ -118,8 +113,8 @@ impl Peer {
         }
     }
 
-    /// A client for everything else that kube can do, with the same bounds and notes. What it is refused is for its user to
-    /// say: it is nothing that all accounts need.
+    /// A client for everything else that kube can do but watch, with the same bounds and notes: an answer is passed on once
+    /// all of it is there. What it is refused is for its user to say: it is nothing that all accounts need.
     pub(crate) fn client(self: &Arc<Self>) -> Client {
         let peer = self.clone();
         let namespace = self.client.default_namespace().to_owned();
@@ -130,41 +125,33 @@ impl Peer {
         Client::new(service, namespace)
     }
 
-    async fn pass(&self, request: Request<Body>) -> Result<Response<Passed>, Cause> {
+    async fn pass(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, Cause> {
         let call = Call::of(request.method(), request.uri().path(), request.uri().query()).optional();
         self.health.may_ask(self.side, &call)?;
         let exchange = async {
             let response = self.client.send(request).await.map_err(|error| Cause::of_error(&error))?;
             let (parts, body) = refuse_redirect(response)?.into_parts();
-            if call.verb == "watch" && parts.status.is_success() {
-                return Ok((parts, Err(body)));
-            }
             let limit = if parts.status.is_success() { OBJECT_BYTES } else { ERROR_BYTES };
             let body = self.read(body, limit).await?;
-            Ok::<_, Cause>((parts, Ok(body)))
+            Ok::<_, Cause>((parts, body))
         };
         let passed = match tokio::time::timeout(self.timeout, exchange).await {
             Ok(passed) => passed,
             Err(_) => Err(Cause::Silence(self.timeout)),
         };
         let result = match &passed {
-            Ok((_, Err(_))) => Ok(()),
-            Ok((parts, Ok(body))) if parts.status.is_success() => {
+            Ok((parts, body)) if parts.status.is_success() => {
                 match serde_json::from_slice::<IgnoredAny>(body) {
                     Ok(_) => Ok(()),
                     Err(_) => Err(Failure::Cause(Cause::Junk("it is not JSON"))),
                 }
             }
-            Ok((parts, Ok(body))) => Err(refusal(&call, parts, body)),
+            Ok((parts, body)) => Err(refusal(&call, parts, body)),
             Err(cause) => Err(Failure::Cause(cause.clone())),
         };
         self.note(&call, &result);
         let (parts, body) = passed?;
-        let body = match body {
-            Ok(bytes) => Either::Left(Full::new(Bytes::from(bytes))),
-            Err(watch) => Either::Right(Limited::new(watch, WATCH_BYTES)),
-        };
-        Ok(Response::from_parts(parts, body))
+        Ok(Response::from_parts(parts, Full::new(Bytes::from(body))))
     }
 
     async fn in_time<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

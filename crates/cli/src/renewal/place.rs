@@ -1,9 +1,9 @@
 //! Where a credential is: found in kubeconfigs, read, and written back.
 
 use super::edit;
+use crate::clients;
 use crate::files::{self, Access, Fault};
 use crate::pki::Identity;
-use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -101,8 +101,7 @@ enum Located {
 fn locate(paths: &[PathBuf]) -> anyhow::Result<Located> {
     let mut configs = Vec::new();
     for path in paths.iter().filter(|path| paths.len() == 1 || path.exists()) {
-        let config = Kubeconfig::read_from(path)
-            .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?;
+        let config = clients::read_kubeconfig(path)?;
         configs.push((path, config));
     }
     let current = configs

@@ -441,3 +441,15 @@ async fn an_agent_goes_on_with_its_new_certificate() {
     control_plane::stop(vec![cluster]).await;
     world.stop().await;
 }
+
+#[test]
+fn what_stands_in_a_damaged_kubeconfig_is_not_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("damaged");
+    for damaged in ["users: s3cret", "users:\n- name: a\n  user: {token: [s3cret]}", "users: [s3cret\nx: }"] {
+        std::fs::write(&path, damaged).unwrap();
+        let error = format!("{:#}", place::find(std::slice::from_ref(&path)).unwrap_err());
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}
